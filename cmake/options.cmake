@@ -1,0 +1,23 @@
+# Warnings, hardening and sanitizers, the same for every target.
+add_library(quern_warnings INTERFACE)
+target_compile_options(quern_warnings INTERFACE
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror
+  -Wno-ignored-attributes     # vector types as template arguments lose an attribute they do not need
+  -Wno-psabi)                 # a note about the ABI of 64-byte vectors, which never cross a library
+
+add_compile_options(-fstack-protector-strong -fno-math-errno -fno-trapping-math)
+add_compile_definitions(_GLIBCXX_ASSERTIONS)
+add_link_options(-Wl,-z,relro,-z,now)
+if(CMAKE_BUILD_TYPE STREQUAL "Release")
+  add_compile_definitions(_FORTIFY_SOURCE=2)
+endif()
+
+if(QUERN_SANITIZE)
+  add_compile_options(-fsanitize=${QUERN_SANITIZE} -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${QUERN_SANITIZE})
+endif()
+
+find_program(QUERN_CCACHE ccache)
+if(QUERN_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${QUERN_CCACHE})
+endif()
