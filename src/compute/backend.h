@@ -116,6 +116,9 @@ class Backend {
   // `out` may be `gate`.
   virtual void silu_mul(MutRows out, ConstRows gate, ConstRows up) = 0;
 
+  // out = x.                                                      both: [rows, cols]
+  virtual void copy(MutRows out, ConstRows x) = 0;
+
   // out[i] = x[rows[i]].                                          out: [count, cols]
   virtual void gather_rows(MutRows out, ConstRows x, std::span<const int32_t> rows) = 0;
 

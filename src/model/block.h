@@ -1,0 +1,48 @@
+// One transformer block, the same for inference and training. What differs between the two is where
+// the buffers lie and whom attention looks at; both are the caller's.
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "compute/backend.h"
+#include "core/function_ref.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace quern {
+
+// The buffers of one block over `tokens` tokens. Inference lets x_in, x_mid and x_out be one buffer,
+// as it does norm_1 and norm_2, gate and swiglu; training keeps apart what its backward pass reads.
+struct BlockBuffers {
+  MutRows x_in, x_mid, x_out;  // [tokens, hidden]: the residual stream before, between, after
+  MutRows norm_1, norm_2;      // [tokens, hidden]
+  MutRows qkv;                 // [tokens, query_dim + 2 kv_dim]; q and k rotated in place
+  MutRows attended;            // [tokens, query_dim]
+  MutRows gate, up, swiglu;    // [tokens, ffn]
+  MutRows lora;                // [tokens, rank]; empty without adapters
+};
+
+// The views that attention works on: parts of BlockBuffers::qkv.
+struct QkvHeads {
+  MutHeads q, k, v;
+};
+QkvHeads split_heads(const Config& config, MutRows qkv) noexcept;
+
+// Sees inner tensors as they are made: name and rows.
+using BlockProbe = FunctionRef<void(std::string_view, ConstRows)>;
+
+// `attend` fills `attended` from the rotated q, k and v.
+void block_forward(Backend& run, const Config& config, const Layer& layer,
+                   const BlockBuffers& buffers, ConstRows cos, ConstRows sin,
+                   FunctionRef<void(const QkvHeads&)> attend, BlockProbe probe);
+
+// Several linear maps of the same input, their adapters included. `lora`: scratch [tokens, rank].
+struct LinearPart {
+  const Linear* linear;
+  MutRows out;
+};
+void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
+                  bool accumulate = false);
+
+}  // namespace quern

@@ -1,0 +1,79 @@
+// The forward pass: token ids in, hidden states and logits out. Prefill and decode are one pass: a
+// batch carries any number of new tokens for each of its sequences.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "compute/backend.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/weights.h"
+
+namespace quern {
+
+// New tokens of one sequence. Its pages must be reserved for length() + ids.size() positions.
+struct BatchItem {
+  Sequence* sequence;
+  std::span<const int32_t> ids;
+};
+
+// Sees inner tensors as they are made, under the names of the fixtures ("embed", "block0", ...,
+// "block0.ln_1", "final"). For tests and for finding where two implementations part.
+using Probe = std::function<void(std::string_view name, ConstRows)>;
+
+// Runs a model. Holds the scratch of one call, planned once: a call allocates nothing.
+class Runner {
+ public:
+  // `max_tokens` bounds the new tokens of one call, `max_logits` the rows of logits.
+  Runner(Backend& backend, const Config& config, const Weights& weights, int64_t max_tokens,
+         int64_t max_logits = 16);
+
+  enum class Want { Last, All };
+
+  // Feeds every item's ids and advances its sequence. Returns the hidden states after the final
+  // norm, of each item's last token in order, or of all tokens: [rows, hidden]. Valid until the
+  // next call. Ids must be in [0, vocab): check_ids().
+  ConstRows forward(std::span<const BatchItem> batch, KvCache& cache, Want want = Want::Last);
+
+  // Logits of hidden states, at most max_logits rows: [rows, output_vocab]. Valid until the next call.
+  MutRows logits(ConstRows hidden);
+
+  int64_t max_tokens() const noexcept { return max_tokens_; }
+  int64_t max_logits() const noexcept { return max_logits_; }
+  const Config& config() const noexcept { return config_; }
+  void set_probe(Probe probe) { probe_ = std::move(probe); }
+
+ private:
+  int64_t plan(std::span<const BatchItem> batch);
+  void probe(int64_t layer, std::string_view name, ConstRows rows) const;
+
+  Backend& run_;
+  const Config& config_;
+  const Weights& w_;
+  int64_t max_tokens_;
+  int64_t max_logits_;
+  float rotary_magnitude_;
+
+  Tensor x_;         // [tokens, hidden], the residual stream
+  Tensor normed_;    // [tokens, hidden]
+  Tensor qkv_;       // [tokens, query_dim + 2 kv_dim]
+  Tensor attended_;  // [tokens, query_dim]
+  Tensor gate_, up_; // [tokens, ffn]
+  Tensor lora_;      // [tokens, rank]
+  Tensor cos_, sin_; // [tokens, rotary_dim / 2]
+  Tensor scale_;     // [tokens], of attention scores: LogN / sqrt(head_dim)
+  Tensor logits_;    // [max_logits, output_vocab]
+  std::vector<int32_t> ids_;
+  std::vector<int32_t> last_rows_;
+  std::vector<AttentionSpan> spans_;
+  Probe probe_;
+};
+
+// Throws BadInput naming the first id that the model has no embedding for.
+void check_ids(std::span<const int32_t> ids, const Config& config, std::string_view source);
+
+}  // namespace quern

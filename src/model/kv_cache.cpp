@@ -1,0 +1,76 @@
+#include "model/kv_cache.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "core/checked.h"
+#include "core/error.h"
+#include "model/rotary.h"
+
+namespace quern {
+
+Sequence::Sequence(KvCache& cache, const Config& config, ContextRules rules, int64_t prompt_length,
+                   int64_t offset)
+    : cache_(&cache),
+      alpha_(rules.dynamic_ntk ? ntk_alpha(prompt_length, config.trained_context) : 1),
+      logn_(rules.logn),
+      offset_(offset) {
+  inverse_frequencies_ = quern::inverse_frequencies(config, alpha_);
+}
+
+Sequence::~Sequence() {
+  if (cache_ == nullptr) return;
+  cache_->free_.insert(cache_->free_.end(), pages_.rbegin(), pages_.rend());
+}
+
+Sequence::Sequence(Sequence&& other) noexcept
+    : cache_(std::exchange(other.cache_, nullptr)),
+      pages_(std::move(other.pages_)),
+      inverse_frequencies_(std::move(other.inverse_frequencies_)),
+      alpha_(other.alpha_),
+      logn_(other.logn_),
+      offset_(other.offset_),
+      length_(other.length_) {}
+
+Sequence& Sequence::operator=(Sequence&& other) noexcept {
+  std::swap(cache_, other.cache_);
+  std::swap(pages_, other.pages_);
+  std::swap(inverse_frequencies_, other.inverse_frequencies_);
+  std::swap(alpha_, other.alpha_);
+  std::swap(logn_, other.logn_);
+  std::swap(offset_, other.offset_);
+  std::swap(length_, other.length_);
+  return *this;
+}
+
+void Sequence::reserve(int64_t tokens) {
+  const int64_t per_page = cache_->layout_.page_tokens;
+  const auto wanted = static_cast<size_t>((tokens + per_page - 1) / per_page);
+  while (pages_.size() < wanted) {
+    if (cache_->free_.empty()) {
+      throw Error(Kind::NoResources, "the KV cache is full",
+                  "use a shorter context, fewer sequences or a smaller --kv-cache type");
+    }
+    pages_.push_back(cache_->free_.back());
+    cache_->free_.pop_back();
+  }
+}
+
+KvCache::KvCache(Backend& backend, const Config& config, DType dtype, int64_t capacity,
+                 int64_t sequences)
+    : layout_{.dtype = dtype, .kv_heads = config.kv_heads, .head_dim = config.head_dim} {
+  const int64_t pages = capacity / layout_.page_tokens + sequences;
+  const int64_t page_bytes = layout_.layer_bytes() * config.layers;
+  const int64_t bytes = checked_mul(pages, page_bytes, "the KV cache");
+  memory_ = backend.allocate(DType::U8, {bytes});
+  free_.reserve(static_cast<size_t>(pages));
+  for (int64_t p = pages - 1; p >= 0; --p) free_.push_back(memory_.data() + p * page_bytes);
+}
+
+uint64_t KvCache::bytes_per_token(const Config& config, DType dtype) noexcept {
+  const KvLayout layout{.dtype = dtype, .kv_heads = config.kv_heads, .head_dim = config.head_dim};
+  return static_cast<uint64_t>(layout.layer_bytes() * config.layers / layout.page_tokens);
+}
+
+}  // namespace quern

@@ -1,0 +1,80 @@
+// Keys and values of the tokens seen so far, in pages of 64 positions that sequences take from one
+// pool: what lets many sequences of unequal length share memory without moving it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compute/backend.h"
+#include "core/dtype.h"
+#include "model/config.h"
+
+namespace quern {
+
+// How a sequence treats positions beyond the trained length. Each sequence has its own: the factor
+// of dynamic NTK is never shared by a batch nor kept in the model.
+struct ContextRules {
+  bool dynamic_ntk = false;
+  bool logn = false;
+};
+
+class KvCache;
+
+// One sequence's past. It owns its pages and gives them back when it goes.
+class Sequence {
+ public:
+  // `prompt_length` is the whole prompt's, also when it is fed in chunks: dynamic NTK's factor is
+  // taken from it once and kept, for cached keys are never rotated again. `offset` is added to
+  // positions in angles and LogN (a left-padded reference counts its pads).
+  Sequence(KvCache& cache, const Config& config, ContextRules rules, int64_t prompt_length,
+           int64_t offset = 0);
+  ~Sequence();
+  Sequence(Sequence&& other) noexcept;
+  Sequence& operator=(Sequence&& other) noexcept;
+
+  int64_t length() const noexcept { return length_; }
+  int64_t offset() const noexcept { return offset_; }
+  double alpha() const noexcept { return alpha_; }
+  bool logn() const noexcept { return logn_; }
+  std::span<const float> inverse_frequencies() const noexcept { return inverse_frequencies_; }
+  std::byte* const* pages() const noexcept { return pages_.data(); }
+
+  // Pages for `tokens` positions in all. Throws NoResources when the pool is used up.
+  void reserve(int64_t tokens);
+  // The new tokens of a forward pass are in.
+  void advance(int64_t tokens) noexcept { length_ += tokens; }
+  // Forgets the positions from `length` on; their pages stay reserved.
+  void truncate(int64_t length) noexcept { length_ = length; }
+
+ private:
+  KvCache* cache_;
+  std::vector<std::byte*> pages_;
+  std::vector<float> inverse_frequencies_;
+  double alpha_ = 1;
+  bool logn_ = false;
+  int64_t offset_ = 0;
+  int64_t length_ = 0;
+};
+
+// The pool. Its memory is touched, and so used, only as pages are written.
+class KvCache {
+ public:
+  // `dtype`: F32, F16, BF16, or U8 for the release's 8-bit cache. `capacity` is in positions, over
+  // all sequences, and is rounded up to whole pages for each of `sequences`.
+  KvCache(Backend& backend, const Config& config, DType dtype, int64_t capacity,
+          int64_t sequences = 1);
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  const KvLayout& layout() const noexcept { return layout_; }
+  int64_t free_pages() const noexcept { return static_cast<int64_t>(free_.size()); }
+  static uint64_t bytes_per_token(const Config& config, DType dtype) noexcept;
+
+ private:
+  friend class Sequence;
+  KvLayout layout_;
+  Tensor memory_;
+  std::vector<std::byte*> free_;
+};
+
+}  // namespace quern

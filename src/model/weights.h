@@ -1,0 +1,86 @@
+// A model's weights, as the forward pass reads them. Weights borrows all memory; LoadedWeights owns
+// what a checkpoint's folder provides.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "compute/backend.h"
+#include "compute/tensor.h"
+#include "model/config.h"
+#include "model/tensors.h"
+
+namespace quern {
+
+// A low-rank update of a matrix: y += b · (a · x), with LoRA's alpha / r already inside b.
+struct LowRank {
+  Weight a;  // [rank, cols]
+  Weight b;  // [rows, rank]
+};
+
+// y = weight · x (+ bias) (+ low-rank update).
+struct Linear {
+  Weight weight;
+  std::span<const float> bias;  // empty where there is none
+  LowRank lora;                 // empty where there is none
+};
+
+struct Layer {
+  std::span<const float> norm_1;          // [hidden]
+  Linear q, k, v;                         // [heads * head_dim, hidden], [kv_heads * head_dim, hidden]
+  std::span<const float> q_norm, k_norm;  // [head_dim], Qwen3 only
+  Linear attn_out;                        // [hidden, heads * head_dim]
+  std::span<const float> norm_2;          // [hidden]
+  Linear up, gate;                        // [ffn, hidden]
+  Linear down;                            // [hidden, ffn]
+};
+
+struct Weights {
+  Weight embedding;  // [vocab, hidden]
+  std::vector<Layer> layers;
+  std::span<const float> final_norm;  // [hidden]
+  Linear lm_head;                     // [output_vocab, hidden]; the embedding where tied
+
+  int64_t max_lora_rank() const noexcept;
+};
+
+// Puts a Weights together from a provider of tensors: `matrix` for the specs of two dimensions,
+// `vector` for norms and biases (an empty span where the checkpoint has no such bias).
+struct WeightSource {
+  std::function<Weight(const TensorSpec&)> matrix;
+  std::function<std::span<const float>(const TensorSpec&)> vector;
+};
+Weights bind_weights(const Config& config, const WeightSource& source);
+
+struct LoadOptions {
+  std::vector<std::filesystem::path> adapters;  // LoRA folders in PEFT's layout, applied in order
+};
+
+// A checkpoint in a folder: config.json, safetensors (one file or shards, float or GPTQ). Matrices
+// stay mapped in the file's own format; norms and biases are converted to float.
+class LoadedWeights {
+ public:
+  // Throws BadInput naming file and tensor for whatever is missing, misshapen or not finite.
+  static LoadedWeights load(const std::filesystem::path& folder, const Config& config,
+                            Backend& backend, const LoadOptions& options = {});
+  LoadedWeights(LoadedWeights&&) noexcept;
+  LoadedWeights& operator=(LoadedWeights&&) noexcept;
+  ~LoadedWeights();
+
+  const Weights& weights() const noexcept;
+  uint64_t file_bytes() const noexcept;        // of all tensors in the checkpoint
+  std::string description() const;             // "bf16", "GPTQ int4, groups of 128", ...
+  std::vector<std::string> unused() const;     // tensors in the files that the model has no use for
+
+ private:
+  struct State;
+  explicit LoadedWeights(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace quern
