@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "compute/tensor.h"
 #include "core/dtype.h"
@@ -32,6 +33,11 @@ struct Heads {
 
   T* at(int64_t token, int64_t head) const noexcept {
     return data + token * stride + head * head_dim;
+  }
+  operator Heads<const T>() const noexcept
+    requires(!std::is_const_v<T>)
+  {
+    return {data, tokens, heads, head_dim, stride};
   }
 };
 using MutHeads = Heads<float>;
