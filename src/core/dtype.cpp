@@ -14,10 +14,10 @@ struct Row {
   std::string_view name;
 };
 constexpr Row kRows[] = {
-    {DType::F64, 8, "F64"}, {DType::F32, 4, "F32"},   {DType::F16, 2, "F16"},
+    {DType::F64, 8, "F64"},   {DType::F32, 4, "F32"}, {DType::F16, 2, "F16"},
     {DType::BF16, 2, "BF16"}, {DType::I64, 8, "I64"}, {DType::I32, 4, "I32"},
-    {DType::I16, 2, "I16"}, {DType::I8, 1, "I8"},     {DType::U64, 8, "U64"},
-    {DType::U32, 4, "U32"}, {DType::U16, 2, "U16"},   {DType::U8, 1, "U8"},
+    {DType::I16, 2, "I16"},   {DType::I8, 1, "I8"},   {DType::U64, 8, "U64"},
+    {DType::U32, 4, "U32"},   {DType::U16, 2, "U16"}, {DType::U8, 1, "U8"},
     {DType::Bool, 1, "BOOL"},
 };
 
@@ -40,11 +40,11 @@ std::optional<DType> dtype_from_user(std::string_view name) noexcept {
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (lower.starts_with("torch.")) lower.erase(0, 6);
   constexpr std::pair<std::string_view, DType> kNames[] = {
-      {"f32", DType::F32},     {"fp32", DType::F32},     {"float32", DType::F32},
-      {"float", DType::F32},   {"f16", DType::F16},      {"fp16", DType::F16},
-      {"float16", DType::F16}, {"half", DType::F16},     {"bf16", DType::BF16},
-      {"bfloat16", DType::BF16}, {"int8", DType::I8},    {"f64", DType::F64},
-      {"fp64", DType::F64},    {"float64", DType::F64},
+      {"f32", DType::F32},       {"fp32", DType::F32},    {"float32", DType::F32},
+      {"float", DType::F32},     {"f16", DType::F16},     {"fp16", DType::F16},
+      {"float16", DType::F16},   {"half", DType::F16},    {"bf16", DType::BF16},
+      {"bfloat16", DType::BF16}, {"int8", DType::I8},     {"f64", DType::F64},
+      {"fp64", DType::F64},      {"float64", DType::F64},
   };
   for (const auto& [known, dtype] : kNames) {
     if (known == lower) return dtype;

@@ -113,8 +113,8 @@ std::string read_file(const fs::path& path, uint64_t max_bytes) {
   uint64_t size = 0;
   const Descriptor file(open_regular(path, size));
   if (size > max_bytes) {
-    throw_bad_input(fmt::format("{}: has {} bytes, at most {} are accepted", path.string(), size,
-                                max_bytes));
+    throw_bad_input(
+        fmt::format("{}: has {} bytes, at most {} are accepted", path.string(), size, max_bytes));
   }
   std::string text(size, '\0');
   size_t done = 0;
@@ -205,8 +205,8 @@ void write_file(const fs::path& path, std::string_view text) {
 AtomicFolder::AtomicFolder(const fs::path& path)
     : path_(path.has_filename() ? path : path.parent_path()), temporary_(temporary_name(path_)) {
   std::error_code ignored;
-  if (fs::exists(path_, ignored) && !(fs::is_directory(path_, ignored) &&
-                                      fs::is_empty(path_, ignored))) {
+  if (fs::exists(path_, ignored) &&
+      !(fs::is_directory(path_, ignored) && fs::is_empty(path_, ignored))) {
     throw Error(Kind::Misused, path_.string() + ": exists already",
                 "name a new folder, or remove this one");
   }
@@ -252,9 +252,8 @@ bool is_lfs_pointer(std::string_view text) noexcept {
 
 fs::path join_inside(const fs::path& folder, std::string_view name, std::string_view source) {
   const fs::path part{std::string(name)};
-  const bool escapes = std::any_of(part.begin(), part.end(), [](const fs::path& p) {
-    return p == "..";
-  });
+  const bool escapes =
+      std::any_of(part.begin(), part.end(), [](const fs::path& p) { return p == ".."; });
   if (name.empty() || part.is_absolute() || escapes || name.find('\0') != name.npos) {
     throw_bad_input(fmt::format("{}: names the file '{}', which is not inside the model's folder",
                                 source, printable(name)));

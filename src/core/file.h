@@ -28,9 +28,7 @@ class MappedFile {
   const fs::path& path() const noexcept { return path_; }
   size_t size() const noexcept { return size_; }
   const std::byte* data() const noexcept { return data_; }
-  std::string_view text() const noexcept {
-    return {reinterpret_cast<const char*>(data_), size_};
-  }
+  std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:
   fs::path path_;

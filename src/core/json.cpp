@@ -42,8 +42,12 @@ class StrictBuilder : public nlohmann::json_sax<json> {
     key_ = std::move(name);
     return true;
   }
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception&)
-      override {
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception& failure) override {
+    constexpr int kNumberOverflow = 406;  // the library's number for "1e999"
+    if (failure.id == kNumberOverflow) {
+      fail(fmt::format("has a number out of range at byte {}", position));
+    }
     fail(fmt::format("is not valid JSON at byte {}", position));
   }
 

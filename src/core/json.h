@@ -48,7 +48,7 @@ class Json {
   bool boolean() const;
   const std::string& string() const;  // valid UTF-8
 
-  size_t size() const;                // items of an array or members of an object
+  size_t size() const;  // items of an array or members of an object
   Json operator[](size_t index) const;
   std::vector<Json> items() const;                            // of an array
   std::vector<std::pair<std::string, Json>> members() const;  // of an object, sorted by key

@@ -82,8 +82,8 @@ void Progress::print(bool last, std::string_view note) {
   const double rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
   const double left = rate > 0 && total_ > done_ ? static_cast<double>(total_ - done_) / rate : 0;
   if (mode_ == ProgressMode::Json) {
-    nlohmann::ordered_json line = {{"progress", title_}, {"done", done_}, {"total", total_},
-                                   {"unit", unit_}, {"elapsed_s", elapsed}, {"left_s", left},
+    nlohmann::ordered_json line = {{"progress", title_}, {"done", done_},        {"total", total_},
+                                   {"unit", unit_},      {"elapsed_s", elapsed}, {"left_s", left},
                                    {"finished", last}};
     if (!note.empty()) line["note"] = note;
     fmt::print(stderr, "{}\n", dump(line));

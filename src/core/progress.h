@@ -1,4 +1,5 @@
-// How far a long job is: a bar on a terminal, lines elsewhere, JSON for programs. Written to stderr.
+// How far a long job is: a bar on a terminal, lines elsewhere, JSON for programs. Written to
+// stderr.
 #pragma once
 
 #include <chrono>
@@ -43,7 +44,7 @@ class Progress {
 
 // "1.5 GB", "12 MB": powers of ten, as disks and networks count.
 std::string human_bytes(uint64_t bytes);
-std::string human_count(uint64_t count);     // "7.72 B", "1.3 M"
-std::string human_seconds(double seconds);   // "1 h 02 min", "3.4 s"
+std::string human_count(uint64_t count);    // "7.72 B", "1.3 M"
+std::string human_seconds(double seconds);  // "1 h 02 min", "3.4 s"
 
 }  // namespace quern

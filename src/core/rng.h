@@ -8,7 +8,8 @@
 namespace quern {
 
 // Four random words for a counter under a key: the same on every machine.
-std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) noexcept;
+std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
+                               std::array<uint32_t, 2> key) noexcept;
 
 // A stream of random numbers: (seed, stream) names it, `position` is where it stands. The three
 // numbers are its whole state.
@@ -18,9 +19,9 @@ class Rng {
 
   uint32_t next_u32() noexcept;
   uint64_t next_u64() noexcept;
-  double uniform() noexcept;                    // [0, 1), 53 bits
-  double normal() noexcept;                     // mean 0, deviation 1 (Box-Muller)
-  uint64_t below(uint64_t bound) noexcept;      // [0, bound), without bias; bound > 0
+  double uniform() noexcept;                // [0, 1), 53 bits
+  double normal() noexcept;                 // mean 0, deviation 1 (Box-Muller)
+  uint64_t below(uint64_t bound) noexcept;  // [0, bound), without bias; bound > 0
 
   uint64_t position() const noexcept { return position_; }
   void seek(uint64_t position) noexcept { position_ = position; }

@@ -55,9 +55,9 @@ void expect_error(const std::function<void()>& action, Kind kind,
 }  // namespace quern::test
 
 // Skips the test with a clear word when a fixture that the repository may not hold is absent.
-#define QUERN_NEED(path)                                                       \
-  do {                                                                         \
-    if (!std::filesystem::exists(path)) {                                      \
-      GTEST_SKIP() << "skipped: needs " << (path).string() << ", not here";    \
-    }                                                                          \
+#define QUERN_NEED(path)                                                    \
+  do {                                                                      \
+    if (!std::filesystem::exists(path)) {                                   \
+      GTEST_SKIP() << "skipped: needs " << (path).string() << ", not here"; \
+    }                                                                       \
   } while (false)
