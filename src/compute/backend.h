@@ -34,9 +34,7 @@ struct Heads {
   T* at(int64_t token, int64_t head) const noexcept {
     return data + token * stride + head * head_dim;
   }
-  operator Heads<const T>() const noexcept
-    requires(!std::is_const_v<T>)
-  {
+  operator Heads<const T>() const noexcept requires(!std::is_const_v<T>) {
     return {data, tokens, heads, head_dim, stride};
   }
 };
@@ -71,8 +69,8 @@ struct KvPages {
   int64_t layer_offset = 0;           // bytes from a page's base to this layer's part
 };
 
-// New tokens of one sequence inside a batch: rows [first_row, first_row + count) of q, k, v stand at
-// the cache positions [first_position, first_position + count).
+// New tokens of one sequence inside a batch: rows [first_row, first_row + count) of q, k, v stand
+// at the cache positions [first_position, first_position + count).
 struct AttentionSpan {
   KvPages kv;
   int64_t first_row = 0;
@@ -113,7 +111,8 @@ class Backend {
   // Causal attention of each span's queries over its sequence's cache, new tokens included:
   // out = softmax(q·kᵀ · scale[row]) · v, head h reading kv head h / (heads / kv_heads).
   // A query at p sees positions j with p - window < j <= p; window 0: no limit. Online softmax by
-  // blocks (Milakov, Gimelshein 2018; Dao et al. 2022): no score matrix.    q, out: [tokens, heads, d]
+  // blocks (Milakov, Gimelshein 2018; Dao et al. 2022): no score matrix.    q, out: [tokens, heads,
+  // d]
   virtual void attention(MutHeads out, ConstHeads q, const KvLayout& layout,
                          std::span<const AttentionSpan> spans, std::span<const float> scale,
                          int64_t window) = 0;

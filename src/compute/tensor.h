@@ -72,9 +72,7 @@ struct Rows {
   Rows columns(int64_t begin, int64_t width) const noexcept {
     return {data + begin, rows, width, stride};
   }
-  operator Rows<const T>() const noexcept
-    requires(!std::is_const_v<T>)
-  {
+  operator Rows<const T>() const noexcept requires(!std::is_const_v<T>) {
     return {data, rows, cols, stride};
   }
 };

@@ -87,16 +87,21 @@ void forget_range(const void* data) noexcept {
   }
 }
 
+// Only async-signal-safe calls: the line is put together in a buffer and written at once.
 void on_sigbus(int, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-  const auto say = [](const char* text) {
-    [[maybe_unused]] const auto ignored = ::write(STDERR_FILENO, text, std::strlen(text));
-  };
   for (const MappedRange& range : ranges) {
     if (address < range.begin.load() || address >= range.end.load()) continue;
-    say("quern: ");
-    say(range.name);
-    say(": the file shrank or became unreadable while it was in use (restore it and run again)\n");
+    char line[sizeof(range.name) + 128];
+    size_t size = 0;
+    for (const char* part : {"quern: ", range.name,
+                             ": the file shrank or became unreadable while it was in use "
+                             "(restore it and run again)\n"}) {
+      const size_t length = std::strlen(part);
+      std::memcpy(line + size, part, length);
+      size += length;
+    }
+    [[maybe_unused]] const auto ignored = ::write(STDERR_FILENO, line, size);
     ::_exit(static_cast<int>(Kind::BadInput));
   }
   std::signal(SIGBUS, SIG_DFL);

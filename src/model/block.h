@@ -12,8 +12,9 @@
 
 namespace quern {
 
-// The buffers of one block over `tokens` tokens. Inference lets x_in, x_mid and x_out be one buffer,
-// as it does norm_1 and norm_2, gate and swiglu; training keeps apart what its backward pass reads.
+// The buffers of one block over `tokens` tokens. Inference lets x_in, x_mid and x_out be one
+// buffer, as it does norm_1 and norm_2, gate and swiglu; training keeps apart what its backward
+// pass reads.
 struct BlockBuffers {
   MutRows x_in, x_mid, x_out;  // [tokens, hidden]: the residual stream before, between, after
   MutRows norm_1, norm_2;      // [tokens, hidden]

@@ -101,8 +101,8 @@ RopeScaling parse_rope_scaling(const Json& json, int64_t max_context) {
     scaling.low_freq_factor = value->at("low_freq_factor").number(1e-3, 1e6);
     scaling.high_freq_factor = value->at("high_freq_factor").number(1e-3, 1e6);
   } else {
-    value->fail(fmt::format("has the type '{}', expected linear, yarn or llama3",
-                            printable(type, 40)));
+    value->fail(
+        fmt::format("has the type '{}', expected linear, yarn or llama3", printable(type, 40)));
   }
   return scaling;
 }
@@ -146,7 +146,8 @@ void parse_qwen(const Json& json, Config& c) {
   c.kv_heads = c.heads;
   c.head_dim = json.integer_or("kv_channels", c.hidden / c.heads, 1, kMaxDim);
   const int64_t both = dim(json, {"intermediate_size", "ffn_hidden_size"}, kMaxDim);
-  if (both % 2 != 0) json.fail(fmt::format("intermediate_size is {}, expected an even number", both));
+  if (both % 2 != 0)
+    json.fail(fmt::format("intermediate_size is {}, expected an even number", both));
   c.ffn = both / 2;  // one half each for w1 and w2
   c.output_vocab = dim(json, {"vocab_size"}, kMaxVocab);
   c.vocab = json.integer_or("padded_vocab_size", c.output_vocab, 1, kMaxVocab);
@@ -282,8 +283,8 @@ Config parse_config(const Json& json) {
   c.eos_id = parse_token_id(json, "eos_token_id");
   c.windows = parse_config_windows(json, c);
   if (c.heads % c.kv_heads != 0) {
-    json.fail(fmt::format("has {} heads, which {} key/value heads do not divide", c.heads,
-                          c.kv_heads));
+    json.fail(
+        fmt::format("has {} heads, which {} key/value heads do not divide", c.heads, c.kv_heads));
   }
   if (c.rotary_dim % 2 != 0) {
     json.fail(fmt::format("rotates {} dims of each head, expected an even number", c.rotary_dim));
@@ -353,8 +354,8 @@ std::vector<int64_t> parse_windows(std::string_view text, int64_t layers) {
   }
   if (windows.size() == 1) windows.resize(count, windows[0]);
   if (windows.size() != count) {
-    throw Error(Kind::Misused, fmt::format("{} windows are given for {} layers", windows.size(),
-                                           layers));
+    throw Error(Kind::Misused,
+                fmt::format("{} windows are given for {} layers", windows.size(), layers));
   }
   return windows;
 }

@@ -25,9 +25,9 @@ struct RopeScaling {
   enum class Type : uint8_t { None, Linear, Yarn, Llama3 };
   Type type = Type::None;
   double factor = 1;
-  double original_context = 0;  // trained length that the factor counts from
-  double beta_fast = 32, beta_slow = 1;            // Yarn
-  std::optional<double> attention_factor;          // Yarn; 0.1 ln(factor) + 1 when absent
+  double original_context = 0;                       // trained length that the factor counts from
+  double beta_fast = 32, beta_slow = 1;              // Yarn
+  std::optional<double> attention_factor;            // Yarn; 0.1 ln(factor) + 1 when absent
   double low_freq_factor = 1, high_freq_factor = 4;  // Llama3
 };
 
@@ -48,7 +48,7 @@ struct Config {
   bool qkv_bias = false;
   bool linear_bias = false;  // on every other matrix of a block
   bool qk_norm = false;
-  bool tied = false;  // lm_head is the embedding
+  bool tied = false;               // lm_head is the embedding
   int64_t trained_context = 2048;  // Qwen's seq_length: dynamic NTK and LogN act past it
   int64_t max_context = 2048;      // positions the checkpoint is declared for
   bool dynamic_ntk = false;

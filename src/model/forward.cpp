@@ -63,8 +63,7 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
       const int64_t position = sequence.length() + sequence.offset() + i;
       fill_rotary(cos_.floats().data() + row * half, sin_.floats().data() + row * half,
                   sequence.inverse_frequencies(), position, rotary_magnitude_);
-      const float logn =
-          sequence.logn() ? logn_factor(position, config_.trained_context) : 1.0f;
+      const float logn = sequence.logn() ? logn_factor(position, config_.trained_context) : 1.0f;
       scale_.floats()[static_cast<size_t>(row)] = plain_scale * logn;
     }
   }
@@ -82,10 +81,17 @@ ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want
   const MutRows normed = rows_of(normed_, tokens);
   const MutRows gate = rows_of(gate_, tokens);
   const MutRows attended = rows_of(attended_, tokens);
-  const BlockBuffers buffers = {.x_in = x, .x_mid = x, .x_out = x, .norm_1 = normed,
-                                .norm_2 = normed, .qkv = rows_of(qkv_, tokens),
-                                .attended = attended, .gate = gate, .up = rows_of(up_, tokens),
-                                .swiglu = gate, .lora = rows_of(lora_, tokens)};
+  const BlockBuffers buffers = {.x_in = x,
+                                .x_mid = x,
+                                .x_out = x,
+                                .norm_1 = normed,
+                                .norm_2 = normed,
+                                .qkv = rows_of(qkv_, tokens),
+                                .attended = attended,
+                                .gate = gate,
+                                .up = rows_of(up_, tokens),
+                                .swiglu = gate,
+                                .lora = rows_of(lora_, tokens)};
   const std::span<const float> scale = std::as_const(scale_).floats().first(size_t(tokens));
   // A model without rotated dims has an empty table.
   const int64_t half = c.rotary_dim / 2;

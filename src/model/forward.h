@@ -39,7 +39,8 @@ class Runner {
   // next call. Ids must be in [0, vocab): check_ids().
   ConstRows forward(std::span<const BatchItem> batch, KvCache& cache, Want want = Want::Last);
 
-  // Logits of hidden states, at most max_logits rows: [rows, output_vocab]. Valid until the next call.
+  // Logits of hidden states, at most max_logits rows: [rows, output_vocab]. Valid until the next
+  // call.
   MutRows logits(ConstRows hidden);
 
   int64_t max_tokens() const noexcept { return max_tokens_; }
@@ -58,15 +59,15 @@ class Runner {
   int64_t max_logits_;
   float rotary_magnitude_;
 
-  Tensor x_;         // [tokens, hidden], the residual stream
-  Tensor normed_;    // [tokens, hidden]
-  Tensor qkv_;       // [tokens, query_dim + 2 kv_dim]
-  Tensor attended_;  // [tokens, query_dim]
-  Tensor gate_, up_; // [tokens, ffn]
-  Tensor lora_;      // [tokens, rank]
-  Tensor cos_, sin_; // [tokens, rotary_dim / 2]
-  Tensor scale_;     // [tokens], of attention scores: LogN / sqrt(head_dim)
-  Tensor logits_;    // [max_logits, output_vocab]
+  Tensor x_;          // [tokens, hidden], the residual stream
+  Tensor normed_;     // [tokens, hidden]
+  Tensor qkv_;        // [tokens, query_dim + 2 kv_dim]
+  Tensor attended_;   // [tokens, query_dim]
+  Tensor gate_, up_;  // [tokens, ffn]
+  Tensor lora_;       // [tokens, rank]
+  Tensor cos_, sin_;  // [tokens, rotary_dim / 2]
+  Tensor scale_;      // [tokens], of attention scores: LogN / sqrt(head_dim)
+  Tensor logits_;     // [max_logits, output_vocab]
   std::vector<int32_t> ids_;
   std::vector<int32_t> last_rows_;
   std::vector<AttentionSpan> spans_;

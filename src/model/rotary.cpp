@@ -65,12 +65,17 @@ std::vector<float> inverse_frequencies(const Config& c, double alpha) {
     frequencies[j] = 1.0f / static_cast<float>(std::pow(base, static_cast<double>(exponent)));
   }
   switch (c.rope_scaling.type) {
-    case RopeScaling::Type::None: break;
+    case RopeScaling::Type::None:
+      break;
     case RopeScaling::Type::Linear:
       for (float& f : frequencies) f = static_cast<float>(f / c.rope_scaling.factor);
       break;
-    case RopeScaling::Type::Yarn: apply_yarn(frequencies, c); break;
-    case RopeScaling::Type::Llama3: apply_llama3(frequencies, c.rope_scaling); break;
+    case RopeScaling::Type::Yarn:
+      apply_yarn(frequencies, c);
+      break;
+    case RopeScaling::Type::Llama3:
+      apply_llama3(frequencies, c.rope_scaling);
+      break;
   }
   return frequencies;
 }

@@ -11,8 +11,8 @@
 
 namespace quern {
 
-// Dynamic NTK's factor for a prompt of `length` tokens: max(2^ceil(log2(length / trained) + 1) - 1, 1),
-// so 1 up to the trained length, 3 up to twice it, 7 up to four times.
+// Dynamic NTK's factor for a prompt of `length` tokens: max(2^ceil(log2(length / trained) + 1) - 1,
+// 1), so 1 up to the trained length, 3 up to twice it, 7 up to four times.
 double ntk_alpha(int64_t length, int64_t trained_context) noexcept;
 
 // Inverse frequencies [rotary_dim / 2] for one sequence, float32 as the reference computes them.

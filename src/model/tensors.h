@@ -15,7 +15,21 @@ namespace quern {
 
 // A tensor's place in the model. Qkv is Qwen's c_attn: rows of q, k and v one after the other.
 enum class Part : uint8_t {
-  Embedding, Norm1, Qkv, Q, K, V, QNorm, KNorm, AttnOut, Norm2, Up, Gate, Down, FinalNorm, LmHead
+  Embedding,
+  Norm1,
+  Qkv,
+  Q,
+  K,
+  V,
+  QNorm,
+  KNorm,
+  AttnOut,
+  Norm2,
+  Up,
+  Gate,
+  Down,
+  FinalNorm,
+  LmHead
 };
 
 enum class Role : uint8_t { Embedding, Norm, Matrix, Bias, Head };

@@ -31,8 +31,8 @@ struct Linear {
 };
 
 struct Layer {
-  std::span<const float> norm_1;          // [hidden]
-  Linear q, k, v;                         // [heads * head_dim, hidden], [kv_heads * head_dim, hidden]
+  std::span<const float> norm_1;  // [hidden]
+  Linear q, k, v;                 // [heads * head_dim, hidden], [kv_heads * head_dim, hidden]
   std::span<const float> q_norm, k_norm;  // [head_dim], Qwen3 only
   Linear attn_out;                        // [hidden, heads * head_dim]
   std::span<const float> norm_2;          // [hidden]
@@ -73,9 +73,9 @@ class LoadedWeights {
   ~LoadedWeights();
 
   const Weights& weights() const noexcept;
-  uint64_t file_bytes() const noexcept;        // of all tensors in the checkpoint
-  std::string description() const;             // "bf16", "GPTQ int4, groups of 128", ...
-  std::vector<std::string> unused() const;     // tensors in the files that the model has no use for
+  uint64_t file_bytes() const noexcept;     // of all tensors in the checkpoint
+  std::string description() const;          // "bf16", "GPTQ int4, groups of 128", ...
+  std::vector<std::string> unused() const;  // tensors in the files that the model has no use for
 
  private:
   struct State;
