@@ -42,14 +42,16 @@ using MutHeads = Heads<float>;
 using ConstHeads = Heads<const float>;
 
 // How a page of the KV cache lies in memory, for one layer. A page holds `page_tokens` positions:
-//   keys   [kv_heads, page_tokens, head_dim] of `dtype`, then values the same;
+//   keys   [kv_heads, head_dim, page_tokens] of `dtype`: a dim of all positions side by side, so that
+//          scores of neighbouring positions are neighbours in a vector register;
+//   values [kv_heads, page_tokens, head_dim];
 //   U8 only: float scales and zeros after them, keys' [2][kv_heads, page_tokens], then values'.
 // U8 is the Qwen release's 8-bit cache: x = scale · (q - zero), zero a float.
 struct KvLayout {
   DType dtype = DType::F32;  // F32, F16, BF16 or U8
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t page_tokens = 64;
+  static constexpr int64_t page_tokens = 64;
 
   int64_t block_bytes() const noexcept {  // keys, or values
     return kv_heads * page_tokens * head_dim * static_cast<int64_t>(size_bytes(dtype));

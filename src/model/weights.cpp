@@ -15,83 +15,69 @@ int64_t Weights::max_lora_rank() const noexcept {
   return rank;
 }
 
+std::vector<LinearSlice> linears_of(Weights& weights, const TensorSpec& spec, const Config& c) {
+  if (spec.part == Part::LmHead) return {{&weights.lm_head, 0, c.output_vocab}};
+  if (spec.layer < 0) return {};
+  Layer& layer = weights.layers[static_cast<size_t>(spec.layer)];
+  switch (spec.part) {
+    case Part::Qkv:
+      return {{&layer.q, 0, c.query_dim()},
+              {&layer.k, c.query_dim(), c.kv_dim()},
+              {&layer.v, c.query_dim() + c.kv_dim(), c.kv_dim()}};
+    case Part::Q:
+      return {{&layer.q, 0, c.query_dim()}};
+    case Part::K:
+      return {{&layer.k, 0, c.kv_dim()}};
+    case Part::V:
+      return {{&layer.v, 0, c.kv_dim()}};
+    case Part::AttnOut:
+      return {{&layer.attn_out, 0, c.hidden}};
+    case Part::Up:
+      return {{&layer.up, 0, c.ffn}};
+    case Part::Gate:
+      return {{&layer.gate, 0, c.ffn}};
+    case Part::Down:
+      return {{&layer.down, 0, c.hidden}};
+    default:
+      return {};
+  }
+}
+
 Weights bind_weights(const Config& c, const WeightSource& source) {
   Weights weights;
   weights.layers.resize(static_cast<size_t>(c.layers));
   for (const TensorSpec& spec : tensor_specs(c)) {
-    Layer unused;
-    Layer& layer = spec.layer < 0 ? unused : weights.layers[static_cast<size_t>(spec.layer)];
-    Linear* linear = nullptr;
-    switch (spec.part) {
-      case Part::Embedding:
-        weights.embedding = source.matrix(spec);
-        continue;
-      case Part::Norm1:
-        layer.norm_1 = source.vector(spec);
-        continue;
-      case Part::Norm2:
-        layer.norm_2 = source.vector(spec);
-        continue;
-      case Part::QNorm:
-        layer.q_norm = source.vector(spec);
-        continue;
-      case Part::KNorm:
-        layer.k_norm = source.vector(spec);
-        continue;
-      case Part::FinalNorm:
-        weights.final_norm = source.vector(spec);
-        continue;
-      case Part::Qkv: {
-        // The three are rows of one tensor, one after the other.
-        int64_t row = 0;
-        const std::span<const float> bias =
-            spec.role == Role::Bias ? source.vector(spec) : std::span<const float>{};
-        const Weight fused = spec.role == Role::Bias ? Weight{} : source.matrix(spec);
-        for (const auto& [part, rows] :
-             {std::pair{&layer.q, c.query_dim()}, std::pair{&layer.k, c.kv_dim()},
-              std::pair{&layer.v, c.kv_dim()}}) {
-          if (spec.role != Role::Bias) {
-            part->weight = fused.slice(row, rows);
-          } else if (!bias.empty()) {
-            part->bias = bias.subspan(static_cast<size_t>(row), static_cast<size_t>(rows));
-          }
-          row += rows;
-        }
-        continue;
-      }
-      case Part::Q:
-        linear = &layer.q;
-        break;
-      case Part::K:
-        linear = &layer.k;
-        break;
-      case Part::V:
-        linear = &layer.v;
-        break;
-      case Part::AttnOut:
-        linear = &layer.attn_out;
-        break;
-      case Part::Up:
-        linear = &layer.up;
-        break;
-      case Part::Gate:
-        linear = &layer.gate;
-        break;
-      case Part::Down:
-        linear = &layer.down;
-        break;
-      case Part::LmHead:
-        linear = &weights.lm_head;
-        break;
-    }
-    if (spec.role == Role::Bias) {
-      linear->bias = source.vector(spec);
+    if (spec.role == Role::Embedding) {
+      weights.embedding = source.matrix(spec);
+    } else if (spec.part == Part::FinalNorm) {
+      weights.final_norm = source.vector(spec);
+    } else if (spec.role == Role::Norm) {
+      Layer& layer = weights.layers[static_cast<size_t>(spec.layer)];
+      std::span<const float>& field = spec.part == Part::Norm1   ? layer.norm_1
+                                      : spec.part == Part::Norm2 ? layer.norm_2
+                                      : spec.part == Part::QNorm ? layer.q_norm
+                                                                 : layer.k_norm;
+      field = source.vector(spec);
+    } else if (spec.role == Role::Bias) {
+      set_bias(weights, spec, c, source.vector(spec));
     } else {
-      linear->weight = source.matrix(spec);
+      const Weight whole = source.matrix(spec);
+      for (const LinearSlice& slice : linears_of(weights, spec, c)) {
+        slice.linear->weight = whole.slice(slice.first_row, slice.rows);
+      }
     }
   }
   if (c.tied) weights.lm_head.weight = weights.embedding;
   return weights;
+}
+
+void set_bias(Weights& weights, const TensorSpec& spec, const Config& c,
+              std::span<const float> values) {
+  if (values.empty()) return;
+  for (const LinearSlice& slice : linears_of(weights, spec, c)) {
+    slice.linear->bias =
+        values.subspan(static_cast<size_t>(slice.first_row), static_cast<size_t>(slice.rows));
+  }
 }
 
 }  // namespace quern

@@ -49,6 +49,19 @@ struct Weights {
   int64_t max_lora_rank() const noexcept;
 };
 
+// The linear maps that a matrix (or its bias, or its adapter) of the checkpoint feeds: one, or q, k
+// and v for a fused tensor, with their rows in it. Empty for embedding and norms.
+struct LinearSlice {
+  Linear* linear;
+  int64_t first_row;
+  int64_t rows;
+};
+std::vector<LinearSlice> linears_of(Weights& weights, const TensorSpec& spec, const Config& config);
+
+// The bias of a matrix; nothing happens where `values` is empty.
+void set_bias(Weights& weights, const TensorSpec& spec, const Config& config,
+              std::span<const float> values);
+
 // Puts a Weights together from a provider of tensors: `matrix` for the specs of two dimensions,
 // `vector` for norms and biases (an empty span where the checkpoint has no such bias).
 struct WeightSource {
@@ -65,9 +78,10 @@ struct LoadOptions {
 // stay mapped in the file's own format; norms and biases are converted to float.
 class LoadedWeights {
  public:
-  // Throws BadInput naming file and tensor for whatever is missing, misshapen or not finite.
+  // Throws BadInput naming file and tensor for whatever is missing, misshapen or not finite. (Of a
+  // large checkpoint only norms and biases are searched for NaN here: see check_finite.)
   static LoadedWeights load(const std::filesystem::path& folder, const Config& config,
-                            Backend& backend, const LoadOptions& options = {});
+                            const LoadOptions& options = {});
   LoadedWeights(LoadedWeights&&) noexcept;
   LoadedWeights& operator=(LoadedWeights&&) noexcept;
   ~LoadedWeights();
@@ -75,7 +89,10 @@ class LoadedWeights {
   const Weights& weights() const noexcept;
   uint64_t file_bytes() const noexcept;     // of all tensors in the checkpoint
   std::string description() const;          // "bf16", "GPTQ int4, groups of 128", ...
-  std::vector<std::string> unused() const;  // tensors in the files that the model has no use for
+  std::vector<std::string> unused() const;  // tensors that the model has no use for
+
+  // Reads every tensor; throws BadInput naming the first that has NaN or infinity.
+  void check_finite() const;
 
  private:
   struct State;

@@ -1,0 +1,232 @@
+// Attention over a paged cache, one kv head at a time. Pages are taken in order and each query keeps
+// its own running maximum and sum, so a query's result does not depend on its neighbours.
+
+constexpr int64_t kPageTokens = KvLayout::page_tokens;
+
+inline int64_t padded(int64_t dim) noexcept { return (dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
+
+// Scratch of one call, laid out in one block of floats.
+struct AttentionScratch {
+  float* keys;     // [head_dim, kPageTokens]
+  float* values;   // [kPageTokens, padded dim]
+  float* q;        // [rows, head_dim], times the score scale
+  float* scores;   // [rows, kPageTokens]
+  float* sums;     // [rows, padded dim], weighted values so far
+  float* largest;  // [rows]
+  float* total;    // [rows]
+
+  static int64_t floats(int64_t dim, int64_t rows) noexcept {
+    return 2 * kPageTokens * padded(dim) + rows * (2 * padded(dim) + kPageTokens + 2);
+  }
+  AttentionScratch(float* base, int64_t dim, int64_t rows) noexcept {
+    const auto take = [&](int64_t count) {
+      float* part = base;
+      base += count;
+      return part;
+    };
+    keys = take(kPageTokens * padded(dim));
+    values = take(kPageTokens * padded(dim));
+    q = take(rows * padded(dim));
+    scores = take(rows * kPageTokens);
+    sums = take(rows * padded(dim));
+    largest = take(rows);
+    total = take(rows);
+  }
+};
+
+int64_t attention_scratch_floats(const KvLayout& layout, int64_t group) noexcept {
+  return AttentionScratch::floats(layout.head_dim, kAttentionQueries * group);
+}
+
+template <class T>
+inline const T* offset(const std::byte* base, int64_t elements) noexcept {
+  return reinterpret_cast<const T*>(base) + elements;
+}
+
+// One kv head's keys and values of a page as floats; only the first `used` positions matter.
+inline void decode_page(const AttentionScratch& s, const KvLayout& layout, const std::byte* page,
+                        int64_t kv_head, int64_t used) noexcept {
+  const int64_t dim = layout.head_dim, stride = padded(dim);
+  const std::byte* key_block = page;
+  const std::byte* value_block = page + layout.block_bytes();
+  const int64_t first = kv_head * kPageTokens * dim;
+  const int64_t key_lanes = padded(used);  // whole vectors: the rest of a page is never read
+  const auto dense = [&](auto tag) {
+    using T = decltype(tag);
+    const T* keys = offset<T>(key_block, first);
+    for (int64_t d = 0; d < dim; ++d) {
+      decode_stretch(s.keys + d * kPageTokens, keys + d * kPageTokens,
+                     std::min(key_lanes, kPageTokens));
+    }
+    const T* values = offset<T>(value_block, first);
+    for (int64_t j = 0; j < used; ++j) decode_stretch(s.values + j * stride, values + j * dim, dim);
+  };
+  switch (layout.dtype) {
+    case DType::F16: return dense(F16{});
+    case DType::BF16: return dense(Bf16{});
+    case DType::U8: break;
+    default: return dense(float{});
+  }
+  // scale · (q - zero), each position with its own.
+  const float* scales = offset<float>(page + 2 * layout.block_bytes(), 0);
+  const int64_t positions = layout.kv_heads * kPageTokens;
+  const float* key_scale = scales + kv_head * kPageTokens;
+  const float* key_zero = key_scale + positions;
+  const float* value_scale = key_scale + 2 * positions;
+  const float* value_zero = key_scale + 3 * positions;
+  const auto* keys = offset<uint8_t>(key_block, first);
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int64_t j = 0; j < key_lanes; j += Vec::kLanes) {
+      const Vec q = Vec::load_u8(keys + d * kPageTokens + j);
+      (Vec::load(key_scale + j) * (q - Vec::load(key_zero + j))).store(s.keys + d * kPageTokens + j);
+    }
+  }
+  const auto* values = offset<uint8_t>(value_block, first);
+  for (int64_t j = 0; j < used; ++j) {
+    for (int64_t d = 0; d < dim; ++d) {
+      s.values[j * stride + d] =
+          value_scale[j] * (static_cast<float>(values[j * dim + d]) - value_zero[j]);
+    }
+  }
+}
+
+// scores[r][j] = q[r] · key j for the positions [0, used) of a page, rounded up to whole vectors.
+inline void score_page(const AttentionScratch& s, int64_t dim, int64_t rows, int64_t used) noexcept {
+  constexpr int kColumns = 4;
+  for (int64_t j = 0; j < used; j += kColumns * Vec::kLanes) {
+    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+      with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
+        constexpr int R = n;
+        Vec acc[R][kColumns] = {};
+        const float* q = s.q + row * padded(dim);
+        for (int64_t d = 0; d < dim; ++d) {
+          const float* key = s.keys + d * kPageTokens + j;
+          for (int c = 0; c < kColumns; ++c) {
+            const Vec k = Vec::load(key + c * Vec::kLanes);
+            for (int r = 0; r < R; ++r) {
+              acc[r][c] = Vec::fma(Vec::set1(q[r * padded(dim) + d]), k, acc[r][c]);
+            }
+          }
+        }
+        for (int r = 0; r < R; ++r) {
+          for (int c = 0; c < kColumns; ++c) {
+            acc[r][c].store(s.scores + (row + r) * kPageTokens + j + c * Vec::kLanes);
+          }
+        }
+      });
+    }
+  }
+}
+
+// Scores of row r become weights e^(score - maximum); returns what the sums so far are to be
+// multiplied by. Only positions in [low, high) count; the others get weight 0.
+inline float weigh_row(const AttentionScratch& s, int64_t r, int64_t low, int64_t high) noexcept {
+  float* scores = s.scores + r * kPageTokens;
+  if (low >= high) {
+    std::fill(scores, scores + kPageTokens, 0.0f);
+    return 1;
+  }
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  std::fill(scores, scores + low, kNone);
+  std::fill(scores + high, scores + kPageTokens, kNone);
+  Vec best = Vec::load(scores);
+  for (int64_t j = Vec::kLanes; j < kPageTokens; j += Vec::kLanes) {
+    best = Vec::max(best, Vec::load(scores + j));
+  }
+  const float largest = std::max(s.largest[r], best.largest());
+  Vec sum = Vec::zero();
+  for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
+    exp(Vec::load(scores + j) - Vec::set1(largest)).store(scores + j);
+  }
+  std::fill(scores, scores + low, 0.0f);
+  std::fill(scores + high, scores + kPageTokens, 0.0f);
+  for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) sum = sum + Vec::load(scores + j);
+  const float carry = s.largest[r] == kNone ? 0.0f : std::exp(s.largest[r] - largest);
+  s.largest[r] = largest;
+  s.total[r] = s.total[r] * carry + sum.sum();
+  return carry;
+}
+
+// sums[r] = sums[r] · carry[r] + Σ weight[r][j] · value j over the positions [0, used).
+inline void add_values(const AttentionScratch& s, int64_t dim, int64_t row, int64_t rows,
+                       const float* carry, int64_t used) noexcept {
+  const int64_t stride = padded(dim);
+  const auto columns = [&](int64_t d, auto count) {
+    constexpr int C = count;
+    with_constant<Vec::kTileRows>(rows, [&](auto n) {
+      constexpr int R = n;
+      Vec acc[R][C];
+      for (int r = 0; r < R; ++r) {
+        for (int c = 0; c < C; ++c) {
+          acc[r][c] = Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) *
+                      Vec::set1(carry[r]);
+        }
+      }
+      for (int64_t j = 0; j < used; ++j) {
+        const float* value = s.values + j * stride + d;
+        for (int c = 0; c < C; ++c) {
+          const Vec v = Vec::load(value + c * Vec::kLanes);
+          for (int r = 0; r < R; ++r) {
+            acc[r][c] = Vec::fma(Vec::set1(s.scores[(row + r) * kPageTokens + j]), v, acc[r][c]);
+          }
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        for (int c = 0; c < C; ++c) {
+          acc[r][c].store(s.sums + (row + r) * stride + d + c * Vec::kLanes);
+        }
+      }
+    });
+  };
+  int64_t d = 0;
+  for (; d + 4 * Vec::kLanes <= stride; d += 4 * Vec::kLanes) {
+    columns(d, std::integral_constant<int, 4>{});
+  }
+  for (; d < stride; d += Vec::kLanes) columns(d, std::integral_constant<int, 1>{});
+}
+
+void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const AttentionSpan& span,
+               const float* scale, int64_t window, int64_t kv_head, int64_t first, int64_t count,
+               float* scratch) noexcept {
+  const int64_t dim = layout.head_dim, stride = padded(dim);
+  const int64_t group = q.heads / layout.kv_heads;
+  const int64_t rows = count * group;
+  const AttentionScratch s(scratch, dim, kAttentionQueries * group);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t token = span.first_row + first + i;
+    for (int64_t g = 0; g < group; ++g) {
+      const int64_t r = i * group + g;
+      const float* query = q.at(token, kv_head * group + g);
+      for (int64_t d = 0; d < dim; ++d) s.q[r * stride + d] = query[d] * scale[token];
+      s.largest[r] = -std::numeric_limits<float>::infinity();
+      s.total[r] = 0;
+    }
+  }
+  std::fill(s.sums, s.sums + rows * stride, 0.0f);
+
+  const int64_t newest = span.first_position + first + count - 1;
+  const int64_t oldest_query = span.first_position + first;
+  const int64_t oldest = window > 0 ? std::max<int64_t>(0, oldest_query - window + 1) : 0;
+  for (int64_t p = oldest / kPageTokens; p * kPageTokens <= newest; ++p) {
+    const int64_t base = p * kPageTokens;
+    const int64_t used = std::min(kPageTokens, newest + 1 - base);
+    decode_page(s, layout, span.kv.pages[p] + span.kv.layer_offset, kv_head, used);
+    score_page(s, dim, rows, used);
+    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+      const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
+      float carry[Vec::kTileRows];
+      for (int64_t r = 0; r < tile; ++r) {
+        const int64_t position = span.first_position + first + (row + r) / group;
+        const int64_t low = window > 0 ? std::max<int64_t>(0, position - window + 1 - base) : 0;
+        const int64_t high = std::min(kPageTokens, position + 1 - base);
+        carry[r] = weigh_row(s, row + r, std::min(low, kPageTokens), std::max<int64_t>(high, 0));
+      }
+      add_values(s, dim, row, tile, carry, used);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    float* target = out.at(span.first_row + first + r / group, kv_head * group + r % group);
+    const float inverse = 1 / s.total[r];
+    for (int64_t d = 0; d < dim; ++d) target[d] = s.sums[r * stride + d] * inverse;
+  }
+}

@@ -1,0 +1,50 @@
+// The CPU's backend: shares each operation's work among threads and hands the pieces to the kernels
+// of the chosen instruction set.
+#pragma once
+
+#include <vector>
+
+#include "compute/backend.h"
+#include "compute/cpu/kernels.h"
+#include "core/thread_pool.h"
+
+namespace quern {
+
+class CpuBackend : public Backend {
+ public:
+  // `pool` must outlive the backend. Two backends must not use one pool at the same time.
+  explicit CpuBackend(ThreadPool& pool, cpu::Isa isa = cpu::chosen_isa());
+
+  cpu::Isa isa() const noexcept { return kernels_.isa; }
+  ThreadPool& pool() noexcept { return pool_; }
+
+  Tensor allocate(DType dtype, const Shape& shape) override;
+  void embed(MutRows out, const Weight& table, std::span<const int32_t> ids) override;
+  void rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps) override;
+  void rms_norm_heads(MutHeads x, std::span<const float> weight, float eps) override;
+  void matmul(ConstRows x, std::span<const MatmulPart> parts) override;
+  void rope(MutHeads x, ConstRows cos, ConstRows sin) override;
+  void kv_store(const KvLayout& layout, std::span<const AttentionSpan> spans, ConstHeads k,
+                ConstHeads v) override;
+  void attention(MutHeads out, ConstHeads q, const KvLayout& layout,
+                 std::span<const AttentionSpan> spans, std::span<const float> scale,
+                 int64_t window) override;
+  void silu_mul(MutRows out, ConstRows gate, ConstRows up) override;
+  void copy(MutRows out, ConstRows x) override;
+  void gather_rows(MutRows out, ConstRows x, std::span<const int32_t> rows) override;
+
+ private:
+  // Splits [0, count) items of `cost` floats each among the threads, or keeps them here when that
+  // is less work than waking anybody.
+  void for_items(int64_t count, int64_t cost, FunctionRef<void(int64_t begin, int64_t end)> body);
+  float* scratch(int thread, int64_t floats);
+
+  ThreadPool& pool_;
+  const cpu::Kernels& kernels_;
+  std::vector<Tensor> scratch_;  // one for each thread, grown when a larger shape comes
+};
+
+// Zeroed, 64-byte aligned memory that the system provides page by page as it is touched.
+Tensor allocate_host(DType dtype, const Shape& shape);
+
+}  // namespace quern

@@ -1,0 +1,86 @@
+// Kernels of a row at a time, and the vector exponential that they and attention use.
+
+// e^x to about 1e-7 relative: x = n ln 2 + r, a Taylor series of degree 7 in |r| <= ln 2 / 2.
+inline Vec exp(Vec x) noexcept {
+  x = Vec::min(Vec::max(x, Vec::set1(-87.3f)), Vec::set1(88.3f));
+  const Vec n = Vec::round(x * Vec::set1(1.44269504f));
+  // ln 2 in two parts, the first with trailing zeros, so that n times it is exact.
+  Vec r = Vec::fma(n, Vec::set1(-0.693359375f), x);
+  r = Vec::fma(n, Vec::set1(2.12194440e-4f), r);
+  constexpr float kInverseFactorials[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
+                                          1.0f / 6,    0.5f,       1.0f,       1.0f};
+  Vec sum = Vec::set1(kInverseFactorials[0]);
+  for (int i = 1; i < 8; ++i) sum = Vec::fma(sum, r, Vec::set1(kInverseFactorials[i]));
+  return Vec::scale_by_power(sum, n);
+}
+
+// Calls body(offset, lanes) over `count` elements, the last time with fewer lanes.
+template <class Body>
+inline void for_lanes(int64_t count, const Body& body) noexcept {
+  int64_t i = 0;
+  for (; i + Vec::kLanes <= count; i += Vec::kLanes) body(i, int64_t{Vec::kLanes});
+  if (i < count) body(i, count - i);
+}
+
+void rms_norm(float* out, const float* x, const float* weight, int64_t dim, float eps) noexcept {
+  Vec squares = Vec::zero();
+  for_lanes(dim, [&](int64_t i, int64_t n) {
+    const Vec v = Vec::load_n(x + i, n);
+    squares = Vec::fma(v, v, squares);
+  });
+  const float scale = 1.0f / std::sqrt(squares.sum() / static_cast<float>(dim) + eps);
+  for_lanes(dim, [&](int64_t i, int64_t n) {
+    const Vec scaled = Vec::load_n(x + i, n) * Vec::set1(scale);
+    (scaled * Vec::load_n(weight + i, n)).store_n(out + i, n);
+  });
+}
+
+void rope(float* head, const float* cos, const float* sin, int64_t half) noexcept {
+  for_lanes(half, [&](int64_t i, int64_t n) {
+    const Vec a = Vec::load_n(head + i, n), b = Vec::load_n(head + half + i, n);
+    const Vec c = Vec::load_n(cos + i, n), s = Vec::load_n(sin + i, n);
+    (a * c - b * s).store_n(head + i, n);
+    (b * c + a * s).store_n(head + half + i, n);
+  });
+}
+
+void silu_mul(float* out, const float* gate, const float* up, int64_t count) noexcept {
+  for_lanes(count, [&](int64_t i, int64_t n) {
+    const Vec g = Vec::load_n(gate + i, n);
+    const Vec silu = g / (Vec::set1(1) + exp(Vec::zero() - g));
+    (silu * Vec::load_n(up + i, n)).store_n(out + i, n);
+  });
+}
+
+// Twelve independent chains hide the latency of a multiply-add on every machine met so far.
+constexpr int kChains = 12;
+float fma_loop(int64_t rounds) noexcept {
+  Vec acc[kChains];
+  for (int i = 0; i < kChains; ++i) acc[i] = Vec::set1(static_cast<float>(i));
+  const Vec a = Vec::set1(0.999f), b = Vec::set1(1e-3f);
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (Vec& chain : acc) chain = Vec::fma(chain, a, b);
+  }
+  Vec total = Vec::zero();
+  for (const Vec& chain : acc) total = total + chain;
+  return total.sum();
+}
+
+// Eight streams, as the hardware's prefetchers like it.
+uint64_t read_all(const std::byte* data, int64_t bytes) noexcept {
+  constexpr int64_t kStreams = 8;
+  const int64_t stretch = bytes / kStreams / 64 * 64;
+  Vec sums[kStreams] = {};
+  for (int64_t i = 0; i < stretch; i += 64) {
+    for (int64_t s = 0; s < kStreams; ++s) {
+      const std::byte* line = data + s * stretch + i;
+      __builtin_prefetch(line + 1024);
+      for (int64_t part = 0; part < 64; part += 4 * Vec::kLanes) {
+        sums[s] = sums[s] + Vec::load(reinterpret_cast<const float*>(line + part));
+      }
+    }
+  }
+  float total = 0;
+  for (const Vec& sum : sums) total += sum.sum();
+  return std::bit_cast<uint32_t>(total);
+}

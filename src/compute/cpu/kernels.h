@@ -1,0 +1,54 @@
+// The kernels of one instruction set, single-threaded, each over the piece of work that one thread
+// takes. Kernel bodies are written once (*.inl) over a small vector type, and compiled once for
+// each instruction set (kernels_scalar.cpp, kernels_avx2.cpp, kernels_avx512.cpp); reference.h has
+// the plain definitions that judge them all. To add a kernel: its body in an .inl, a row in this
+// table.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "compute/backend.h"
+#include "compute/cpu/isa.h"
+
+namespace quern::cpu {
+
+struct Kernels {
+  Isa isa;
+
+  // A block of a product: out[r, i] (+)= x[r] · w[i] + bias[i] for the weight rows [begin, end).
+  // `scratch` has matmul_scratch_floats(). The sum over cols is taken in lanes: lane l adds the
+  // columns l, l + W, l + 2W, ... in order, then the lanes are added in a fixed tree; so an output
+  // does not depend on how many rows of x there are.
+  void (*matmul)(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
+                 float* scratch) noexcept;
+  int64_t (*matmul_scratch_floats)() noexcept;
+  int64_t matmul_few_rows;    // up to so many rows of x, any range of weight rows may be given
+  int64_t matmul_block_rows;  // with more, at most so many rows of x ...
+  int64_t matmul_block_cols;  // ... and so many weight rows a call
+
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t dim,
+                   float eps) noexcept;
+  void (*rope)(float* head, const float* cos, const float* sin, int64_t half) noexcept;
+  void (*silu_mul)(float* out, const float* gate, const float* up, int64_t count) noexcept;
+  void (*decode_row)(float* out, const Weight& weight, int64_t row) noexcept;
+
+  // Queries [first, first + count) of a span, all heads that read kv head `kv_head`.
+  void (*attention)(MutHeads out, ConstHeads q, const KvLayout& layout, const AttentionSpan& span,
+                    const float* scale, int64_t window, int64_t kv_head, int64_t first,
+                    int64_t count, float* scratch) noexcept;
+  int64_t (*attention_scratch_floats)(const KvLayout& layout, int64_t group) noexcept;
+
+  // fp32 multiply-adds without memory traffic: `rounds` times flops_per_round. For measuring peaks.
+  float (*fma_loop)(int64_t rounds) noexcept;
+  int64_t fma_flops_per_round;
+  // Sum of all bytes as 64-bit words, read in several streams. For measuring bandwidth.
+  uint64_t (*read_all)(const std::byte* data, int64_t bytes) noexcept;
+};
+
+// Queries that one attention call takes at most.
+constexpr int64_t kAttentionQueries = 16;
+
+const Kernels& kernels(Isa isa) noexcept;
+
+}  // namespace quern::cpu

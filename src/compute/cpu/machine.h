@@ -1,0 +1,16 @@
+// What the machine can do at best, measured: the yardstick beside every speed that Quern prints.
+#pragma once
+
+#include "compute/cpu/isa.h"
+#include "core/thread_pool.h"
+
+namespace quern::cpu {
+
+// Bytes read per second from memory, all threads together: the best of a few passes over a buffer
+// much larger than the caches. Takes about half a second.
+double measured_read_bandwidth(ThreadPool& pool, Isa isa);
+
+// float32 multiply-adds, counted as two operations each, per second. About a tenth of a second.
+double measured_fma_peak(ThreadPool& pool, Isa isa);
+
+}  // namespace quern::cpu

@@ -1,0 +1,242 @@
+// Matrix products. See Kernels::matmul for the order of sums, which every path here keeps.
+
+struct Bf16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+
+inline Vec load_as(const float* p) noexcept { return Vec::load(p); }
+inline Vec load_as(const Bf16* p) noexcept { return Vec::load_bf16(&p->bits); }
+inline Vec load_as(const F16* p) noexcept { return Vec::load_f16(&p->bits); }
+inline Vec load_as(const float* p, int64_t n) noexcept { return Vec::load_n(p, n); }
+inline Vec load_as(const Bf16* p, int64_t n) noexcept { return Vec::load_bf16_n(&p->bits, n); }
+inline Vec load_as(const F16* p, int64_t n) noexcept { return Vec::load_f16_n(&p->bits, n); }
+
+// Calls fn with n as a compile-time constant; 1 <= n <= Max.
+template <int Max, class Fn>
+inline void with_constant(int64_t n, Fn&& fn) noexcept {
+  if constexpr (Max == 1) {
+    fn(std::integral_constant<int, 1>{});
+  } else if (n == Max) {
+    fn(std::integral_constant<int, Max>{});
+  } else {
+    with_constant<Max - 1>(n, fn);
+  }
+}
+
+// acc[r][c] += x[r] · w[c], lane by lane, over `cols` columns. w[c] is at w + c * w_stride.
+template <int R, int C, class T>
+inline void dot_tile(Vec (&acc)[R][C], const float* x, int64_t x_stride, const T* w,
+                     int64_t w_stride, int64_t cols) noexcept {
+  const auto step = [&](const auto& load_x, const auto& load_w) {
+    Vec column[C];
+    for (int c = 0; c < C; ++c) column[c] = load_w(w + c * w_stride);
+    for (int r = 0; r < R; ++r) {
+      const Vec row = load_x(x + r * x_stride);
+      for (int c = 0; c < C; ++c) acc[r][c] = Vec::fma(row, column[c], acc[r][c]);
+    }
+  };
+  int64_t k = 0;
+  for (; k + Vec::kLanes <= cols; k += Vec::kLanes) {
+    step([&](const float* p) { return Vec::load(p + k); },
+         [&](const T* p) { return load_as(p + k); });
+  }
+  if (k < cols) {
+    const int64_t rest = cols - k;
+    step([&](const float* p) { return Vec::load_n(p + k, rest); },
+         [&](const T* p) { return load_as(p + k, rest); });
+  }
+}
+
+// Writes the sums of a row of up to four accumulators.
+inline void write_sums(const MatmulPart& part, int64_t row, int64_t col, int64_t count,
+                       const Vec (&acc)[4]) noexcept {
+  float sums[4];
+  Vec::sum4(acc, sums);
+  float* out = part.out.row(row) + col;
+  for (int64_t c = 0; c < count; ++c) {
+    float value = sums[c];
+    if (!part.bias.empty()) value += part.bias[static_cast<size_t>(col + c)];
+    out[c] = part.accumulate ? out[c] + value : value;
+  }
+}
+
+// Few rows: the weight is read once, straight from its stored form. Four streams run through four
+// quarters of the rows, each contiguous, so that the prefetchers follow them.
+template <class T>
+void matmul_few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64_t weight_first,
+                     int64_t begin, int64_t end) noexcept {
+  constexpr int kStreams = 4;
+  constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(T));  // elements to prefetch ahead
+  const int64_t cols = x.cols;
+  const auto row_of = [&](int64_t i) { return weight + (i - weight_first) * cols; };
+  with_constant<Vec::kTileRows>(x.rows, [&](auto rows) {
+    constexpr int R = rows;
+    const int64_t quarter = (end - begin) / kStreams;
+    for (int64_t i = 0; i < quarter; ++i) {
+      Vec acc[R][kStreams] = {};
+      const T* w = row_of(begin + i);
+      const int64_t stride = quarter * cols;
+      constexpr int64_t kStep = 64 / static_cast<int64_t>(sizeof(T));
+      int64_t k = 0;
+      for (; k + kStep <= cols; k += kStep) {
+        for (int s = 0; s < kStreams; ++s) __builtin_prefetch(w + s * stride + k + kAhead);
+        dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, kStep);
+      }
+      if (k < cols) dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, cols - k);
+      for (int r = 0; r < R; ++r) {
+        float sums[kStreams];
+        Vec::sum4(acc[r], sums);
+        for (int s = 0; s < kStreams; ++s) {
+          const int64_t col = begin + s * quarter + i;
+          float value = sums[s];
+          if (!part.bias.empty()) value += part.bias[static_cast<size_t>(col)];
+          float* out = part.out.row(r) + col;
+          *out = part.accumulate ? *out + value : value;
+        }
+      }
+    }
+    for (int64_t col = begin + kStreams * quarter; col < end; ++col) {
+      Vec acc[R][1] = {};
+      dot_tile<R, 1>(acc, x.data, x.stride, row_of(col), 0, cols);
+      for (int r = 0; r < R; ++r) {
+        const Vec four[4] = {acc[r][0], Vec::zero(), Vec::zero(), Vec::zero()};
+        write_sums(part, r, col, 1, four);
+      }
+    }
+  });
+}
+
+// Many rows: blocks of the weight are decoded to floats in scratch and meet a block of x there. The
+// accumulators of a block stay in lanes from one stretch of columns to the next.
+constexpr int64_t kBlockDepth = 512;            // columns at a time
+constexpr int64_t kBlockStride = kBlockDepth + 16;  // keeps rows off each other's cache sets
+constexpr int64_t kBlockRows = 16 * Vec::kTileRows;
+constexpr int64_t kBlockCols = 64;
+
+int64_t matmul_scratch_floats() noexcept {
+  return kBlockCols * kBlockStride + kBlockRows * kBlockCols * Vec::kLanes;
+}
+
+// decode(out, row, first_col, count): floats of one weight row.
+template <class Decode>
+void matmul_block(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end, float* scratch,
+                  const Decode& decode) noexcept {
+  const int64_t cols = x.cols, rows = x.rows, width = end - begin;
+  float* block = scratch;                                // [width, kBlockStride]
+  float* lanes = scratch + kBlockCols * kBlockStride;    // [tiles of cols][rows][4] vectors
+  for (int64_t k = 0; k < cols; k += kBlockDepth) {
+    const int64_t depth = std::min(kBlockDepth, cols - k);
+    const bool first = k == 0, last = k + depth == cols;
+    for (int64_t i = 0; i < width; ++i) decode(block + i * kBlockStride, begin + i, k, depth);
+    for (int64_t col = 0; col < width; col += 4) {
+      const int64_t valid = std::min<int64_t>(4, width - col);
+      const float* w = block + col * kBlockStride;
+      for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+        with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
+          constexpr int R = n;
+          float* saved = lanes + (col * rows + row * 4) * Vec::kLanes;
+          const auto slot = [&](int r, int c) { return saved + (r * 4 + c) * Vec::kLanes; };
+          Vec acc[R][4] = {};
+          if (!first) {
+            for (int r = 0; r < R; ++r) {
+              for (int c = 0; c < 4; ++c) acc[r][c] = Vec::load(slot(r, c));
+            }
+          }
+          // Columns past the block's end read stale scratch; their sums are not written.
+          dot_tile<R, 4>(acc, x.row(row) + k, x.stride, w, kBlockStride, depth);
+          if (last) {
+            for (int r = 0; r < R; ++r) write_sums(part, row + r, begin + col, valid, acc[r]);
+          } else {
+            for (int r = 0; r < R; ++r) {
+              for (int c = 0; c < 4; ++c) acc[r][c].store(slot(r, c));
+            }
+          }
+        });
+      }
+    }
+  }
+}
+
+template <class T>
+inline void decode_stretch(float* out, const T* row, int64_t count) noexcept {
+  int64_t k = 0;
+  for (; k + Vec::kLanes <= count; k += Vec::kLanes) load_as(row + k).store(out + k);
+  if (k < count) load_as(row + k, count - k).store_n(out + k, count - k);
+}
+
+// Columns [first, first + count) of row `row` of a GPTQ matrix: scale · (q - (zero + 1)).
+inline void decode_gptq(float* out, const GptqMatrix& m, int64_t row, int64_t first,
+                        int64_t count) noexcept {
+  const int bits = m.bits;
+  const int64_t per = 32 / bits;
+  const uint32_t mask = (1u << bits) - 1u;
+  const int64_t zero_word = row / per;
+  const int zero_shift = static_cast<int>(row % per) * bits;
+  const int64_t zero_words = m.out * bits / 32;
+  int64_t group = -1;
+  float scale = 0;
+  int32_t zero = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t k = first + i;
+    if (m.g_idx[k] != group) {
+      group = m.g_idx[k];
+      scale = from_f16(m.scales[group * m.out + row]);
+      zero = static_cast<int32_t>(m.qzeros[group * zero_words + zero_word] >> zero_shift & mask) + 1;
+    }
+    const uint32_t word = m.qweight[k / per * m.out + row];
+    const auto q = static_cast<int32_t>(word >> (static_cast<int>(k % per) * bits) & mask);
+    out[i] = scale * static_cast<float>(q - zero);
+  }
+}
+
+template <class T>
+const T* dense(const Weight& weight) noexcept {
+  return reinterpret_cast<const T*>(weight.data);
+}
+
+template <class T>
+void matmul_dense(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
+                  float* scratch) noexcept {
+  const T* data = dense<T>(*part.weight);
+  if (x.rows <= Vec::kTileRows) {
+    matmul_few_rows<T>(part, x, data, 0, begin, end);
+    return;
+  }
+  matmul_block(part, x, begin, end, scratch,
+               [&](float* out, int64_t row, int64_t first, int64_t count) {
+                 decode_stretch(out, data + row * x.cols + first, count);
+               });
+}
+
+void matmul(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
+            float* scratch) noexcept {
+  switch (part.weight->format) {
+    case WeightFormat::F32: return matmul_dense<float>(part, x, begin, end, scratch);
+    case WeightFormat::BF16: return matmul_dense<Bf16>(part, x, begin, end, scratch);
+    case WeightFormat::F16: return matmul_dense<F16>(part, x, begin, end, scratch);
+    case WeightFormat::Gptq:
+      for (int64_t col = begin; col < end; col += kBlockCols) {
+        matmul_block(part, x, col, std::min(col + kBlockCols, end), scratch,
+                     [&](float* out, int64_t row, int64_t first, int64_t count) {
+                       decode_gptq(out, *part.weight->gptq, part.weight->first_row + row, first,
+                                   count);
+                     });
+      }
+  }
+}
+
+void decode_row(float* out, const Weight& weight, int64_t row) noexcept {
+  switch (weight.format) {
+    case WeightFormat::F32:
+      return decode_stretch(out, dense<float>(weight) + row * weight.cols, weight.cols);
+    case WeightFormat::BF16:
+      return decode_stretch(out, dense<Bf16>(weight) + row * weight.cols, weight.cols);
+    case WeightFormat::F16:
+      return decode_stretch(out, dense<F16>(weight) + row * weight.cols, weight.cols);
+    case WeightFormat::Gptq:
+      return decode_gptq(out, *weight.gptq, weight.first_row + row, 0, weight.cols);
+  }
+}

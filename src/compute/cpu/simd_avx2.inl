@@ -1,0 +1,75 @@
+// Eight floats in an AVX2 register.
+struct Vec {
+  static constexpr int kLanes = 8;
+  static constexpr int kTileRows = 3;  // 3 x 4 accumulators, 3 rows, 1 column: 16 registers
+  __m256 v;
+
+  static __m256i mask(int64_t n) noexcept {
+    alignas(32) static constexpr int32_t kOnes[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                      0,  0,  0,  0,  0,  0,  0,  0};
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kOnes + 8 - n));
+  }
+  // The first n of eight 16-bit words, the rest zero.
+  static __m128i load_words_n(const uint16_t* p, int64_t n) noexcept {
+    alignas(16) uint16_t words[8] = {};
+    for (int64_t i = 0; i < n; ++i) words[i] = p[i];
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(words));
+  }
+  static __m256 widen(__m128i words) noexcept {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+  }
+
+  static Vec zero() noexcept { return {_mm256_setzero_ps()}; }
+  static Vec set1(float x) noexcept { return {_mm256_set1_ps(x)}; }
+  static Vec load(const float* p) noexcept { return {_mm256_loadu_ps(p)}; }
+  static Vec load_n(const float* p, int64_t n) noexcept { return {_mm256_maskload_ps(p, mask(n))}; }
+  static Vec load_bf16(const uint16_t* p) noexcept {
+    return {widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static Vec load_bf16_n(const uint16_t* p, int64_t n) noexcept {
+    return {widen(load_words_n(p, n))};
+  }
+  static Vec load_f16(const uint16_t* p) noexcept {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static Vec load_f16_n(const uint16_t* p, int64_t n) noexcept {
+    return {_mm256_cvtph_ps(load_words_n(p, n))};
+  }
+  static Vec load_u8(const uint8_t* p) noexcept {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))};
+  }
+  void store(float* p) const noexcept { _mm256_storeu_ps(p, v); }
+  void store_n(float* p, int64_t n) const noexcept { _mm256_maskstore_ps(p, mask(n), v); }
+  Vec operator+(Vec b) const noexcept { return {_mm256_add_ps(v, b.v)}; }
+  Vec operator-(Vec b) const noexcept { return {_mm256_sub_ps(v, b.v)}; }
+  Vec operator*(Vec b) const noexcept { return {_mm256_mul_ps(v, b.v)}; }
+  Vec operator/(Vec b) const noexcept { return {_mm256_div_ps(v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) noexcept { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec max(Vec a, Vec b) noexcept { return {_mm256_max_ps(a.v, b.v)}; }
+  static Vec min(Vec a, Vec b) noexcept { return {_mm256_min_ps(a.v, b.v)}; }
+  static Vec round(Vec a) noexcept {
+    return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
+  static Vec scale_by_power(Vec a, Vec n) noexcept {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
+    return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)))};
+  }
+  float sum() const noexcept {
+    const Vec four[4] = {*this, zero(), zero(), zero()};
+    float out[4];
+    sum4(four, out);
+    return out[0];
+  }
+  float largest() const noexcept {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    m = _mm_max_ss(m, _mm_movehdup_ps(m));
+    return _mm_cvtss_f32(m);
+  }
+  static void sum4(const Vec (&a)[4], float* out) noexcept {
+    const __m256 t =
+        _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1)));
+  }
+};

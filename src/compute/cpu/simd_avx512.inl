@@ -1,0 +1,62 @@
+// Sixteen floats in an AVX-512 register.
+struct Vec {
+  static constexpr int kLanes = 16;
+  static constexpr int kTileRows = 6;  // 6 x 4 accumulators, 4 columns, 1 row: 29 of 32 registers
+  __m512 v;
+
+  static __mmask16 mask(int64_t n) noexcept { return static_cast<__mmask16>((1u << n) - 1u); }
+  static __m512 widen(__m256i words) noexcept {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+  }
+
+  static Vec zero() noexcept { return {_mm512_setzero_ps()}; }
+  static Vec set1(float x) noexcept { return {_mm512_set1_ps(x)}; }
+  static Vec load(const float* p) noexcept { return {_mm512_loadu_ps(p)}; }
+  static Vec load_n(const float* p, int64_t n) noexcept {
+    return {_mm512_maskz_loadu_ps(mask(n), p)};
+  }
+  static Vec load_bf16(const uint16_t* p) noexcept {
+    return {widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Vec load_bf16_n(const uint16_t* p, int64_t n) noexcept {
+    return {widen(_mm256_maskz_loadu_epi16(mask(n), p))};
+  }
+  static Vec load_f16(const uint16_t* p) noexcept {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Vec load_f16_n(const uint16_t* p, int64_t n) noexcept {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p))};
+  }
+  static Vec load_u8(const uint8_t* p) noexcept {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
+  }
+  void store(float* p) const noexcept { _mm512_storeu_ps(p, v); }
+  void store_n(float* p, int64_t n) const noexcept { _mm512_mask_storeu_ps(p, mask(n), v); }
+  Vec operator+(Vec b) const noexcept { return {_mm512_add_ps(v, b.v)}; }
+  Vec operator-(Vec b) const noexcept { return {_mm512_sub_ps(v, b.v)}; }
+  Vec operator*(Vec b) const noexcept { return {_mm512_mul_ps(v, b.v)}; }
+  Vec operator/(Vec b) const noexcept { return {_mm512_div_ps(v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) noexcept { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec max(Vec a, Vec b) noexcept { return {_mm512_max_ps(a.v, b.v)}; }
+  static Vec min(Vec a, Vec b) noexcept { return {_mm512_min_ps(a.v, b.v)}; }
+  static Vec round(Vec a) noexcept {
+    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
+  static Vec scale_by_power(Vec a, Vec n) noexcept { return {_mm512_scalef_ps(a.v, n.v)}; }
+  float sum() const noexcept {
+    const Vec four[4] = {*this, zero(), zero(), zero()};
+    float out[4];
+    sum4(four, out);
+    return out[0];
+  }
+  float largest() const noexcept { return _mm512_reduce_max_ps(v); }
+  static void sum4(const Vec (&a)[4], float* out) noexcept {
+    const auto halves = [](__m512 x) noexcept {
+      return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    };
+    const __m256 t = _mm256_hadd_ps(_mm256_hadd_ps(halves(a[0].v), halves(a[1].v)),
+                                    _mm256_hadd_ps(halves(a[2].v), halves(a[3].v)));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1)));
+  }
+};

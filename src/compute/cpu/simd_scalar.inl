@@ -1,0 +1,108 @@
+// A vector of eight floats in plain C++: the baseline, and the shape that the other two follow.
+struct Vec {
+  static constexpr int kLanes = 8;
+  static constexpr int kTileRows = 2;  // of the matmul tile: accumulators fit the registers
+  float v[kLanes];
+
+  static Vec zero() noexcept { return set1(0); }
+  static Vec set1(float x) noexcept {
+    Vec r;
+    for (float& lane : r.v) lane = x;
+    return r;
+  }
+  static Vec load(const float* p) noexcept {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = p[i];
+    return r;
+  }
+  // The first n lanes, the rest zero.
+  static Vec load_n(const float* p, int64_t n) noexcept {
+    Vec r = zero();
+    for (int64_t i = 0; i < n; ++i) r.v[i] = p[i];
+    return r;
+  }
+  static Vec load_bf16(const uint16_t* p) noexcept {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = from_bf16(p[i]);
+    return r;
+  }
+  static Vec load_bf16_n(const uint16_t* p, int64_t n) noexcept {
+    Vec r = zero();
+    for (int64_t i = 0; i < n; ++i) r.v[i] = from_bf16(p[i]);
+    return r;
+  }
+  static Vec load_f16(const uint16_t* p) noexcept {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = from_f16(p[i]);
+    return r;
+  }
+  static Vec load_f16_n(const uint16_t* p, int64_t n) noexcept {
+    Vec r = zero();
+    for (int64_t i = 0; i < n; ++i) r.v[i] = from_f16(p[i]);
+    return r;
+  }
+  static Vec load_u8(const uint8_t* p) noexcept {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = p[i];
+    return r;
+  }
+  void store(float* p) const noexcept {
+    for (int i = 0; i < kLanes; ++i) p[i] = v[i];
+  }
+  void store_n(float* p, int64_t n) const noexcept {
+    for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+  }
+  Vec operator+(Vec b) const noexcept {
+    Vec r = *this;
+    for (int i = 0; i < kLanes; ++i) r.v[i] += b.v[i];
+    return r;
+  }
+  Vec operator-(Vec b) const noexcept {
+    Vec r = *this;
+    for (int i = 0; i < kLanes; ++i) r.v[i] -= b.v[i];
+    return r;
+  }
+  Vec operator*(Vec b) const noexcept {
+    Vec r = *this;
+    for (int i = 0; i < kLanes; ++i) r.v[i] *= b.v[i];
+    return r;
+  }
+  Vec operator/(Vec b) const noexcept {
+    Vec r = *this;
+    for (int i = 0; i < kLanes; ++i) r.v[i] /= b.v[i];
+    return r;
+  }
+  static Vec fma(Vec a, Vec b, Vec c) noexcept { return a * b + c; }  // a · b + c
+  static Vec max(Vec a, Vec b) noexcept {
+    for (int i = 0; i < kLanes; ++i) a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+  }
+  static Vec min(Vec a, Vec b) noexcept {
+    for (int i = 0; i < kLanes; ++i) a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+  }
+  static Vec round(Vec a) noexcept {  // to nearest
+    for (float& lane : a.v) lane = std::nearbyint(lane);
+    return a;
+  }
+  // a · 2^n for whole n in [-126, 127].
+  static Vec scale_by_power(Vec a, Vec n) noexcept {
+    for (int i = 0; i < kLanes; ++i) {
+      const auto bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
+      a.v[i] *= std::bit_cast<float>(bits);
+    }
+    return a;
+  }
+  float sum() const noexcept {
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+  }
+  float largest() const noexcept {
+    float m = v[0];
+    for (const float lane : v) m = lane > m ? lane : m;
+    return m;
+  }
+  // The sums of four vectors.
+  static void sum4(const Vec (&a)[4], float* out) noexcept {
+    for (int i = 0; i < 4; ++i) out[i] = a[i].sum();
+  }
+};

@@ -1,0 +1,12 @@
+// The tables that kernels.cpp chooses from; each is defined in the file of its instruction set.
+#pragma once
+
+#include "compute/cpu/kernels.h"
+
+namespace quern::cpu {
+
+const Kernels& scalar_kernels() noexcept;
+const Kernels& avx2_kernels() noexcept;
+const Kernels& avx512_kernels() noexcept;
+
+}  // namespace quern::cpu

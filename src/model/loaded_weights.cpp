@@ -1,0 +1,272 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <optional>
+#include <set>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "formats/adapter_config.h"
+#include "formats/gptq.h"
+#include "formats/safetensors.h"
+#include "model/weights.h"
+
+namespace quern {
+namespace {
+
+// Checkpoints up to this size are searched for NaN and infinity when they are loaded; in larger
+// ones they are looked for when a result is not finite.
+constexpr uint64_t kSearchedBytes = uint64_t{256} << 20;
+
+WeightFormat format_of(DType dtype, const std::string& where) {
+  switch (dtype) {
+    case DType::F32:
+      return WeightFormat::F32;
+    case DType::F16:
+      return WeightFormat::F16;
+    case DType::BF16:
+      return WeightFormat::BF16;
+    default:
+      throw_bad_input(
+          fmt::format("{} is of type {}, expected F32, F16 or BF16", where, name(dtype)));
+  }
+}
+
+}  // namespace
+
+struct LoadedWeights::State {
+  TensorStore store;
+  std::vector<TensorStore> adapters;
+  std::optional<GptqConfig> gptq;
+  std::deque<GptqMatrix> matrices;        // deques: what points at their items stays valid
+  std::deque<std::vector<float>> floats;  // norms, biases, scaled LoRA matrices
+  std::set<std::string, std::less<>> used;
+  Weights weights;
+
+  Weight matrix(const TensorSpec& spec);
+  std::span<const float> vector(const TensorSpec& spec);
+  Weight dense(const TensorStore& from, const std::string& name, const Shape& shape);
+  std::span<const float> keep_floats(const TensorStore& from, const std::string& name,
+                                     const Shape& shape);
+  void apply_adapter(const std::filesystem::path& folder, const Config& config);
+};
+
+Weight LoadedWeights::State::dense(const TensorStore& from, const std::string& name,
+                                   const Shape& shape) {
+  const auto view = from.find(name);
+  if (!view) {
+    throw_bad_input(fmt::format("{}: lacks the tensor {}", from.source().string(), name),
+                    "config.json and the weights come from different models, or a file is missing");
+  }
+  if (!(view->shape == shape)) {
+    throw_bad_input(fmt::format("{}: {} is {}, config.json implies {}", from.file_of(name), name,
+                                to_string(view->shape), to_string(shape)),
+                    "config.json and the weights come from different models");
+  }
+  used.insert(name);
+  return {.format = format_of(view->dtype, from.file_of(name) + ": " + name),
+          .rows = shape[0],
+          .cols = shape[1],
+          .data = view->data};
+}
+
+std::span<const float> LoadedWeights::State::keep_floats(const TensorStore& from,
+                                                         const std::string& name,
+                                                         const Shape& shape) {
+  const ConstTensorView view = from.at(name);
+  const std::string where = from.file_of(name) + ": " + name;
+  if (!(view.shape == shape)) {
+    throw_bad_input(fmt::format("{} is {}, config.json implies {}", where, to_string(view.shape),
+                                to_string(shape)),
+                    "config.json and the weights come from different models");
+  }
+  floats.push_back(to_floats(view, where));
+  for (const float value : floats.back()) {
+    if (!std::isfinite(value)) {
+      throw_bad_input(where + " has a value that is not finite", "the file is damaged");
+    }
+  }
+  used.insert(name);
+  return floats.back();
+}
+
+Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
+  const bool packed = gptq && spec.role == Role::Matrix && store.find(spec.module + ".qweight");
+  if (!packed) return dense(store, spec.name, spec.shape);
+  const int64_t out = spec.shape[0], in = spec.shape[1];
+  const GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
+  for (const char* member : {"qweight", "qzeros", "scales", "g_idx"}) {
+    used.insert(spec.module + "." + member);
+  }
+  matrices.push_back({.qweight = reinterpret_cast<const uint32_t*>(tensors.qweight.data),
+                      .qzeros = reinterpret_cast<const uint32_t*>(tensors.qzeros.data),
+                      .scales = reinterpret_cast<const uint16_t*>(tensors.scales.data),
+                      .g_idx = reinterpret_cast<const int32_t*>(tensors.g_idx.data),
+                      .out = out,
+                      .bits = gptq->bits});
+  return {.format = WeightFormat::Gptq, .rows = out, .cols = in, .gptq = &matrices.back()};
+}
+
+std::span<const float> LoadedWeights::State::vector(const TensorSpec& spec) {
+  return keep_floats(store, spec.name, spec.shape);
+}
+
+void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
+                                         const Config& config) {
+  const AdapterConfig adapter = read_adapter_config(folder);
+  const fs::path file = folder / "adapter_model.safetensors";
+  if (!fs::exists(file)) throw_bad_input(folder.string() + ": has no adapter_model.safetensors");
+  const TensorStore& tensors = adapters.emplace_back(TensorStore::open(file));
+  for (const NonFinite& bad : find_nonfinite(tensors)) {
+    throw_bad_input(fmt::format("{}: {} has {} values that are not finite", file.string(), bad.name,
+                                bad.count));
+  }
+  size_t taken = 0;
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    const std::string prefix = "base_model.model." + spec.module;
+    if (tensors.find(prefix + ".weight")) {  // saved in full
+      const Weight full = dense(tensors, prefix + ".weight", spec.shape);
+      if (spec.part == Part::Embedding) {
+        weights.embedding = full;
+      } else if (spec.part == Part::LmHead) {
+        weights.lm_head.weight = full;
+      } else {
+        throw_bad_input(
+            fmt::format("{}: stores {} in full, which is supported for the embedding "
+                        "and lm_head only",
+                        file.string(), spec.module));
+      }
+      ++taken;
+      continue;
+    }
+    const auto a_view = tensors.find(prefix + ".lora_A.weight");
+    const auto b_view = tensors.find(prefix + ".lora_B.weight");
+    if (spec.role == Role::Bias || (!a_view && !b_view)) continue;
+    if (!a_view || !b_view) {
+      throw_bad_input(
+          fmt::format("{}: has only one of lora_A and lora_B for {}", file.string(), spec.module));
+    }
+    const int64_t rank = a_view->shape.rank() == 2 ? a_view->shape[0] : 0;
+    const int64_t rows = spec.shape[0], cols = spec.shape[1];
+    if (rank < 1 || rank > (1 << 16)) {
+      throw_bad_input(fmt::format("{}: {}.lora_A is {}, expected [rank, {}]", file.string(),
+                                  spec.module, to_string(a_view->shape), cols));
+    }
+    const auto scale = static_cast<float>(adapter.scale(spec.module, rank));
+    const auto own = [&](const char* member, const Shape& shape, float factor) {
+      const std::string name = prefix + member;
+      const ConstTensorView view = tensors.at(name);
+      if (!(view.shape == shape)) {
+        throw_bad_input(fmt::format("{}: {} is {}, the model implies {}", file.string(), name,
+                                    to_string(view.shape), to_string(shape)),
+                        "the adapter was made for another model");
+      }
+      floats.push_back(to_floats(view, name));
+      for (float& value : floats.back()) value *= factor;
+      return Weight{.format = WeightFormat::F32,
+                    .rows = shape[0],
+                    .cols = shape[1],
+                    .data = reinterpret_cast<const std::byte*>(floats.back().data())};
+    };
+    const LowRank update = {.a = own(".lora_A.weight", {rank, cols}, 1),
+                            .b = own(".lora_B.weight", {rows, rank}, scale)};
+    taken += 2;
+    const std::vector<LinearSlice> slices = linears_of(weights, spec, config);
+    if (slices.empty()) {
+      throw Error(Kind::Unsupported, fmt::format("{}: changes {}, which is not supported",
+                                                 file.string(), spec.module));
+    }
+    for (const LinearSlice& slice : slices) {
+      if (!slice.linear->lora.a.empty()) {
+        throw Error(Kind::Unsupported, fmt::format("two adapters change {}", spec.module),
+                    "merge one of them into the model first");
+      }
+      slice.linear->lora = {update.a, update.b.slice(slice.first_row, slice.rows)};
+    }
+  }
+  if (taken != tensors.size()) {
+    throw_bad_input(fmt::format("{}: {} of its {} tensors belong to no module of this model",
+                                file.string(), tensors.size() - taken, tensors.size()),
+                    "the adapter was made for another model");
+  }
+}
+
+LoadedWeights::LoadedWeights(std::unique_ptr<State> state) : state_(std::move(state)) {}
+LoadedWeights::LoadedWeights(LoadedWeights&&) noexcept = default;
+LoadedWeights& LoadedWeights::operator=(LoadedWeights&&) noexcept = default;
+LoadedWeights::~LoadedWeights() = default;
+
+LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Config& config,
+                                  const LoadOptions& options) {
+  auto state = std::make_unique<State>();
+  State& s = *state;
+  s.store = TensorStore::open(folder);
+  s.gptq = read_gptq_config(folder);
+  s.weights = bind_weights(
+      config, {.matrix = [&](const TensorSpec& spec) { return s.matrix(spec); },
+               .vector =
+                   [&](const TensorSpec& spec) {
+                     // A GPTQ file without biases is one of a model that has none.
+                     if (spec.role == Role::Bias && s.gptq && !s.store.find(spec.name)) {
+                       return std::span<const float>{};
+                     }
+                     return s.vector(spec);
+                   }});
+  if (s.gptq) {
+    // GPTQ files carry a bias for every matrix, also where the float model has none.
+    for (TensorSpec bias : tensor_specs(config)) {
+      if (bias.role != Role::Matrix || !s.store.find(bias.module + ".bias")) continue;
+      bias.name = bias.module + ".bias";
+      bias.shape = Shape{bias.shape[0]};
+      set_bias(s.weights, bias, config, s.vector(bias));
+    }
+  }
+  for (const auto& adapter : options.adapters) s.apply_adapter(adapter, config);
+  LoadedWeights loaded(std::move(state));
+  if (s.store.total_bytes() <= kSearchedBytes) loaded.check_finite();
+  for (const std::string& name : loaded.unused()) {
+    log::debug(fmt::format("{}: the model has no use for {}", s.store.file_of(name), name));
+  }
+  return loaded;
+}
+
+const Weights& LoadedWeights::weights() const noexcept { return state_->weights; }
+
+uint64_t LoadedWeights::file_bytes() const noexcept { return state_->store.total_bytes(); }
+
+std::string LoadedWeights::description() const {
+  if (state_->gptq) {
+    return fmt::format("GPTQ int{}, {}", state_->gptq->bits,
+                       state_->gptq->group_size < 0
+                           ? std::string("one group")
+                           : fmt::format("groups of {}", state_->gptq->group_size));
+  }
+  switch (state_->weights.layers[0].q.weight.format) {
+    case WeightFormat::F16:
+      return "fp16";
+    case WeightFormat::BF16:
+      return "bf16";
+    default:
+      return "fp32";
+  }
+}
+
+std::vector<std::string> LoadedWeights::unused() const {
+  std::vector<std::string> names;
+  for (const std::string& name : state_->store.names()) {
+    if (!state_->used.contains(name)) names.push_back(name);
+  }
+  return names;
+}
+
+void LoadedWeights::check_finite() const {
+  for (const NonFinite& bad : find_nonfinite(state_->store)) {
+    throw_bad_input(fmt::format("{}: {} has {} values that are NaN or infinite",
+                                state_->store.file_of(bad.name), bad.name, bad.count),
+                    "the file is damaged, or its training went wrong");
+  }
+}
+
+}  // namespace quern
