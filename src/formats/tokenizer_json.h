@@ -1,0 +1,39 @@
+// tokenizer.json of Hugging Face tokenizers, as far as byte-level BPE needs it; and the older pair
+// vocab.json + merges.txt.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/file.h"
+
+namespace quern {
+
+struct AddedToken {
+  int64_t id;
+  std::string content;
+  bool special = true;
+};
+
+struct TokenizerJson {
+  std::vector<std::string> tokens;  // bytes by id; empty where there is none
+  std::vector<std::pair<std::string, std::string>> merges;  // bytes, in order
+  std::vector<AddedToken> added;
+  bool nfc = false;
+  std::string pattern;  // of the splitting pre-tokenizer; empty for GPT-2's default
+  bool ignore_merges = false;
+};
+
+// Throws BadInput naming the field; components other than byte-level BPE's are refused by name.
+TokenizerJson read_tokenizer_json(const fs::path& path);
+
+// vocab.json and merges.txt beside it, with Qwen2's pattern and added tokens of
+// tokenizer_config.json where there is one.
+TokenizerJson read_vocab_and_merges(const fs::path& vocab, const fs::path& merges);
+
+// A tokenizer.json that Hugging Face tokenizers loads: NFC, a splitting pattern, byte-level BPE.
+void write_tokenizer_json(const fs::path& path, const TokenizerJson& tokenizer);
+
+}  // namespace quern

@@ -1,0 +1,135 @@
+#include "text/byte_bpe_tokenizer.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "text/splitter.h"
+#include "text/unicode.h"
+
+namespace quern {
+namespace {
+
+// Special tokens of the release in the order of their ids.
+std::vector<std::string> special_names(ByteBpeTokenizer::Release release) {
+  std::vector<std::string> names = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+  if (release == ByteBpeTokenizer::Release::First) {
+    for (const char* name : {"<R>", "<S>", "<X>", "<mask>", "<sep>"}) names.emplace_back(name);
+    for (int i = 0; i < 200; ++i) names.push_back(fmt::format("<extra_{}>", i));
+  } else {
+    for (int i = 0; i < 205; ++i) names.push_back(fmt::format("<|extra_{}|>", i));
+  }
+  return names;
+}
+
+}  // namespace
+
+ByteBpeTokenizer::ByteBpeTokenizer(Bpe bpe, bool nfc) : bpe_(std::move(bpe)), nfc_(nfc) {
+  bytes_.resize(bpe_.size());
+  for (size_t id = 0; id < bpe_.size(); ++id) {
+    const std::string_view token = bpe_.bytes(static_cast<TokenId>(id));
+    if (!token.empty()) bytes_[id] = token;
+  }
+}
+
+std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedTokens& ranks,
+                                                               Release release,
+                                                               const RankedTokens* extra) {
+  if (ranks.first_rank != 0) {
+    throw_bad_input(
+        fmt::format("the vocabulary's ranks begin at {}, expected 0", ranks.first_rank));
+  }
+  const auto special_from = static_cast<TokenId>(ranks.tokens.size());
+  std::vector<SpecialToken> specials;
+  for (std::string& name : special_names(release)) {
+    specials.push_back({std::move(name), special_from + static_cast<TokenId>(specials.size())});
+  }
+  std::vector<std::string> tokens = ranks.tokens;
+  if (extra != nullptr) {
+    const auto expected = static_cast<int64_t>(tokens.size() + specials.size());
+    if (extra->first_rank != expected) {
+      throw_bad_input(fmt::format("the extra vocabulary begins at the id {}, expected {}",
+                                  extra->first_rank, expected));
+    }
+    tokens.resize(static_cast<size_t>(expected));  // the special ids are a gap among the ranks
+    tokens.insert(tokens.end(), extra->tokens.begin(), extra->tokens.end());
+  }
+  std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(Bpe::from_ranks(tokens), true));
+  out->set_specials(std::move(specials), special_from);
+  out->eos_ = special_from;
+  return out;
+}
+
+std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_json(const TokenizerJson& json,
+                                                              const std::string& source) {
+  if (!json.pattern.empty() && json.pattern != kQwenPattern) {
+    throw_bad_input(fmt::format("{}: splits with the pattern {}, which is not known", source,
+                                printable(json.pattern, 300)),
+                    "Quern knows the pattern of Qwen's releases");
+  }
+  std::unordered_map<std::string_view, TokenId> ids;
+  for (size_t id = 0; id < json.tokens.size(); ++id) {
+    if (!json.tokens[id].empty()) ids.emplace(json.tokens[id], static_cast<TokenId>(id));
+  }
+  std::vector<Bpe::Merge> merges;
+  merges.reserve(json.merges.size());
+  for (const auto& [left, right] : json.merges) {
+    const auto l = ids.find(left), r = ids.find(right), joined = ids.find(left + right);
+    if (l == ids.end() || r == ids.end() || joined == ids.end()) {
+      throw_bad_input(
+          fmt::format("{}: merges '{}' and '{}', of which one, or both together, are "
+                      "no token",
+                      source, printable(left, 40), printable(right, 40)));
+    }
+    merges.push_back({l->second, r->second, joined->second});
+  }
+  std::unique_ptr<ByteBpeTokenizer> out(
+      new ByteBpeTokenizer(Bpe::from_merges(json.tokens, merges, json.ignore_merges), json.nfc));
+  std::vector<SpecialToken> specials;
+  for (const AddedToken& token : json.added) {
+    specials.push_back({token.content, static_cast<TokenId>(token.id)});
+  }
+  out->set_specials(std::move(specials), 0);
+  out->eos_ = out->special("<|endoftext|>");
+  return out;
+}
+
+std::string_view ByteBpeTokenizer::normalize(std::string_view text, std::string& storage) const {
+  std::string valid_storage;
+  const std::string_view valid = unicode::to_valid_utf8(text, valid_storage);
+  if (!nfc_) {
+    if (valid.data() == text.data()) return text;
+    storage = std::move(valid_storage);
+    return storage;
+  }
+  const std::string_view normal = unicode::to_nfc(valid, storage);
+  if (normal.data() != valid_storage.data()) return normal;
+  storage = std::move(valid_storage);
+  return storage;
+}
+
+void ByteBpeTokenizer::encode(std::string_view text, std::vector<TokenId>& out) const {
+  std::string storage;
+  encode_stretch(normalize(text, storage), out);
+}
+
+void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId>& out) const {
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = piece_end(text, begin);
+    bpe_.encode_piece(text.substr(begin, end - begin), out);
+    begin = end;
+  }
+}
+
+std::vector<std::string> ByteBpeTokenizer::split(std::string_view text) const {
+  std::string storage;
+  const std::string_view normal = normalize(text, storage);
+  std::vector<std::string> pieces;
+  for (size_t begin = 0; begin < normal.size();) {
+    const size_t end = piece_end(normal, begin);
+    pieces.emplace_back(normal.substr(begin, end - begin));
+    begin = end;
+  }
+  return pieces;
+}
+
+}  // namespace quern

@@ -1,0 +1,79 @@
+#include "text/chatml.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+
+namespace quern {
+namespace {
+
+TokenId required(const Tokenizer& tokenizer, std::string_view name) {
+  if (const auto id = tokenizer.special(name)) return *id;
+  throw_bad_input(fmt::format("the tokenizer has no special token {}", name),
+                  "chat needs a model with ChatML; use 'quern generate' for others");
+}
+
+}  // namespace
+
+bool supports_chat(const Tokenizer& tokenizer) {
+  return tokenizer.special("<|im_start|>") && tokenizer.special("<|im_end|>");
+}
+
+ChatFormat::ChatFormat(const Tokenizer& tokenizer)
+    : tokenizer_(tokenizer),
+      start_(required(tokenizer, "<|im_start|>")),
+      end_(required(tokenizer, "<|im_end|>")) {
+  tokenizer.encode("\n", newline_);
+}
+
+void ChatFormat::append_turn(const Message& message, std::vector<TokenId>& out) const {
+  out.push_back(start_);
+  tokenizer_.encode(message.role, out);
+  out.insert(out.end(), newline_.begin(), newline_.end());
+  tokenizer_.encode(message.content, out);
+  out.push_back(end_);
+}
+
+ChatFormat::Prompt ChatFormat::prompt(const std::vector<Message>& messages,
+                                      int64_t max_window) const {
+  if (messages.empty() || messages.back().role != "user") {
+    throw_bad_input("the conversation's last message is not the user's");
+  }
+  const bool has_system = messages[0].role == "system";
+  std::vector<TokenId> ids;
+  append_turn(has_system ? messages[0] : Message{"system", ""}, ids);
+
+  // A turn of the history: the user's message and all that answers it, up to the next user's.
+  const size_t first = has_system ? 1 : 0, question = messages.size() - 1;
+  std::vector<std::vector<TokenId>> kept;  // newest first
+  size_t kept_size = 0;
+  for (size_t end = question; end > first;) {
+    size_t begin = end - 1;
+    while (begin > first && messages[begin].role != "user") --begin;
+    std::vector<TokenId> turn;
+    for (size_t i = begin; i < end; ++i) {
+      turn.insert(turn.end(), newline_.begin(), newline_.end());
+      append_turn(messages[i], turn);
+    }
+    if (static_cast<int64_t>(ids.size() + kept_size + turn.size()) >= max_window) break;
+    kept_size += turn.size();
+    kept.push_back(std::move(turn));
+    end = begin;
+  }
+  Prompt out = {std::move(ids), static_cast<int64_t>(kept.size())};
+  for (auto turn = kept.rbegin(); turn != kept.rend(); ++turn) {
+    out.ids.insert(out.ids.end(), turn->begin(), turn->end());
+  }
+  const auto append_newline = [&] {
+    out.ids.insert(out.ids.end(), newline_.begin(), newline_.end());
+  };
+  append_newline();
+  append_turn(messages.back(), out.ids);
+  append_newline();
+  out.ids.push_back(start_);
+  tokenizer_.encode("assistant", out.ids);
+  append_newline();
+  return out;
+}
+
+}  // namespace quern

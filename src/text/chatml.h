@@ -1,0 +1,49 @@
+// ChatML, the conversation format of the Qwen chat models, built from ids: control tokens are
+// placed here and nowhere else, so a text that holds their names stays text.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace quern {
+
+struct Message {
+  std::string role;
+  std::string content;
+};
+
+constexpr std::string_view kDefaultSystem = "You are a helpful assistant.";
+constexpr int64_t kDefaultWindow = 6144;
+
+class ChatFormat {
+ public:
+  // Throws BadInput where the vocabulary lacks <|im_start|> or <|im_end|>.
+  explicit ChatFormat(const Tokenizer& tokenizer);
+
+  struct Prompt {
+    std::vector<TokenId> ids;
+    int64_t kept_turns = 0;  // of the history: pairs of a question and its answer
+  };
+  // The prompt for an answer to the last message, which must be the user's. A first message of the
+  // system's is always kept; without one the system's turn is there and empty. Of the history
+  // before the question the newest turns are kept while system, kept turns and the next are
+  // together fewer than `max_window` tokens, the question itself not counted; so does the release's
+  // make_context.
+  Prompt prompt(const std::vector<Message>& messages, int64_t max_window = kDefaultWindow) const;
+
+  TokenId start() const noexcept { return start_; }
+  TokenId end() const noexcept { return end_; }
+
+ private:
+  void append_turn(const Message& message, std::vector<TokenId>& out) const;
+
+  const Tokenizer& tokenizer_;
+  TokenId start_, end_;
+  std::vector<TokenId> newline_;
+};
+
+bool supports_chat(const Tokenizer& tokenizer);
+
+}  // namespace quern

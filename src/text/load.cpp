@@ -1,0 +1,66 @@
+#include "text/load.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "text/byte_bpe_tokenizer.h"
+#include "text/sentencepiece_tokenizer.h"
+
+namespace quern {
+namespace {
+
+// The tokenizer's file in a folder, or an empty path.
+fs::path find_file(const fs::path& folder) {
+  std::vector<fs::path> ranks;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
+  }
+  if (!ranks.empty()) return *std::min_element(ranks.begin(), ranks.end());
+  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model"}) {
+    if (fs::exists(folder / name)) return folder / name;
+  }
+  return {};
+}
+
+bool adds_bos(const fs::path& folder) {
+  const fs::path config = folder / "tokenizer_config.json";
+  if (!fs::exists(config)) return true;
+  return Json::parse_file(config.string()).boolean_or("add_bos_token", true);
+}
+
+}  // namespace
+
+bool has_tokenizer(const fs::path& folder) { return !find_file(folder).empty(); }
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
+                                                const TokenizerOptions& options) {
+  const fs::path file = fs::is_directory(path) ? find_file(path) : path;
+  if (file.empty()) {
+    throw_bad_input(path.string() + ": has no tokenizer",
+                    "looked for *.tiktoken, tokenizer.json, vocab.json with merges.txt, and "
+                    "tokenizer.model");
+  }
+  if (file.extension() == ".tiktoken") {
+    const auto release =
+        options.first_release ? ByteBpeTokenizer::Release::First : ByteBpeTokenizer::Release::Later;
+    const RankedTokens ranks = read_tiktoken(file);
+    if (options.extra_vocab.empty()) return ByteBpeTokenizer::from_ranks(ranks, release);
+    const RankedTokens extra = read_tiktoken(options.extra_vocab);
+    return ByteBpeTokenizer::from_ranks(ranks, release, &extra);
+  }
+  if (file.filename() == "vocab.json") {
+    return ByteBpeTokenizer::from_json(
+        read_vocab_and_merges(file, file.parent_path() / "merges.txt"), file.string());
+  }
+  if (file.extension() == ".json") {
+    return ByteBpeTokenizer::from_json(read_tokenizer_json(file), file.string());
+  }
+  if (file.extension() == ".model") {
+    return std::make_shared<SentencePieceTokenizer>(file, adds_bos(file.parent_path()));
+  }
+  throw_bad_input(file.string() + ": is no tokenizer file", "expected .tiktoken, .json or .model");
+}
+
+}  // namespace quern

@@ -1,0 +1,25 @@
+// Finding a model's tokenizer.
+#pragma once
+
+#include <memory>
+
+#include "core/file.h"
+#include "text/tokenizer.h"
+
+namespace quern {
+
+struct TokenizerOptions {
+  bool first_release = false;  // the special tokens of Qwen-7B-Chat of August 2023
+  fs::path extra_vocab;        // .tiktoken file of vocabulary expansion; empty for none
+};
+
+// From a file, or from a model's folder, where it is looked for as *.tiktoken, tokenizer.json,
+// vocab.json with merges.txt, and tokenizer.model, in this order. Throws BadInput naming the folder
+// and what was looked for.
+std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& file_or_folder,
+                                                const TokenizerOptions& options = {});
+
+// Whether a folder holds any of these.
+bool has_tokenizer(const fs::path& folder);
+
+}  // namespace quern

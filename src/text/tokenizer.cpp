@@ -1,0 +1,175 @@
+#include "text/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/utf8.h"
+
+namespace quern {
+namespace {
+
+// Length of the unfinished character that `text` ends with: a prefix of a valid one. As Python's
+// incremental decoder does, two bytes of an encoded surrogate wait for the third, too.
+size_t unfinished_tail(std::string_view text) {
+  if (text.size() >= 2 && text[text.size() - 2] == '\xED' &&
+      static_cast<unsigned char>(text.back()) >= 0xA0 &&
+      static_cast<unsigned char>(text.back()) <= 0xBF) {
+    return 2;
+  }
+  for (size_t back = std::min<size_t>(3, text.size()); back >= 1; --back) {
+    const std::string_view tail = text.substr(text.size() - back);
+    const auto lead = static_cast<unsigned char>(tail[0]);
+    if (lead < 0xC2 || lead > 0xF4) continue;
+    const size_t needed = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    const utf8::Point point = utf8::decode(tail);
+    if (!point.valid && point.length == back && back < needed) return back;
+  }
+  return 0;
+}
+
+// Appends `bytes` as text.
+void append_text(std::string& out, std::string_view bytes, BadBytes bad) {
+  while (!bytes.empty()) {
+    const size_t valid = std::min(utf8::first_invalid(bytes), bytes.size());
+    out.append(bytes.substr(0, valid));
+    bytes.remove_prefix(valid);
+    if (bytes.empty()) return;
+    if (bad == BadBytes::Replace) utf8::append(out, 0xFFFD);
+    bytes.remove_prefix(utf8::decode(bytes).length);
+  }
+}
+
+}  // namespace
+
+void Tokenizer::set_specials(std::vector<SpecialToken> specials, TokenId special_from) {
+  specials_ = std::move(specials);
+  special_from_ = special_from;
+  by_name_.clear();
+  name_lengths_.clear();
+  first_bytes_.clear();
+  for (const SpecialToken& token : specials_) {
+    by_name_.emplace(token.name, token.id);
+    name_lengths_.push_back(token.name.size());
+    if (first_bytes_.find(token.name[0]) == first_bytes_.npos) first_bytes_ += token.name[0];
+    const auto id = static_cast<size_t>(token.id);
+    if (bytes_.size() <= id) bytes_.resize(id + 1);
+    bytes_[id] = token.name;
+  }
+  std::sort(name_lengths_.begin(), name_lengths_.end(), std::greater<>());
+  name_lengths_.erase(std::unique(name_lengths_.begin(), name_lengths_.end()), name_lengths_.end());
+}
+
+std::optional<TokenId> Tokenizer::special(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  if (it == by_name_.end()) return std::nullopt;
+  return it->second;
+}
+
+bool Tokenizer::is_special(TokenId id) const noexcept {
+  if (special_from_ > 0) return id >= special_from_;
+  return std::any_of(specials_.begin(), specials_.end(),
+                     [&](const SpecialToken& token) { return token.id == id; });
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, const SpecialPolicy& policy) const {
+  using Set = SpecialPolicy::Set;
+  std::vector<TokenId> out;
+  if (policy.allowed == Set::None && policy.refused == Set::None) {
+    encode(text, out);
+    return out;
+  }
+  const auto listed = [](Set set, const std::vector<std::string>& names, std::string_view name) {
+    return set == Set::All ||
+           (set == Set::Listed && std::find(names.begin(), names.end(), name) != names.end());
+  };
+  std::string storage;
+  const std::string_view normal = normalize(text, storage);
+  size_t begin = 0;
+  // First every refusal, wherever it stands, then the cuts: as tiktoken does.
+  std::vector<std::pair<size_t, const std::pair<const std::string_view, TokenId>*>> cuts;
+  for (size_t i = normal.find_first_of(first_bytes_); i != normal.npos;) {
+    size_t step = 1;
+    for (const size_t length : name_lengths_) {
+      const auto found = by_name_.find(normal.substr(i, length));
+      if (found == by_name_.end()) continue;
+      if (listed(policy.allowed, policy.allowed_names, found->first)) {
+        cuts.emplace_back(i, &*found);
+        step = length;
+        break;
+      }
+      if (listed(policy.refused, policy.refused_names, found->first)) {
+        throw_bad_input(fmt::format(
+            "the text holds the special token {}, which is not allowed here", found->first));
+      }
+    }
+    i = normal.find_first_of(first_bytes_, i + step);
+  }
+  for (const auto& [at, token] : cuts) {
+    encode_stretch(normal.substr(begin, at - begin), out);
+    out.push_back(token->second);
+    begin = at + token->first.size();
+  }
+  encode_stretch(normal.substr(begin), out);
+  return out;
+}
+
+std::string_view Tokenizer::token_bytes(TokenId id) const {
+  if (id < 0 || id >= size() || bytes_[static_cast<size_t>(id)].data() == nullptr) {
+    throw_bad_input(fmt::format("the id {} has no token", id),
+                    fmt::format("the tokenizer has ids 0 to {}", size() - 1));
+  }
+  return bytes_[static_cast<size_t>(id)];
+}
+
+std::string Tokenizer::decode_bytes(std::span<const TokenId> ids) const {
+  std::string out;
+  for (const TokenId id : ids) out += token_bytes(id);
+  return out;
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, BadBytes bad, bool skip_special) const {
+  std::string all, out;
+  for (const TokenId id : ids) {
+    const std::string_view token = token_bytes(id);
+    if (!skip_special || !is_special(id)) all += token;
+  }
+  append_text(out, all, bad);
+  return out;
+}
+
+std::string Tokenizer::hash() const {
+  std::string all;
+  for (const std::string_view token : bytes_) {
+    all += std::to_string(token.size());
+    all += ' ';
+    all += token;
+  }
+  return sha256(all);
+}
+
+std::string StreamDecoder::put(TokenId id) {
+  const std::string_view token = tokenizer_->token_bytes(id);
+  if (skip_special_ && tokenizer_->is_special(id)) return {};
+  pending_ += token;
+  if (drop_space_ && !pending_.empty()) {
+    drop_space_ = false;
+    if (tokenizer_->leads_with_space() && pending_[0] == ' ') pending_.erase(0, 1);
+  }
+  const size_t keep = unfinished_tail(pending_);
+  std::string out;
+  append_text(out, std::string_view(pending_).substr(0, pending_.size() - keep), BadBytes::Replace);
+  pending_.erase(0, pending_.size() - keep);
+  return out;
+}
+
+std::string StreamDecoder::flush() {
+  std::string out;
+  append_text(out, pending_, BadBytes::Replace);
+  pending_.clear();
+  return out;
+}
+
+}  // namespace quern

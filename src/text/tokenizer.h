@@ -1,0 +1,112 @@
+// Text to token ids and back. One interface for byte-level BPE (Qwen and later) and SentencePiece
+// (LLaMA). A tokenizer is immutable: any number of threads may use it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "text/bpe.h"
+
+namespace quern {
+
+// What happens to special tokens' names that stand in a text. By default they are plain text: text
+// from outside can never become a control token.
+struct SpecialPolicy {
+  enum class Set { None, All, Listed };
+  Set allowed = Set::None;  // names that become their ids
+  std::vector<std::string> allowed_names;
+  Set refused = Set::None;  // names whose presence is an error, unless allowed
+  std::vector<std::string> refused_names;
+
+  static SpecialPolicy all() {
+    return {.allowed = Set::All, .allowed_names = {}, .refused_names = {}};
+  }
+};
+
+struct SpecialToken {
+  std::string name;
+  TokenId id;
+};
+
+// What to do with bytes that are no UTF-8 when tokens become text.
+enum class BadBytes { Replace, Ignore };
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Appends the ids of `text`, in which no special token is recognized. Bytes that are not UTF-8
+  // are read as U+FFFD, one for each maximal ill-formed part.
+  virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
+
+  // With special tokens by policy. Throws BadInput naming a refused token that the text holds.
+  std::vector<TokenId> encode(std::string_view text, const SpecialPolicy& policy = {}) const;
+
+  // The bytes that a token stands for. Throws BadInput for an id that has no token.
+  std::string_view token_bytes(TokenId id) const;
+
+  std::string decode_bytes(std::span<const TokenId> ids) const;
+  std::string decode(std::span<const TokenId> ids, BadBytes bad = BadBytes::Replace,
+                     bool skip_special = false) const;
+
+  int64_t size() const noexcept {
+    return static_cast<int64_t>(bytes_.size());
+  }  // ids are [0, size)
+  const std::vector<SpecialToken>& specials() const noexcept { return specials_; }
+  std::optional<TokenId> special(std::string_view name) const;
+  // Special by name; Qwen's release counts every id from the first special one up.
+  bool is_special(TokenId id) const noexcept;
+
+  std::optional<TokenId> bos() const noexcept { return bos_; }  // put before a raw prompt if set
+  std::optional<TokenId> eos() const noexcept { return eos_; }
+  // Text begins with a space that belongs to the first word and is not shown (SentencePiece).
+  bool leads_with_space() const noexcept { return leads_with_space_; }
+
+  // SHA-256 over all tokens' bytes and special names: tells vocabularies apart.
+  std::string hash() const;
+
+ protected:
+  Tokenizer() = default;
+  // Text between special tokens, already normalized as a whole where that comes first.
+  virtual void encode_stretch(std::string_view text, std::vector<TokenId>& out) const = 0;
+  virtual std::string_view normalize(std::string_view text, std::string& storage) const = 0;
+  void set_specials(std::vector<SpecialToken> specials, TokenId special_from);
+
+  std::vector<std::string_view> bytes_;  // of each id; data() is null where there is no token
+  std::optional<TokenId> bos_, eos_;
+  bool leads_with_space_ = false;
+
+ private:
+  std::vector<SpecialToken> specials_;
+  std::unordered_map<std::string_view, TokenId> by_name_;
+  std::vector<size_t> name_lengths_;  // longest first
+  std::string first_bytes_;           // of the names
+  TokenId special_from_ = 0;
+};
+
+// Ids in, text out, one at a time: never half a character. What cannot become a character becomes
+// U+FFFD.
+class StreamDecoder {
+ public:
+  // `at_start`: the ids begin a text, so the space that SentencePiece puts there is dropped.
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false,
+                         bool at_start = false)
+      : tokenizer_(&tokenizer), skip_special_(skip_special), drop_space_(at_start) {}
+
+  std::string put(TokenId id);
+  std::string flush();  // what is left at the end
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool skip_special_;
+  bool drop_space_;
+  std::string pending_;
+};
+
+}  // namespace quern

@@ -1,0 +1,165 @@
+#include "text/unicode.h"
+
+#include <utf8proc.h>
+
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "core/error.h"
+#include "core/utf8.h"
+#include "text/unicode_ranges.h"
+
+namespace quern::unicode {
+namespace {
+
+constexpr char32_t kCodePoints = 0x110000;
+
+// One byte a code point: a megabyte of which ordinary text touches a few lines.
+std::vector<Class> make_classes() {
+  std::vector<Class> table(kCodePoints, Class::Other);
+  const auto fill = [&](const Range* ranges, size_t count, Class value) {
+    for (size_t i = 0; i < count; ++i) {
+      std::fill(table.begin() + ranges[i].first, table.begin() + ranges[i].last + 1, value);
+    }
+  };
+  fill(kLetters, kLettersCount, Class::Letter);
+  fill(kNumbers, kNumbersCount, Class::Number);
+  fill(kWhiteSpace, kWhiteSpaceCount, Class::Space);
+  table['\r'] = table['\n'] = Class::LineBreak;
+  return table;
+}
+
+const Class* classes() noexcept {
+  static const std::vector<Class> table = make_classes();
+  return table.data();
+}
+
+// True for code points that NFC may change or that may join what stands before them: combining
+// class not 0, or quick check No or Maybe. Everything else begins a stretch of its own.
+std::vector<bool> make_unsafe() {
+  std::vector<bool> table(kCodePoints, false);
+  const auto mark_seconds = [&](utf8proc_int32_t point) {
+    // The second half of a canonical decomposition composes with a first: Maybe.
+    utf8proc_int32_t parts[8];
+    int last_class = 0;
+    const auto count = utf8proc_decompose_char(point, parts, 8, UTF8PROC_DECOMPOSE, &last_class);
+    if (count > 1) {
+      for (utf8proc_ssize_t i = 1; i < count; ++i) table[static_cast<size_t>(parts[i])] = true;
+    }
+  };
+  for (char32_t point = 0xC0; point < 0x30000; ++point) {
+    const auto signed_point = static_cast<utf8proc_int32_t>(point);
+    const utf8proc_property_t* property = utf8proc_get_property(signed_point);
+    if (property->combining_class != 0) table[point] = true;
+    if (property->decomp_seqindex == UINT16_MAX || property->decomp_type != 0) continue;
+    mark_seconds(signed_point);
+    // Singletons and composition exclusions do not come back from their decomposition: No.
+    std::string text;
+    utf8::append(text, point);
+    utf8proc_uint8_t* composed = nullptr;
+    const auto length =
+        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                     static_cast<utf8proc_ssize_t>(text.size()), &composed,
+                     static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(composed, std::free);
+    if (length < 0 ||
+        text != std::string_view(reinterpret_cast<char*>(composed), static_cast<size_t>(length))) {
+      table[point] = true;
+    }
+  }
+  for (char32_t jamo = 0x1161; jamo <= 0x1175; ++jamo) table[jamo] = true;  // vowels
+  for (char32_t jamo = 0x11A8; jamo <= 0x11C2; ++jamo) table[jamo] = true;  // finals
+  return table;
+}
+
+bool is_unsafe(char32_t point) {
+  static const std::vector<bool> table = make_unsafe();
+  return point >= 0x300 && table[point];
+}
+
+void append_normalized(std::string& out, std::string_view stretch) {
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(stretch.data()),
+                   static_cast<utf8proc_ssize_t>(stretch.size()), &mapped,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  if (length < 0) throw Error(Kind::Failed, utf8proc_errmsg(length));
+  const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(mapped, std::free);
+  out.append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+}
+
+}  // namespace
+
+Class class_of(char32_t point) noexcept {
+  static const Class* const table = classes();
+  return table[point];
+}
+
+std::string_view to_nfc(std::string_view text, std::string& storage) {
+  size_t kept = 0;     // text[0, kept) is in storage, or nothing is and kept is 0
+  size_t starter = 0;  // where the last safe character began
+  bool changed = false;
+  size_t i = 0;
+  while (i < text.size()) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte < 0xCC) {  // below U+0300: always safe
+      starter = i;
+      i += byte < 0x80 ? 1 : 2;
+      continue;
+    }
+    const utf8::Point point = utf8::decode(text.substr(i));
+    if (!is_unsafe(point.value)) {
+      starter = i;
+      i += point.length;
+      continue;
+    }
+    // From the last safe character before to the next one after, or the end.
+    size_t end = i + point.length;
+    while (end < text.size()) {
+      const utf8::Point next = utf8::decode(text.substr(end));
+      if (!is_unsafe(next.value)) break;
+      end += next.length;
+    }
+    if (!changed) storage.clear();
+    changed = true;
+    storage.append(text.substr(kept, starter - kept));
+    append_normalized(storage, text.substr(starter, end - starter));
+    kept = starter = i = end;
+  }
+  if (!changed) return text;
+  storage.append(text.substr(kept));
+  return storage;
+}
+
+std::string_view to_valid_utf8(std::string_view text, std::string& storage) {
+  size_t bad = utf8::first_invalid(text);
+  if (bad == text.npos) return text;
+  storage.clear();
+  while (bad != text.npos) {
+    storage.append(text.substr(0, bad));
+    utf8::append(storage, 0xFFFD);
+    text.remove_prefix(bad + utf8::decode(text.substr(bad)).length);
+    bad = utf8::first_invalid(text);
+  }
+  storage.append(text);
+  return storage;
+}
+
+std::string from_utf16(std::u16string_view units) {
+  std::string out;
+  for (size_t i = 0; i < units.size(); ++i) {
+    const char32_t unit = units[i];
+    const bool high = unit >= 0xD800 && unit < 0xDC00;
+    if (high && i + 1 < units.size() && units[i + 1] >= 0xDC00 && units[i + 1] < 0xE000) {
+      utf8::append(out, 0x10000 + ((unit - 0xD800) << 10) + (units[i + 1] - 0xDC00u));
+      ++i;
+    } else {
+      utf8::append(out, unit >= 0xD800 && unit < 0xE000 ? 0xFFFD : unit);
+    }
+  }
+  return out;
+}
+
+}  // namespace quern::unicode
