@@ -4,7 +4,8 @@ target_compile_options(quern_warnings INTERFACE
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror
   -Wno-ignored-attributes     # vector types as template arguments lose an attribute they do not need
   -Wno-psabi                  # a note about the ABI of 64-byte vectors, which never cross a library
-  -Wno-restrict)              # false alarms of GCC 12 in std::string (its bug 105651)
+  -Wno-restrict               # false alarms of GCC 12 in std::string (its bug 105651)
+  -Wno-maybe-uninitialized)   # and in std::optional (its bug 105562)
 
 add_compile_options(-fstack-protector-strong -fno-math-errno -fno-trapping-math)
 add_compile_definitions(_GLIBCXX_ASSERTIONS)

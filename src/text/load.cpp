@@ -34,6 +34,21 @@ bool adds_bos(const fs::path& folder) {
 
 bool has_tokenizer(const fs::path& folder) { return !find_file(folder).empty(); }
 
+void copy_tokenizer(const fs::path& path, const fs::path& to) {
+  const bool folder = fs::is_directory(path);
+  const fs::path file = folder ? find_file(path) : path;
+  std::vector<fs::path> files = {file};
+  if (file.filename() == "vocab.json") files.push_back(file.parent_path() / "merges.txt");
+  if (folder) {
+    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+      files.push_back(path / name);
+    }
+  }
+  for (const fs::path& source : files) {
+    if (fs::is_regular_file(source)) write_file(to / source.filename(), read_file(source));
+  }
+}
+
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
                                                 const TokenizerOptions& options) {
   const fs::path file = fs::is_directory(path) ? find_file(path) : path;

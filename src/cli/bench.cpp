@@ -1,0 +1,197 @@
+// quern bench: how fast a model runs here, beside what the machine can do at best.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "cli/arguments.h"
+#include "compute/cpu/machine.h"
+#include "core/error.h"
+#include "core/json.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  ModelArguments model;
+  int64_t prompt = 512, generate = 32, depth = 0, streams = 1, repeat = 3;
+  bool json = false;
+};
+
+double seconds_of(FunctionRef<void()> work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Bytes of weights that one decode step reads: all matrices once, the head too, one embedding row.
+int64_t weight_bytes_per_step(const Weights& weights) {
+  const auto bytes = [](const Weight& w) -> int64_t {
+    switch (w.format) {
+      case WeightFormat::F32:
+        return w.rows * w.cols * 4;
+      case WeightFormat::Gptq:
+        return w.rows * w.cols * w.gptq->bits / 8;
+      default:
+        return w.rows * w.cols * 2;
+    }
+  };
+  int64_t total = bytes(weights.lm_head.weight);
+  for (const Layer& layer : weights.layers) {
+    for (const Linear* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.attn_out, &layer.up, &layer.gate, &layer.down}) {
+      total += bytes(linear->weight);
+    }
+  }
+  return total;
+}
+
+void bench(const Arguments& args) {
+  Model model(args.model.model, args.model.options());
+  const Config& c = model.config();
+  const EngineOptions& options = model.engine_options();
+  const int64_t length = args.depth + std::max(args.prompt, args.generate) + 1;
+  if (length > options.context && args.model.context > 0) {
+    throw_bad_input(
+        fmt::format("{} tokens are longer than the context, {}", length, options.context));
+  }
+  KvCache cache(model.backend(), c, options.kv_type, length * args.streams, args.streams);
+  Runner runner(model.backend(), c, model.weights(), std::max<int64_t>(512, args.streams),
+                args.streams);
+  // Ids that follow no pattern; what they are does not matter for speed.
+  std::vector<int32_t> ids(static_cast<size_t>(length));
+  Rng rng(1);
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(c.vocab)));
+  const auto feed = [&](Sequence& sequence, int64_t count) {
+    for (int64_t begin = 0; begin < count; begin += 512) {
+      const auto part =
+          std::span(ids).subspan(size_t(begin), size_t(std::min<int64_t>(512, count - begin)));
+      const BatchItem item = {&sequence, part};
+      runner.forward({&item, 1}, cache);
+    }
+  };
+  std::vector<Sequence> sequences;
+  for (int64_t s = 0; s < args.streams; ++s) {
+    sequences.emplace_back(cache, c, options.rules, length);
+    sequences.back().reserve(length);
+    if (args.depth > 0) feed(sequences.back(), args.depth);
+  }
+  std::vector<double> prefill, decode;
+  for (int64_t round = 0; round <= args.repeat; ++round) {  // the first warms up
+    if (args.prompt > 0) {
+      sequences[0].truncate(args.depth);
+      const double elapsed = seconds_of([&] { feed(sequences[0], args.prompt); });
+      if (round > 0) prefill.push_back(static_cast<double>(args.prompt) / elapsed);
+      sequences[0].truncate(args.depth);
+    }
+    if (args.generate > 0) {
+      std::vector<BatchItem> batch;
+      for (Sequence& sequence : sequences) {
+        sequence.truncate(args.depth);
+        batch.push_back({&sequence, std::span(ids).first(1)});
+      }
+      const double elapsed = seconds_of([&] {
+        for (int64_t i = 0; i < args.generate; ++i) {
+          runner.logits(runner.forward(batch, cache));
+        }
+      });
+      if (round > 0) decode.push_back(static_cast<double>(args.generate * args.streams) / elapsed);
+    }
+  }
+  const cpu::Isa isa = model.backend().isa();
+  const double bandwidth = cpu::measured_read_bandwidth(model.pool(), isa);
+  const double peak = cpu::measured_fma_peak(model.pool(), isa);
+
+  const int64_t kv_bytes = static_cast<int64_t>(KvCache::bytes_per_token(c, options.kv_type)) *
+                           (args.depth + args.generate / 2);
+  const int64_t step_bytes = weight_bytes_per_step(model.weights()) + args.streams * kv_bytes;
+  nlohmann::ordered_json out = {{"model", args.model.model},
+                                {"weights", model.loaded().description()},
+                                {"instruction_set", cpu::name(isa)},
+                                {"threads", model.pool().size()},
+                                {"prompt", args.prompt},
+                                {"generate", args.generate},
+                                {"depth", args.depth},
+                                {"streams", args.streams},
+                                {"read_bandwidth_gb_per_s", bandwidth / 1e9},
+                                {"fma_peak_gflop_per_s", peak / 1e9}};
+  if (!prefill.empty()) {
+    const double speed = median(prefill);
+    // Two operations for each weight of the blocks and token, and the scores and sums of attention.
+    const double matmul =
+        static_cast<double>(count_parameters(c).matmul - c.output_vocab * c.hidden);
+    const double attention =
+        2.0 * static_cast<double>(c.layers * c.query_dim()) *
+        (2.0 * static_cast<double>(args.depth) + static_cast<double>(args.prompt));
+    const double flops = (2 * matmul + attention) * speed;
+    out["prefill_tokens_per_s"] = speed;
+    out["prefill_gflop_per_s"] = flops / 1e9;
+    out["prefill_share_of_fma_peak"] = flops / peak;
+  }
+  if (!decode.empty()) {
+    const double speed = median(decode);
+    const double moved =
+        speed / static_cast<double>(args.streams) * static_cast<double>(step_bytes);
+    out["decode_tokens_per_s"] = speed;
+    out["bytes_per_token"] = step_bytes / args.streams;
+    out["decode_gb_per_s"] = moved / 1e9;
+    out["decode_share_of_bandwidth"] = moved / bandwidth;
+  }
+  if (args.json) {
+    print(dump(out) + "\n");
+    return;
+  }
+  print(fmt::format("{}: {}, {}, {} threads\n", args.model.model, model.loaded().description(),
+                    cpu::name(isa), model.pool().size()));
+  print(fmt::format("machine    {:.1f} GB/s read, {:.0f} GFLOP/s float32\n", bandwidth / 1e9,
+                    peak / 1e9));
+  if (!prefill.empty()) {
+    print(fmt::format("prefill    {} tokens: {}, {:.0f} GFLOP/s, {:.0f} % of the peak\n",
+                      args.prompt, rate(median(prefill), "tokens/s"),
+                      out["prefill_gflop_per_s"].get<double>(),
+                      100 * out["prefill_share_of_fma_peak"].get<double>()));
+  }
+  if (!decode.empty()) {
+    print(
+        fmt::format("decode     {} stream{} at depth {}: {}, {:.1f} GB/s, {:.0f} % of the "
+                    "bandwidth\n",
+                    args.streams, args.streams == 1 ? "" : "s", args.depth,
+                    rate(median(decode), "tokens/s"), out["decode_gb_per_s"].get<double>(),
+                    100 * out["decode_share_of_bandwidth"].get<double>()));
+  }
+}
+
+}  // namespace
+
+void add_bench(CLI::App& root) {
+  Command bench_command(root, "bench", "Measure a model's speed beside the machine's limits",
+                        {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"},
+                         {"bench model Qwen-7B --streams 8 --depth 4096 --json",
+                          "eight streams, each behind 4,096 tokens"}});
+  bench_command.app().require_subcommand(1);
+  Command command(bench_command.app(), "model", "Prefill and decode of a checkpoint",
+                  {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"}});
+  auto args = std::make_shared<Arguments>();
+  args->model.declare(command);
+  command.group("Benchmark");
+  command.option("--prompt", args->prompt, "Tokens of prefill; 0: none")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command.option("--generate", args->generate, "Steps of decode; 0: none")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command.option("--depth", args->depth, "Tokens in the cache before")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command.option("--streams", args->streams, "Sequences that decode together")
+      ->check(CLI::Range(1, 1024));
+  command.option("--repeat", args->repeat, "Runs, of which the median counts")
+      ->check(CLI::Range(1, 1000));
+  command.flag("--json", args->json, "Print one JSON object");
+  command.on_run([args] { bench(*args); });
+}
+
+}  // namespace quern::cli

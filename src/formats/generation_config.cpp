@@ -1,0 +1,50 @@
+#include "formats/generation_config.h"
+
+#include "core/json.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kMaxId = int64_t{1} << 31;
+
+std::vector<int64_t> ids(const Json& value) {
+  if (!value.is_array()) return {value.integer(0, kMaxId)};
+  std::vector<int64_t> out;
+  for (const Json& id : value.items()) out.push_back(id.integer(0, kMaxId));
+  return out;
+}
+
+}  // namespace
+
+GenerationConfig read_generation_config(const fs::path& folder) {
+  GenerationConfig out;
+  const fs::path path = folder / "generation_config.json";
+  if (!fs::exists(path)) return out;
+  const Json json = Json::parse_file(path.string(), {.max_bytes = size_t{16} << 20});
+  const auto number = [&](const char* key, std::optional<double>& field) {
+    if (const auto value = json.find(key)) field = value->number();
+  };
+  const auto integer = [&](const char* key, std::optional<int64_t>& field) {
+    if (const auto value = json.find(key)) field = value->integer();
+  };
+  out.chat_format = json.string_or("chat_format", "");
+  if (const auto value = json.find("eos_token_id")) out.eos_ids = ids(*value);
+  integer("bos_token_id", out.bos_id);
+  integer("pad_token_id", out.pad_id);
+  if (const auto value = json.find("stop_words_ids")) {
+    for (const Json& sequence : value->items()) out.stop_words_ids.push_back(ids(sequence));
+  }
+  if (const auto value = json.find("do_sample")) out.do_sample = value->boolean();
+  number("temperature", out.temperature);
+  number("top_p", out.top_p);
+  number("min_p", out.min_p);
+  number("typical_p", out.typical_p);
+  number("repetition_penalty", out.repetition_penalty);
+  integer("top_k", out.top_k);
+  integer("no_repeat_ngram_size", out.no_repeat_ngram_size);
+  integer("max_new_tokens", out.max_new_tokens);
+  integer("max_window_size", out.max_window_size);
+  return out;
+}
+
+}  // namespace quern

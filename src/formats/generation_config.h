@@ -1,0 +1,26 @@
+// generation_config.json: how a checkpoint's authors mean it to be sampled. What is absent is
+// empty.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/file.h"
+
+namespace quern {
+
+struct GenerationConfig {
+  std::string chat_format;  // Qwen's first generation: "raw" or "chatml"
+  std::vector<int64_t> eos_ids;
+  std::optional<int64_t> bos_id, pad_id;
+  std::vector<std::vector<int64_t>> stop_words_ids;
+  std::optional<bool> do_sample;
+  std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty;
+  std::optional<int64_t> top_k, no_repeat_ngram_size, max_new_tokens, max_window_size;
+};
+
+// An empty one where the folder has no such file. Throws BadInput naming the field.
+GenerationConfig read_generation_config(const fs::path& folder);
+
+}  // namespace quern

@@ -1,0 +1,147 @@
+#include "generate/model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "core/error.h"
+#include "core/progress.h"
+#include "text/chatml.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kHalfPrecisionFrom = 1'000'000'000;  // parameters
+
+}  // namespace
+
+uint64_t available_memory() noexcept {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("MemAvailable:")) {
+      return std::strtoull(line.c_str() + 13, nullptr, 10) * 1024;
+    }
+  }
+  return ~uint64_t{0};
+}
+
+DType parse_kv_type(std::string_view name, const Config& config) {
+  if (name == "auto") {
+    return count_parameters(config).total >= kHalfPrecisionFrom ? DType::F16 : DType::F32;
+  }
+  if (name == "int8") return DType::U8;
+  const auto dtype = dtype_from_user(name);
+  if (dtype && (*dtype == DType::F32 || *dtype == DType::F16 || *dtype == DType::BF16)) {
+    return *dtype;
+  }
+  throw Error(Kind::Misused, fmt::format("the KV cache type is '{}'", printable(name, 40)),
+              "expected auto, fp32, fp16, bf16 or int8");
+}
+
+Model::Model(const fs::path& folder, const ModelOptions& options)
+    : folder_(folder),
+      pool_(options.threads),
+      backend_(pool_),
+      config_([&] {
+        if (!fs::exists(folder)) {
+          throw_bad_input(folder.string() + ": there is no such folder",
+                          "name the folder of a checkpoint");
+        }
+        Config config = load_config(folder);
+        if (options.dynamic_ntk) config.dynamic_ntk = *options.dynamic_ntk;
+        if (options.logn) config.logn = *options.logn;
+        if (!options.layer_windows.empty()) {
+          config.windows = parse_windows(options.layer_windows, config.layers);
+        }
+        return config;
+      }()),
+      weights_(LoadedWeights::load(folder, config_, {.adapters = options.adapters})),
+      generation_(read_generation_config(folder)) {
+  if (quern::has_tokenizer(folder)) tokenizer_ = load_tokenizer(folder, options.tokenizer);
+  engine_.kv_type = parse_kv_type(options.kv_cache, config_);
+  engine_.context = options.context > 0 ? options.context : config_.max_context;
+  engine_.rules = {config_.dynamic_ntk, config_.logn};
+  // The weights are mapped and can be dropped and read again; the cache cannot.
+  const uint64_t per_token = KvCache::bytes_per_token(config_, engine_.kv_type);
+  const uint64_t cache = per_token * static_cast<uint64_t>(engine_.context);
+  const uint64_t available = available_memory();
+  if (options.context > 0 && cache > available) {
+    throw Error(Kind::NoResources,
+                fmt::format("a context of {} tokens needs {} of KV cache, {} of memory are free",
+                            engine_.context, human_bytes(cache), human_bytes(available)),
+                "use a shorter --context or a smaller --kv-cache type");
+  }
+}
+
+const Tokenizer& Model::tokenizer() const {
+  if (tokenizer_ != nullptr) return *tokenizer_;
+  load_tokenizer(folder_);  // says what it looked for
+  throw_bad_input(folder_.string() + ": has no tokenizer");
+}
+
+SamplingOptions Model::default_sampling() const {
+  const GenerationConfig& g = generation_;
+  SamplingOptions s;
+  s.greedy = g.do_sample.has_value() && !*g.do_sample;
+  s.temperature = g.temperature.value_or(s.temperature);
+  s.top_k = g.top_k.value_or(s.top_k);
+  s.top_p = g.top_p.value_or(s.top_p);
+  s.min_p = g.min_p.value_or(s.min_p);
+  s.typical_p = g.typical_p.value_or(s.typical_p);
+  s.repetition_penalty = g.repetition_penalty.value_or(s.repetition_penalty);
+  s.no_repeat_ngram = g.no_repeat_ngram_size.value_or(s.no_repeat_ngram);
+  return s;
+}
+
+StopRules Model::default_stop() const {
+  StopRules stop;
+  const auto add = [&](int64_t id) {
+    const auto token = static_cast<TokenId>(id);
+    if (std::find(stop.ids.begin(), stop.ids.end(), token) == stop.ids.end()) {
+      stop.ids.push_back(token);
+    }
+  };
+  for (const int64_t id : generation_.eos_ids) add(id);
+  if (stop.ids.empty() && config_.eos_id) add(*config_.eos_id);
+  if (tokenizer_ != nullptr) {
+    if (stop.ids.empty() && tokenizer_->eos()) add(*tokenizer_->eos());
+    if (supports_chat(*tokenizer_)) {
+      for (const char* name : {"<|im_end|>", "<|im_start|>", "<|endoftext|>"}) {
+        if (const auto id = tokenizer_->special(name)) add(*id);
+      }
+    }
+  }
+  for (const auto& sequence : generation_.stop_words_ids) {
+    if (sequence.size() == 1) {
+      add(sequence[0]);
+    } else {
+      stop.sequences.emplace_back(sequence.begin(), sequence.end());
+    }
+  }
+  return stop;
+}
+
+bool Model::is_chat() const {
+  if (tokenizer_ == nullptr || !supports_chat(*tokenizer_)) return false;
+  return generation_.chat_format != "raw";
+}
+
+std::vector<TokenId> Model::raw_prompt(std::string_view text) const {
+  std::vector<TokenId> ids;
+  if (tokenizer().bos()) ids.push_back(*tokenizer().bos());
+  const std::vector<TokenId> encoded = tokenizer().encode(text, SpecialPolicy::all());
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  if (!ids.empty()) return ids;
+  const auto begin = tokenizer().eos();  // Qwen's <|endoftext|> stands between documents
+  if (!begin) throw_bad_input("the prompt is empty");
+  return {*begin};
+}
+
+void Model::explain_nonfinite() const {
+  weights_.check_finite();
+  throw Error(Kind::Failed, folder_.string() + ": the model's logits are not finite",
+              "all its weights are, so its numbers overflow on this input");
+}
+
+}  // namespace quern

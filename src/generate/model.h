@@ -1,0 +1,83 @@
+// A model ready to run: the one place where commands get a checkpoint from.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compute/cpu/cpu_backend.h"
+#include "core/thread_pool.h"
+#include "formats/generation_config.h"
+#include "generate/engine.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "text/load.h"
+
+namespace quern {
+
+// What commands let a user change about a model.
+struct ModelOptions {
+  int threads = 0;  // 0: one for each core
+  std::vector<fs::path> adapters;
+  std::string kv_cache = "auto";    // auto, fp32, fp16, bf16, int8
+  std::optional<bool> dynamic_ntk;  // absent: as config.json says
+  std::optional<bool> logn;
+  std::string layer_windows;  // parse_windows(); empty: as config.json says
+  int64_t context = 0;        // 0: the checkpoint's
+  TokenizerOptions tokenizer;
+};
+
+class Model {
+ public:
+  // Throws BadInput for anything wrong with the files, NoResources with the sum where weights and a
+  // cache for the context cannot fit into the machine's memory.
+  explicit Model(const fs::path& folder, const ModelOptions& options = {});
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const fs::path& folder() const noexcept { return folder_; }
+  const Config& config() const noexcept { return config_; }
+  const LoadedWeights& loaded() const noexcept { return weights_; }
+  const Weights& weights() const noexcept { return weights_.weights(); }
+  const GenerationConfig& generation() const noexcept { return generation_; }
+  CpuBackend& backend() noexcept { return backend_; }
+  ThreadPool& pool() noexcept { return pool_; }
+  const EngineOptions& engine_options() const noexcept { return engine_; }
+
+  bool has_tokenizer() const noexcept { return tokenizer_ != nullptr; }
+  const Tokenizer* tokenizer_or_null() const noexcept { return tokenizer_.get(); }
+  const Tokenizer& tokenizer() const;  // throws BadInput naming the folder where there is none
+
+  // What the checkpoint's generation_config says; greedy where it says do_sample false.
+  SamplingOptions default_sampling() const;
+  // End-of-text ids and stop sequences: eos ids, ChatML's end of turn for chat models.
+  StopRules default_stop() const;
+  // True for a chat model: its prompts are built with ChatML unless one asks for raw text.
+  bool is_chat() const;
+  // A raw prompt's ids: special tokens' names are recognized, <s> is put in front where the model
+  // wants it. Empty text gives the token that begins a text.
+  std::vector<TokenId> raw_prompt(std::string_view text) const;
+
+  // An error about results that are not finite, made to name the tensor at fault if one is.
+  [[noreturn]] void explain_nonfinite() const;
+
+ private:
+  fs::path folder_;
+  ThreadPool pool_;
+  CpuBackend backend_;
+  Config config_;
+  LoadedWeights weights_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  GenerationConfig generation_;
+  EngineOptions engine_;
+};
+
+// "fp32", "fp16", "bf16", "int8", or "auto": fp32 below a billion parameters, else fp16. Throws
+// Misused for another word.
+DType parse_kv_type(std::string_view name, const Config& config);
+
+// Memory that the machine could still give, in bytes.
+uint64_t available_memory() noexcept;
+
+}  // namespace quern
