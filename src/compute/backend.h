@@ -42,7 +42,8 @@ using MutHeads = Heads<float>;
 using ConstHeads = Heads<const float>;
 
 // How a page of the KV cache lies in memory, for one layer. A page holds `page_tokens` positions:
-//   keys   [kv_heads, head_dim, page_tokens] of `dtype`: a dim of all positions side by side, so that
+//   keys   [kv_heads, head_dim, page_tokens] of `dtype`: a dim of all positions side by side, so
+//   that
 //          scores of neighbouring positions are neighbours in a vector register;
 //   values [kv_heads, page_tokens, head_dim];
 //   U8 only: float scales and zeros after them, keys' [2][kv_heads, page_tokens], then values'.
@@ -78,6 +79,41 @@ struct AttentionSpan {
   int64_t first_row = 0;
   int64_t count = 0;
   int64_t first_position = 0;
+};
+
+// The dense causal attention of training: tokens of [batch, seq] one sequence after another.
+struct TrainingAttention {
+  int64_t batch = 0;
+  int64_t seq = 0;
+  float scale = 1;
+  int64_t window = 0;   // a query at p sees j > p - window; 0: no limit
+  float out_scale = 1;  // backward: what a dropout multiplied the elements of `out` that it kept by
+  // [batch, seq]: the first position of the sequence that each may see, its document's first; never
+  // falling within a sequence, never above the position itself. Empty: 0.
+  std::span<const int32_t> starts;
+};
+
+// The sum of -log p over the targets that count, and their number.
+struct LossSum {
+  double loss = 0;
+  int64_t count = 0;
+};
+
+// One step of AdamW (Loshchilov, Hutter 2019) over some parameters.
+struct AdamWStep {
+  double learning_rate = 0;
+  double beta_1 = 0.9, beta_2 = 0.95;
+  double epsilon = 1e-6;      // added outside the root, after bias correction
+  double weight_decay = 0;    // decoupled
+  double gradient_scale = 1;  // gradients are multiplied by it as they are read: clipping
+  int64_t step = 1;           // 1 for the first
+};
+
+// Which elements a dropout keeps depends on seed, stream and the element's index alone.
+struct Dropout {
+  float probability = 0;
+  uint64_t seed = 0;
+  uint64_t stream = 0;  // the place in model and run: layer, step, micro-batch
 };
 
 class Backend {
@@ -128,6 +164,68 @@ class Backend {
 
   // out[i] = x[rows[i]].                                          out: [count, cols]
   virtual void gather_rows(MutRows out, ConstRows x, std::span<const int32_t> rows) = 0;
+
+  // ---- Training ----
+  // Gradients are named d_x. "+=" adds to what is there, "=" overwrites. The order of every sum is
+  // fixed by the shapes: the same bytes for any number of threads. A backend that does not train
+  // throws Unsupported. Weights are F32.
+
+  // d_x = (d_x +) d_out · weight.                  d_x: [rows, in], d_out: [rows, out]
+  virtual void matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight, bool accumulate);
+
+  // d_weight += d_outᵀ · x, d_bias += sum of d_out's rows, where d_bias is not empty.
+  //                                                d_weight: [out, in], x: [rows, in]
+  virtual void matmul_backward_weight(MutRows d_weight, std::span<float> d_bias, ConstRows d_out,
+                                      ConstRows x);
+
+  // Of rms_norm with input x: d_x +=, d_weight +=.                              all: [rows, dim]
+  virtual void rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
+                                 ConstRows x, std::span<const float> weight, float eps);
+
+  // Of rms_norm_heads with input x: `d` holds d_out and becomes d_x; d_weight +=.
+  virtual void rms_norm_heads_backward(MutHeads d, std::span<float> d_weight, ConstHeads x,
+                                       std::span<const float> weight, float eps);
+
+  // Of rope: `d` holds d_out and becomes d_x, turned by the opposite angle.
+  virtual void rope_backward(MutHeads d, ConstRows cos, ConstRows sin);
+
+  // Of silu_mul: d_gate =, d_up =; they may be `gate` and `up`.                 all: [rows, ffn]
+  virtual void silu_mul_backward(MutRows d_gate, MutRows d_up, ConstRows d_out, ConstRows gate,
+                                 ConstRows up);
+
+  // Of embed: d_table[ids[t]] += d_out[t], t rising.
+  virtual void embed_backward(MutRows d_table, ConstRows d_out, std::span<const int32_t> ids);
+
+  // Attention without a cache: out = softmax(q·kᵀ · scale) · v over the visible positions.
+  // log_sum: [tokens, heads], log of the softmax's denominator, for the backward pass.
+  virtual void attention_training(MutHeads out, MutRows log_sum, ConstHeads q, ConstHeads k,
+                                  ConstHeads v, const TrainingAttention& shape);
+
+  // d_q =, d_k =, d_v =; probabilities are computed again block by block (FlashAttention-2, Dao
+  // 2023).
+  virtual void attention_training_backward(MutHeads d_q, MutHeads d_k, MutHeads d_v,
+                                           ConstHeads d_out, ConstHeads out, ConstRows log_sum,
+                                           ConstHeads q, ConstHeads k, ConstHeads v,
+                                           const TrainingAttention& shape);
+
+  // The loss of logits = hidden · lm_headᵀ, fused with the product in blocks of tokens, so that the
+  // logits never exist as a whole. targets[r] is what hidden[r] should predict, already shifted;
+  // negative ones don't count. With gradients of loss · scale: d_hidden =, d_lm_head +=. Without
+  // (both empty) the loss alone.                     hidden, d_hidden: [tokens, hidden]
+  virtual LossSum cross_entropy(MutRows d_hidden, MutRows d_lm_head, ConstRows hidden,
+                                const Weight& lm_head, std::span<const int32_t> targets,
+                                float scale);
+
+  // The sum of squares, added up in double.
+  virtual double squared_norm(std::span<const float> x);
+
+  // m = β1 m + (1 - β1) g, v = β2 v + (1 - β2) g²,
+  // p = p (1 - lr · decay) - lr · (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + ε).
+  virtual void adamw(std::span<float> p, std::span<const float> g, std::span<float> m,
+                     std::span<float> v, const AdamWStep& step);
+
+  // x = x · kept / (1 - probability), in place; its own backward.
+  virtual void dropout(MutRows x, const Dropout& dropout);
 
  protected:
   Backend() = default;

@@ -45,6 +45,7 @@ void block_forward(Backend& run, const Config& c, const Layer& layer, const Bloc
   probe("c_attn", b.qkv);
   const QkvHeads heads = split_heads(c, b.qkv);
   if (c.qk_norm) {
+    if (b.qk_raw.data != nullptr) run.copy(b.qk_raw, b.qkv.columns(0, query_dim + kv_dim));
     run.rms_norm_heads(heads.q, layer.q_norm, c.norm_eps);
     run.rms_norm_heads(heads.k, layer.k_norm, c.norm_eps);
   }

@@ -19,6 +19,7 @@ struct BlockBuffers {
   MutRows x_in, x_mid, x_out;  // [tokens, hidden]: the residual stream before, between, after
   MutRows norm_1, norm_2;      // [tokens, hidden]
   MutRows qkv;                 // [tokens, query_dim + 2 kv_dim]; q and k rotated in place
+  MutRows qk_raw = {};         // [tokens, query_dim + kv_dim]: q and k before QK-norm, if wanted
   MutRows attended;            // [tokens, query_dim]
   MutRows gate, up, swiglu;    // [tokens, ffn]
   MutRows lora;                // [tokens, rank]; empty without adapters

@@ -149,7 +149,12 @@ void CpuBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
     const int64_t by_thread = (total_rows + 4 * threads - 1) / (4 * threads);
     col_step = threads == 1 ? total_rows : std::min(by_size, by_thread) / 4 * 4 + 4;
   }
-  const int64_t row_step = few ? x.rows : kernels_.matmul_block_rows;
+  // Blocks of rows of about one size: a short last one would decode the weights for little.
+  const int64_t most_rows = few ? x.rows : kernels_.matmul_block_rows;
+  const int64_t even = (x.rows + most_rows - 1) / most_rows;
+  const int64_t tile = kernels_.matmul_few_rows;
+  const int64_t row_step =
+      std::min(most_rows, ((x.rows + even - 1) / even + tile - 1) / tile * tile);
   const int64_t row_blocks = (x.rows + row_step - 1) / row_step;
 
   int64_t pieces = 0;

@@ -33,12 +33,14 @@ class CpuBackend : public Backend {
   void copy(MutRows out, ConstRows x) override;
   void gather_rows(MutRows out, ConstRows x, std::span<const int32_t> rows) override;
 
- private:
+ protected:
   // Splits [0, count) items of `cost` floats each among the threads, or keeps them here when that
   // is less work than waking anybody.
   void for_items(int64_t count, int64_t cost, FunctionRef<void(int64_t begin, int64_t end)> body);
+  // Memory of one thread's own. Not to be called while the pool is at work.
   float* scratch(int thread, int64_t floats);
 
+ private:
   ThreadPool& pool_;
   const cpu::Kernels& kernels_;
   std::vector<Tensor> scratch_;  // one for each thread, grown when a larger shape comes

@@ -29,6 +29,7 @@ namespace {
 
 // clang-format off: the order matters
 #include "compute/cpu/simd_avx512.inl"
+#include "compute/cpu/vector_math.inl"
 #include "compute/cpu/matmul.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"

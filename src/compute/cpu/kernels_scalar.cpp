@@ -15,6 +15,7 @@ namespace {
 
 // clang-format off: the order matters
 #include "compute/cpu/simd_scalar.inl"
+#include "compute/cpu/vector_math.inl"
 #include "compute/cpu/matmul.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"

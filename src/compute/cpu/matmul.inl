@@ -28,13 +28,16 @@ inline void with_constant(int64_t n, Fn&& fn) noexcept {
 
 // acc[r][c] += x[r] · w[c], lane by lane, over `cols` columns. w[c] is at w + c * w_stride.
 template <int R, int C, class T>
-inline void dot_tile(Vec (&acc)[R][C], const float* x, int64_t x_stride, const T* w,
-                     int64_t w_stride, int64_t cols) noexcept {
+[[gnu::always_inline]] inline void dot_tile(Vec (&acc)[R][C], const float* x, int64_t x_stride,
+                                            const T* w, int64_t w_stride, int64_t cols) noexcept {
   const auto step = [&](const auto& load_x, const auto& load_w) {
     Vec column[C];
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) column[c] = load_w(w + c * w_stride);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec row = load_x(x + r * x_stride);
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c) acc[r][c] = Vec::fma(row, column[c], acc[r][c]);
     }
   };
@@ -50,16 +53,23 @@ inline void dot_tile(Vec (&acc)[R][C], const float* x, int64_t x_stride, const T
   }
 }
 
-// Writes the sums of a row of up to four accumulators.
-inline void write_sums(const MatmulPart& part, int64_t row, int64_t col, int64_t count,
-                       const Vec (&acc)[4]) noexcept {
+// Writes the sums of a row's four accumulators, of which `valid` count.
+[[gnu::always_inline]] inline void write_sums(const MatmulPart& part, int64_t row, int64_t col,
+                                              int64_t valid, const Vec (&acc)[4]) noexcept {
   float sums[4];
   Vec::sum4(acc, sums);
   float* out = part.out.row(row) + col;
-  for (int64_t c = 0; c < count; ++c) {
-    float value = sums[c];
-    if (!part.bias.empty()) value += part.bias[static_cast<size_t>(col + c)];
-    out[c] = part.accumulate ? out[c] + value : value;
+  const float* bias = part.bias.empty() ? nullptr : part.bias.data() + col;
+  const auto write = [&](int64_t count) {
+    for (int64_t c = 0; c < count; ++c) {
+      const float value = bias != nullptr ? sums[c] + bias[c] : sums[c];
+      out[c] = part.accumulate ? out[c] + value : value;
+    }
+  };
+  if (valid == 4) {
+    write(4);  // a constant that the compiler makes one vector of
+  } else {
+    write(valid);
   }
 }
 
@@ -86,6 +96,7 @@ void matmul_few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64
         dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, kStep);
       }
       if (k < cols) dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, cols - k);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         float sums[kStreams];
         Vec::sum4(acc[r], sums);
@@ -111,51 +122,56 @@ void matmul_few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64
 
 // Many rows: blocks of the weight are decoded to floats in scratch and meet a block of x there. The
 // accumulators of a block stay in lanes from one stretch of columns to the next.
-constexpr int64_t kBlockDepth = 512;            // columns at a time
+constexpr int64_t kBlockDepth = 1024;               // columns at a time
 constexpr int64_t kBlockStride = kBlockDepth + 16;  // keeps rows off each other's cache sets
-constexpr int64_t kBlockRows = 16 * Vec::kTileRows;
+constexpr int64_t kBlockRows = 12 * Vec::kTileRows;
 constexpr int64_t kBlockCols = 64;
 
 int64_t matmul_scratch_floats() noexcept {
   return kBlockCols * kBlockStride + kBlockRows * kBlockCols * Vec::kLanes;
 }
 
-// decode(out, row, first_col, count): floats of one weight row.
+// decode(out, row, first_col, count): floats of one weight row; decode.prefetch(row, first_col,
+// count) asks for what the next stretch will read, which arrives while this one is worked on.
 template <class Decode>
 void matmul_block(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end, float* scratch,
                   const Decode& decode) noexcept {
   const int64_t cols = x.cols, rows = x.rows, width = end - begin;
-  float* block = scratch;                                // [width, kBlockStride]
-  float* lanes = scratch + kBlockCols * kBlockStride;    // [tiles of cols][rows][4] vectors
+  float* block = scratch;  // [width, kBlockStride]
+  float* lanes =
+      scratch + kBlockCols * kBlockStride;  // [tiles of rows][tiles of cols] accumulators
   for (int64_t k = 0; k < cols; k += kBlockDepth) {
     const int64_t depth = std::min(kBlockDepth, cols - k);
     const bool first = k == 0, last = k + depth == cols;
-    for (int64_t i = 0; i < width; ++i) decode(block + i * kBlockStride, begin + i, k, depth);
-    for (int64_t col = 0; col < width; col += 4) {
-      const int64_t valid = std::min<int64_t>(4, width - col);
-      const float* w = block + col * kBlockStride;
-      for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
-        with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
-          constexpr int R = n;
-          float* saved = lanes + (col * rows + row * 4) * Vec::kLanes;
-          const auto slot = [&](int r, int c) { return saved + (r * 4 + c) * Vec::kLanes; };
+    const int64_t ahead = std::min(kBlockDepth, cols - k - depth);
+    for (int64_t i = 0; i < width; ++i) {
+      decode(block + i * kBlockStride, begin + i, k, depth);
+      if (ahead > 0) decode.prefetch(begin + i, k + depth, ahead);
+    }
+    // A tile of x stays in the first cache while the block's columns pass by.
+    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+      with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
+        constexpr int R = n;
+        for (int64_t col = 0; col < width; col += 4) {
+          float* saved = lanes + (row * kBlockCols + col * R) * Vec::kLanes;
           Vec acc[R][4] = {};
           if (!first) {
-            for (int r = 0; r < R; ++r) {
-              for (int c = 0; c < 4; ++c) acc[r][c] = Vec::load(slot(r, c));
-            }
+#pragma GCC unroll 32
+            for (int i = 0; i < 4 * R; ++i) acc[i / 4][i % 4] = Vec::load(saved + i * Vec::kLanes);
           }
           // Columns past the block's end read stale scratch; their sums are not written.
-          dot_tile<R, 4>(acc, x.row(row) + k, x.stride, w, kBlockStride, depth);
+          dot_tile<R, 4>(acc, x.row(row) + k, x.stride, block + col * kBlockStride, kBlockStride,
+                         depth);
           if (last) {
+            const int64_t valid = std::min<int64_t>(4, width - col);
+#pragma GCC unroll 8
             for (int r = 0; r < R; ++r) write_sums(part, row + r, begin + col, valid, acc[r]);
           } else {
-            for (int r = 0; r < R; ++r) {
-              for (int c = 0; c < 4; ++c) acc[r][c].store(slot(r, c));
-            }
+#pragma GCC unroll 32
+            for (int i = 0; i < 4 * R; ++i) acc[i / 4][i % 4].store(saved + i * Vec::kLanes);
           }
-        });
-      }
+        }
+      });
     }
   }
 }
@@ -184,13 +200,39 @@ inline void decode_gptq(float* out, const GptqMatrix& m, int64_t row, int64_t fi
     if (m.g_idx[k] != group) {
       group = m.g_idx[k];
       scale = from_f16(m.scales[group * m.out + row]);
-      zero = static_cast<int32_t>(m.qzeros[group * zero_words + zero_word] >> zero_shift & mask) + 1;
+      zero =
+          static_cast<int32_t>(m.qzeros[group * zero_words + zero_word] >> zero_shift & mask) + 1;
     }
     const uint32_t word = m.qweight[k / per * m.out + row];
     const auto q = static_cast<int32_t>(word >> (static_cast<int>(k % per) * bits) & mask);
     out[i] = scale * static_cast<float>(q - zero);
   }
 }
+
+template <class T>
+struct DenseDecoder {
+  const T* data;
+  int64_t cols;
+
+  void operator()(float* out, int64_t row, int64_t first, int64_t count) const noexcept {
+    decode_stretch(out, data + row * cols + first, count);
+  }
+  void prefetch(int64_t row, int64_t first, int64_t count) const noexcept {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    const T* line = data + row * cols + first;
+    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(line + k, 0, 2);
+  }
+};
+
+struct GptqDecoder {
+  const GptqMatrix& matrix;
+  int64_t first_row;
+
+  void operator()(float* out, int64_t row, int64_t first, int64_t count) const noexcept {
+    decode_gptq(out, matrix, first_row + row, first, count);
+  }
+  void prefetch(int64_t, int64_t, int64_t) const noexcept {}  // decoding is slower than memory
+};
 
 template <class T>
 const T* dense(const Weight& weight) noexcept {
@@ -205,25 +247,22 @@ void matmul_dense(const MatmulPart& part, ConstRows x, int64_t begin, int64_t en
     matmul_few_rows<T>(part, x, data, 0, begin, end);
     return;
   }
-  matmul_block(part, x, begin, end, scratch,
-               [&](float* out, int64_t row, int64_t first, int64_t count) {
-                 decode_stretch(out, data + row * x.cols + first, count);
-               });
+  matmul_block(part, x, begin, end, scratch, DenseDecoder<T>{data, x.cols});
 }
 
 void matmul(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
             float* scratch) noexcept {
   switch (part.weight->format) {
-    case WeightFormat::F32: return matmul_dense<float>(part, x, begin, end, scratch);
-    case WeightFormat::BF16: return matmul_dense<Bf16>(part, x, begin, end, scratch);
-    case WeightFormat::F16: return matmul_dense<F16>(part, x, begin, end, scratch);
+    case WeightFormat::F32:
+      return matmul_dense<float>(part, x, begin, end, scratch);
+    case WeightFormat::BF16:
+      return matmul_dense<Bf16>(part, x, begin, end, scratch);
+    case WeightFormat::F16:
+      return matmul_dense<F16>(part, x, begin, end, scratch);
     case WeightFormat::Gptq:
       for (int64_t col = begin; col < end; col += kBlockCols) {
         matmul_block(part, x, col, std::min(col + kBlockCols, end), scratch,
-                     [&](float* out, int64_t row, int64_t first, int64_t count) {
-                       decode_gptq(out, *part.weight->gptq, part.weight->first_row + row, first,
-                                   count);
-                     });
+                     GptqDecoder{*part.weight->gptq, part.weight->first_row});
       }
   }
 }

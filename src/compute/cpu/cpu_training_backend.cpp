@@ -1,0 +1,301 @@
+#include "compute/cpu/cpu_training_backend.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <vector>
+
+#include "core/rng.h"
+
+namespace quern {
+namespace {
+
+// Elements that the optimizer's loops take at a time.
+constexpr int64_t kStretch = 1 << 14;
+
+int64_t divided_up(int64_t x, int64_t by) noexcept { return (x + by - 1) / by; }
+
+const float* floats_of(const Weight& weight) noexcept {
+  assert(weight.format == WeightFormat::F32);
+  return reinterpret_cast<const float*>(weight.data);
+}
+
+}  // namespace
+
+CpuTrainingBackend::CpuTrainingBackend(ThreadPool& pool, cpu::Isa isa)
+    : CpuBackend(pool, isa), training_(cpu::training_kernels(isa)) {}
+
+MutRows CpuTrainingBackend::grown(Tensor& block, int64_t rows, int64_t cols) {
+  if (block.count() < rows * cols) block = allocate(DType::F32, {rows * cols});
+  return {block.floats().data(), rows, cols, cols};
+}
+
+// The output is cut into blocks of at most gemm_block_cols columns, and of as many rows as leave
+// every thread several blocks: a block of `b` is packed again for each block of rows.
+void CpuTrainingBackend::multiply(const cpu::Gemm& gemm) {
+  if (gemm.m == 0 || gemm.n == 0) return;
+  const int64_t threads = pool().size();
+  for (int64_t t = 0; t < threads; ++t) {
+    scratch(static_cast<int>(t), training_.gemm_scratch_floats);
+  }
+  const int64_t col_blocks = divided_up(gemm.n, training_.gemm_block_cols);
+  const int64_t tile_cols = training_.gemm_tile_cols, tile_rows = training_.gemm_tile_rows;
+  const int64_t cols = divided_up(divided_up(gemm.n, col_blocks), tile_cols) * tile_cols;
+  const int64_t wanted = divided_up(4 * threads, col_blocks);
+  int64_t rows = std::min(divided_up(gemm.m, wanted), 12 * training_.gemm_block_rows);
+  const int64_t unit = rows > training_.gemm_block_rows ? training_.gemm_block_rows : tile_rows;
+  rows = divided_up(rows, unit) * unit;
+  const int64_t row_blocks = divided_up(gemm.m, rows);
+  pool().parallel_for(row_blocks * col_blocks, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t m = block / col_blocks * rows, n = block % col_blocks * cols;
+      training_.gemm(gemm, m, std::min(m + rows, gemm.m), n, std::min(n + cols, gemm.n),
+                     scratch(thread, training_.gemm_scratch_floats));
+    }
+  });
+}
+
+void CpuTrainingBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
+  for (const MatmulPart& part : parts) {
+    if (part.weight->format != WeightFormat::F32) {
+      CpuBackend::matmul(x, {&part, 1});
+      continue;
+    }
+    multiply({.out = part.out.data,
+              .out_step = part.out.stride,
+              .m = x.rows,
+              .n = part.weight->rows,
+              .depth = x.cols,
+              .a = {x.data, x.stride, 1},
+              .b = {floats_of(*part.weight), 1, part.weight->cols},
+              .bias = part.bias.empty() ? nullptr : part.bias.data(),
+              .accumulate = part.accumulate});
+  }
+}
+
+void CpuTrainingBackend::matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight,
+                                         bool accumulate) {
+  multiply({.out = d_x.data,
+            .out_step = d_x.stride,
+            .m = d_out.rows,
+            .n = weight.cols,
+            .depth = weight.rows,
+            .a = {d_out.data, d_out.stride, 1},
+            .b = {floats_of(weight), weight.cols, 1},
+            .bias = nullptr,
+            .accumulate = accumulate});
+}
+
+void CpuTrainingBackend::matmul_backward_weight(MutRows d_weight, std::span<float> d_bias,
+                                                ConstRows d_out, ConstRows x) {
+  multiply({.out = d_weight.data,
+            .out_step = d_weight.stride,
+            .m = d_out.cols,
+            .n = x.cols,
+            .depth = x.rows,
+            .a = {d_out.data, 1, d_out.stride},
+            .b = {x.data, x.stride, 1},
+            .bias = nullptr,
+            .accumulate = true});
+  if (d_bias.empty()) return;
+  sum_items(d_bias, d_out.rows, [&](int64_t begin, int64_t end, float* out) {
+    for (int64_t r = begin; r < end; ++r) training_.add(out, d_out.row(r), d_out.cols);
+  });
+}
+
+void CpuTrainingBackend::sum_items(std::span<float> sum, int64_t items,
+                                   FunctionRef<void(int64_t, int64_t, float*)> add_items) {
+  constexpr int64_t kGroups = 32;
+  const auto width = static_cast<int64_t>(sum.size());
+  const int64_t per_group = divided_up(items, kGroups);
+  const MutRows partial = grown(partial_sums_, kGroups, width);
+  for_items(kGroups, per_group * width, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      std::fill_n(partial.row(g), width, 0.0f);
+      const int64_t first = std::min(g * per_group, items);
+      add_items(first, std::min(first + per_group, items), partial.row(g));
+    }
+  });
+  for (int64_t g = 0; g < kGroups; ++g) training_.add(sum.data(), partial.row(g), width);
+}
+
+void CpuTrainingBackend::rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
+                                           ConstRows x, std::span<const float> weight, float eps) {
+  sum_items(d_weight, x.rows, [&](int64_t begin, int64_t end, float* out) {
+    for (int64_t r = begin; r < end; ++r) {
+      training_.rms_norm_backward(d_x.row(r), out, d_out.row(r), x.row(r), weight.data(), x.cols,
+                                  eps);
+    }
+  });
+}
+
+void CpuTrainingBackend::rms_norm_heads_backward(MutHeads d, std::span<float> d_weight,
+                                                 ConstHeads x, std::span<const float> weight,
+                                                 float eps) {
+  sum_items(d_weight, x.tokens, [&](int64_t begin, int64_t end, float* out) {
+    std::vector<float> d_head(static_cast<size_t>(x.head_dim));
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t h = 0; h < x.heads; ++h) {
+        std::fill(d_head.begin(), d_head.end(), 0.0f);
+        training_.rms_norm_backward(d_head.data(), out, d.at(t, h), x.at(t, h), weight.data(),
+                                    x.head_dim, eps);
+        std::copy(d_head.begin(), d_head.end(), d.at(t, h));
+      }
+    }
+  });
+}
+
+void CpuTrainingBackend::rope_backward(MutHeads d, ConstRows cos, ConstRows sin) {
+  for_items(d.tokens, 4 * d.heads * d.head_dim, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t h = 0; h < d.heads; ++h) {
+        training_.rope_backward(d.at(t, h), cos.row(t), sin.row(t), cos.cols);
+      }
+    }
+  });
+}
+
+void CpuTrainingBackend::silu_mul_backward(MutRows d_gate, MutRows d_up, ConstRows d_out,
+                                           ConstRows gate, ConstRows up) {
+  for_items(d_out.rows, 16 * d_out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      training_.silu_mul_backward(d_gate.row(r), d_up.row(r), d_out.row(r), gate.row(r), up.row(r),
+                                  d_out.cols);
+    }
+  });
+}
+
+// A thread takes a stretch of columns of all tokens, so that equal ids never meet.
+void CpuTrainingBackend::embed_backward(MutRows d_table, ConstRows d_out,
+                                        std::span<const int32_t> ids) {
+  constexpr int64_t kCols = 64;
+  for_items(divided_up(d_out.cols, kCols), kCols * d_out.rows, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kCols, count = std::min(end * kCols, d_out.cols) - first;
+    for (int64_t t = 0; t < d_out.rows; ++t) {
+      training_.add(d_table.row(ids[static_cast<size_t>(t)]) + first, d_out.row(t) + first, count);
+    }
+  });
+}
+
+namespace {
+
+template <class T>
+Heads<T> sequence_of(Heads<T> x, int64_t index, int64_t seq) noexcept {
+  return {x.data + index * seq * x.stride, seq, x.heads, x.head_dim, x.stride};
+}
+
+cpu::AttentionTask task_of(ConstHeads q, ConstHeads k, ConstHeads v, const TrainingAttention& shape,
+                           int64_t sequence, int64_t kv_head) noexcept {
+  const int64_t seq = shape.seq;
+  return {.q = sequence_of(q, sequence, seq),
+          .k = sequence_of(k, sequence, seq),
+          .v = sequence_of(v, sequence, seq),
+          .seq = seq,
+          .kv_head = kv_head,
+          .scale = shape.scale,
+          .window = shape.window,
+          .starts = shape.starts.empty() ? nullptr : shape.starts.data() + sequence * seq,
+          .out_scale = shape.out_scale};
+}
+
+}  // namespace
+
+void CpuTrainingBackend::attention_training(MutHeads out, MutRows log_sum, ConstHeads q,
+                                            ConstHeads k, ConstHeads v,
+                                            const TrainingAttention& shape) {
+  const int64_t seq = shape.seq;
+  const int64_t floats = training_.attention_scratch_floats(seq, q.head_dim);
+  for (int t = 0; t < pool().size(); ++t) scratch(t, floats);
+  pool().parallel_for(shape.batch * k.heads, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t s = i / k.heads;
+      training_.attention(task_of(q, k, v, shape, s, i % k.heads), sequence_of(out, s, seq),
+                          log_sum.slice(s * seq, (s + 1) * seq), scratch(thread, floats));
+    }
+  });
+}
+
+void CpuTrainingBackend::attention_training_backward(MutHeads d_q, MutHeads d_k, MutHeads d_v,
+                                                     ConstHeads d_out, ConstHeads out,
+                                                     ConstRows log_sum, ConstHeads q, ConstHeads k,
+                                                     ConstHeads v, const TrainingAttention& shape) {
+  const int64_t seq = shape.seq;
+  const int64_t floats =
+      training_.attention_backward_scratch_floats(seq, q.head_dim, q.heads / k.heads);
+  for (int t = 0; t < pool().size(); ++t) scratch(t, floats);
+  pool().parallel_for(shape.batch * k.heads, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t s = i / k.heads;
+      training_.attention_backward(task_of(q, k, v, shape, s, i % k.heads),
+                                   {.d_out = sequence_of(d_out, s, seq),
+                                    .out = sequence_of(out, s, seq),
+                                    .log_sum = log_sum.slice(s * seq, (s + 1) * seq),
+                                    .d_q = sequence_of(d_q, s, seq),
+                                    .d_k = sequence_of(d_k, s, seq),
+                                    .d_v = sequence_of(d_v, s, seq)},
+                                   scratch(thread, floats));
+    }
+  });
+}
+
+double CpuTrainingBackend::squared_norm(std::span<const float> x) {
+  const auto count = static_cast<int64_t>(x.size());
+  std::vector<double> sums(static_cast<size_t>(divided_up(count, kStretch)));
+  for_items(static_cast<int64_t>(sums.size()), kStretch, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      sums[static_cast<size_t>(i)] =
+          training_.squared_norm(x.data() + i * kStretch, std::min(kStretch, count - i * kStretch));
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+void CpuTrainingBackend::adamw(std::span<float> p, std::span<const float> g, std::span<float> m,
+                               std::span<float> v, const AdamWStep& s) {
+  const auto t = static_cast<double>(s.step);
+  const cpu::AdamWFactors factors = {
+      .keep = static_cast<float>(1 - s.learning_rate * s.weight_decay),
+      .step_size = static_cast<float>(s.learning_rate / (1 - std::pow(s.beta_1, t))),
+      .beta_1 = static_cast<float>(s.beta_1),
+      .rest_1 = static_cast<float>(1 - s.beta_1),
+      .beta_2 = static_cast<float>(s.beta_2),
+      .rest_2 = static_cast<float>(1 - s.beta_2),
+      .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(s.beta_2, t))),
+      .epsilon = static_cast<float>(s.epsilon),
+      .gradient_scale = static_cast<float>(s.gradient_scale)};
+  const auto count = static_cast<int64_t>(p.size());
+  for_items(divided_up(count, kStretch), 8 * kStretch, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * kStretch;
+      training_.adamw(p.data() + first, g.data() + first, m.data() + first, v.data() + first,
+                      std::min(kStretch, count - first), factors);
+    }
+  });
+}
+
+void CpuTrainingBackend::dropout(MutRows x, const Dropout& d) {
+  if (d.probability <= 0) return;
+  const float scale = 1 / (1 - d.probability);
+  const auto threshold = static_cast<uint32_t>(std::min(0x1p32 - 1, d.probability * 0x1p32));
+  const std::array<uint32_t, 2> key = {static_cast<uint32_t>(d.seed),
+                                       static_cast<uint32_t>(d.seed >> 32)};
+  // A counter for each four elements of a row: (row, four, stream).
+  for_items(x.rows, 32 * x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t i = 0; i < x.cols; i += 4) {
+        const auto words =
+            philox({static_cast<uint32_t>(r), static_cast<uint32_t>(i / 4),
+                    static_cast<uint32_t>(d.stream), static_cast<uint32_t>(d.stream >> 32)},
+                   key);
+        for (int64_t j = 0; j < std::min<int64_t>(4, x.cols - i); ++j) {
+          float& element = x.row(r)[i + j];
+          element = words[static_cast<size_t>(j)] < threshold ? 0 : element * scale;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace quern

@@ -1,0 +1,104 @@
+// The backward passes of row kernels, the loss of a row, and the optimizer's loops.
+
+// With r = 1 / sqrt(mean(x²) + eps), out = x · r · w and s = sum(d_out · w · x):
+//   d_x = r · (d_out · w) - x · r³ · s / dim,   d_w = d_out · x · r.
+void rms_norm_backward(float* d_x, float* d_weight, const float* d_out, const float* x,
+                       const float* weight, int64_t dim, float eps) noexcept {
+  Vec squares = Vec::zero(), products = Vec::zero();
+  for_lanes(dim, [&](int64_t i, int64_t n) {
+    const Vec v = Vec::load_n(x + i, n);
+    squares = Vec::fma(v, v, squares);
+    products = Vec::fma(Vec::load_n(d_out + i, n) * Vec::load_n(weight + i, n), v, products);
+  });
+  const float count = static_cast<float>(dim);
+  const float r = 1.0f / std::sqrt(squares.sum() / count + eps);
+  const Vec scale = Vec::set1(r), back = Vec::set1(-r * r * r * products.sum() / count);
+  for_lanes(dim, [&](int64_t i, int64_t n) {
+    const Vec v = Vec::load_n(x + i, n), scaled = Vec::load_n(d_out + i, n) * scale;
+    const Vec straight = Vec::fma(scaled, Vec::load_n(weight + i, n), Vec::load_n(d_x + i, n));
+    Vec::fma(v, back, straight).store_n(d_x + i, n);
+    Vec::fma(scaled, v, Vec::load_n(d_weight + i, n)).store_n(d_weight + i, n);
+  });
+}
+
+void rope_backward(float* head, const float* cos, const float* sin, int64_t half) noexcept {
+  for_lanes(half, [&](int64_t i, int64_t n) {
+    const Vec a = Vec::load_n(head + i, n), b = Vec::load_n(head + half + i, n);
+    const Vec c = Vec::load_n(cos + i, n), s = Vec::load_n(sin + i, n);
+    (a * c + b * s).store_n(head + i, n);
+    (b * c - a * s).store_n(head + half + i, n);
+  });
+}
+
+// With σ = 1 / (1 + exp(-g)): silu' = σ · (1 + g · (1 - σ)).
+void silu_mul_backward(float* d_gate, float* d_up, const float* d_out, const float* gate,
+                       const float* up, int64_t count) noexcept {
+  const Vec one = Vec::set1(1);
+  for_lanes(count, [&](int64_t i, int64_t n) {
+    const Vec g = Vec::load_n(gate + i, n), u = Vec::load_n(up + i, n);
+    const Vec d = Vec::load_n(d_out + i, n);
+    const Vec sigmoid = one / (one + exp(Vec::zero() - g));
+    (d * g * sigmoid).store_n(d_up + i, n);
+    (d * u * sigmoid * Vec::fma(g, one - sigmoid, one)).store_n(d_gate + i, n);
+  });
+}
+
+void add(float* out, const float* x, int64_t count) noexcept {
+  for_lanes(count, [&](int64_t i, int64_t n) {
+    (Vec::load_n(out + i, n) + Vec::load_n(x + i, n)).store_n(out + i, n);
+  });
+}
+
+double cross_entropy_row(float* logits, int64_t count, int64_t target, float scale) noexcept {
+  Vec tops = Vec::set1(logits[0]);
+  int64_t whole = 0;
+  for (; whole + Vec::kLanes <= count; whole += Vec::kLanes) {
+    tops = Vec::max(tops, Vec::load(logits + whole));
+  }
+  float top = tops.largest();
+  for (int64_t i = whole; i < count; ++i) top = std::max(top, logits[i]);
+  const double wanted = logits[target];
+
+  Vec sums = Vec::zero();
+  for (int64_t i = 0; i < whole; i += Vec::kLanes) {
+    const Vec e = exp(Vec::load(logits + i) - Vec::set1(top));
+    e.store(logits + i);
+    sums = sums + e;
+  }
+  double sum = sums.sum();
+  for (int64_t i = whole; i < count; ++i) {
+    logits[i] = std::exp(logits[i] - top);
+    sum += logits[i];
+  }
+  const auto factor = static_cast<float>(scale / sum);
+  for_lanes(count, [&](int64_t i, int64_t n) {
+    (Vec::load_n(logits + i, n) * Vec::set1(factor)).store_n(logits + i, n);
+  });
+  logits[target] -= scale;
+  return std::log(sum) + top - wanted;
+}
+
+// Sixteen sums side by side, which the compiler turns into vectors of double.
+double squared_norm(const float* x, int64_t count) noexcept {
+  constexpr int kSums = 16;
+  double sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums <= count; i += kSums) {
+    for (int j = 0; j < kSums; ++j) sums[j] += double{x[i + j]} * double{x[i + j]};
+  }
+  for (; i < count; ++i) sums[0] += double{x[i]} * double{x[i]};
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+void adamw(float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v,
+           int64_t count, const AdamWFactors& factors) noexcept {
+  const AdamWFactors f = factors;
+  for (int64_t i = 0; i < count; ++i) {
+    const float gradient = g[i] * f.gradient_scale;
+    m[i] = f.beta_1 * m[i] + f.rest_1 * gradient;
+    v[i] = f.beta_2 * v[i] + f.rest_2 * gradient * gradient;
+    p[i] = p[i] * f.keep - f.step_size * m[i] / (std::sqrt(v[i]) * f.root_scale + f.epsilon);
+  }
+}

@@ -1,0 +1,68 @@
+// The training kernels compiled for Avx512; see training_kernels.h.
+#include "compute/cpu/training_kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/dtype.h"
+
+#if defined(__x86_64__)
+// Everything the kernels need was included above: only their own bodies, which have internal
+// linkage, are compiled for this instruction set, and no inline function of a library is.
+// GCC 12's own AVX-512 header trips these two warnings (its bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+
+namespace quern::cpu {
+namespace {
+
+// clang-format off: the order matters
+#include "compute/cpu/attention_training.inl"
+#include "compute/cpu/gemm.inl"
+#include "compute/cpu/simd_avx512.inl"
+#include "compute/cpu/training.inl"
+#include "compute/cpu/vector_math.inl"
+// clang-format on
+
+}  // namespace
+
+const TrainingKernels& avx512_training_kernels() noexcept {
+  static constexpr TrainingKernels kTable = {
+      .gemm = gemm,
+      .gemm_block_rows = kGemmRows,
+      .gemm_block_cols = kGemmCols,
+      .gemm_tile_rows = kTileRows,
+      .gemm_tile_cols = kTileCols,
+      .gemm_scratch_floats = kGemmScratch,
+      .attention = attention_training,
+      .attention_backward = attention_training_backward,
+      .attention_scratch_floats = attention_training_scratch_floats,
+      .attention_backward_scratch_floats = attention_training_backward_scratch_floats,
+      .rms_norm_backward = rms_norm_backward,
+      .rope_backward = rope_backward,
+      .silu_mul_backward = silu_mul_backward,
+      .add = add,
+      .cross_entropy_row = cross_entropy_row,
+      .squared_norm = squared_norm,
+      .adamw = adamw,
+  };
+  return kTable;
+}
+
+}  // namespace quern::cpu
+
+#pragma GCC pop_options
+#else
+namespace quern::cpu {
+const TrainingKernels& avx512_training_kernels() noexcept { return scalar_training_kernels(); }
+}  // namespace quern::cpu
+#endif

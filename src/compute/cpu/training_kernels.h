@@ -1,0 +1,98 @@
+// The training kernels of one instruction set, as kernels.h has those of inference: bodies in
+// gemm.inl, attention_training.inl and training.inl, compiled once for each instruction set
+// (training_scalar.cpp, ...). Each works on the piece of one thread.
+#pragma once
+
+#include <cstdint>
+
+#include "compute/backend.h"
+#include "compute/cpu/isa.h"
+
+namespace quern::cpu {
+
+// A matrix whose element (i, j) is data[i * row_step + j * col_step]; one of the steps is 1. So a
+// transposed matrix needs no copy.
+struct Strided {
+  const float* data;
+  int64_t row_step;
+  int64_t col_step;
+};
+
+// out[m, n] (+)= a[m, depth] · b[depth, n] (+ bias[n]).
+struct Gemm {
+  float* out;
+  int64_t out_step;  // floats from a row of `out` to the next
+  int64_t m, n, depth;
+  Strided a, b;
+  const float* bias;  // or null
+  bool accumulate;
+};
+
+// The heads of one sequence that read one kv head. The views begin at the sequence's first token.
+struct AttentionTask {
+  ConstHeads q, k, v;
+  int64_t seq;
+  int64_t kv_head;
+  float scale;
+  int64_t window;
+  const int32_t* starts;  // [seq], or null
+  float out_scale;        // backward: see TrainingAttention
+};
+struct AttentionGradients {
+  ConstHeads d_out, out;
+  ConstRows log_sum;
+  MutHeads d_q, d_k, d_v;
+};
+
+// AdamWStep with what is the same for all elements worked out.
+struct AdamWFactors {
+  float keep;            // 1 - lr · decay
+  float step_size;       // lr / (1 - β1^t)
+  float beta_1, rest_1;  // β1 and 1 - β1
+  float beta_2, rest_2;
+  float root_scale;  // 1 / sqrt(1 - β2^t)
+  float epsilon;
+  float gradient_scale;
+};
+
+struct TrainingKernels {
+  // The rows [m_begin, m_end) and columns [n_begin, n_end) of a product; at most gemm_block_cols of
+  // columns. Any division of the output gives the same bits: an output is the sum over stretches of
+  // the depth, one after the other, each summed in order.
+  void (*gemm)(const Gemm& gemm, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end,
+               float* scratch) noexcept;
+  int64_t gemm_block_rows;  // a good number of rows for one call is a multiple of it
+  int64_t gemm_block_cols;
+  int64_t gemm_tile_rows, gemm_tile_cols;
+  int64_t gemm_scratch_floats;
+
+  void (*attention)(const AttentionTask& task, MutHeads out, MutRows log_sum,
+                    float* scratch) noexcept;
+  void (*attention_backward)(const AttentionTask& task, const AttentionGradients& gradients,
+                             float* scratch) noexcept;
+  int64_t (*attention_scratch_floats)(int64_t seq, int64_t head_dim) noexcept;
+  int64_t (*attention_backward_scratch_floats)(int64_t seq, int64_t head_dim,
+                                               int64_t group) noexcept;
+
+  // d_x += the gradient of one row; d_weight +=.
+  void (*rms_norm_backward)(float* d_x, float* d_weight, const float* d_out, const float* x,
+                            const float* weight, int64_t dim, float eps) noexcept;
+  void (*rope_backward)(float* head, const float* cos, const float* sin, int64_t half) noexcept;
+  void (*silu_mul_backward)(float* d_gate, float* d_up, const float* d_out, const float* gate,
+                            const float* up, int64_t count) noexcept;
+  void (*add)(float* out, const float* x, int64_t count) noexcept;  // out += x
+
+  // -log softmax(logits)[target]; turns logits into their gradient times `scale`.
+  double (*cross_entropy_row)(float* logits, int64_t count, int64_t target, float scale) noexcept;
+  double (*squared_norm)(const float* x, int64_t count) noexcept;
+  void (*adamw)(float* p, const float* g, float* m, float* v, int64_t count,
+                const AdamWFactors& factors) noexcept;
+};
+
+const TrainingKernels& training_kernels(Isa isa) noexcept;
+
+const TrainingKernels& scalar_training_kernels() noexcept;
+const TrainingKernels& avx2_training_kernels() noexcept;
+const TrainingKernels& avx512_training_kernels() noexcept;
+
+}  // namespace quern::cpu

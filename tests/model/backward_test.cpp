@@ -1,0 +1,248 @@
+// Training against the reference: loss, every gradient, and the parameters after steps of AdamW
+// (fixtures: README, "Training"), on every instruction set that the machine has.
+#include "model/backward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "compute/cpu/cpu_training_backend.h"
+#include "core/json.h"
+#include "formats/safetensors.h"
+#include "support/support.h"
+
+namespace quern {
+namespace {
+
+using test::Tolerance;
+
+std::vector<int32_t> narrow(const std::vector<int64_t>& wide) { return {wide.begin(), wide.end()}; }
+
+struct Batch {
+  std::vector<int32_t> ids, labels, starts;
+  int64_t batch = 0, seq = 0;
+
+  TrainingBatch view() const { return {batch, seq, ids, labels, starts}; }
+};
+
+class Golden {
+ public:
+  Golden()
+      : folder_(test::shared("fixtures/models/qwen1-train")),
+        file_(folder_ / "golden.safetensors"),
+        case_(Json::parse_file((folder_ / "case.json").string())) {}
+
+  const fs::path& folder() const { return folder_; }
+  std::vector<float> floats(const std::string& name) const {
+    return to_floats(file_.at(name), name);
+  }
+  Batch batch(int step) const {
+    const std::string name = "batch" + std::to_string(step);
+    const Shape shape = file_.at(name + ".input_ids").shape;
+    Batch out;
+    out.batch = shape[0];
+    out.seq = shape[1];
+    out.ids = narrow(to_integers(file_.at(name + ".input_ids"), name));
+    out.labels = narrow(to_integers(file_.at(name + ".labels"), name));
+    const auto mask = narrow(to_integers(file_.at(name + ".attention_mask"), name));
+    out.starts = starts_of_mask(out.batch, out.seq, mask, name);
+    return out;
+  }
+  void check(const std::string& name, std::span<const float> got) const {
+    const Json tensor = case_.at("tensors").at(name);
+    const Tolerance tolerance = {tensor.number_or("atol", 0), tensor.number_or("rtol", 0)};
+    test::check_close(got, floats(name), tolerance, name);
+  }
+
+ private:
+  fs::path folder_;
+  SafetensorsFile file_;
+  Json case_;
+};
+
+// A model in training.
+struct Training {
+  Training(const fs::path& folder, cpu::Isa isa, TrainingOptions options = {3, 24}, int threads = 2)
+      : pool(threads),
+        backend(pool, isa),
+        config(load_config(folder)),
+        parameters(backend, config),
+        gradients(backend, config),
+        first_moments(backend, config),
+        second_moments(backend, config),
+        pass(backend, config, options) {
+    parameters.load(TensorStore::open(folder));
+  }
+
+  double mean_loss_and_gradients(const TrainingBatch& batch, float share = 1) {
+    const auto count = static_cast<double>(batch.count_labels());
+    const LossSum sum =
+        pass.forward_backward(parameters, gradients, batch, static_cast<float>(share / count));
+    EXPECT_EQ(static_cast<double>(sum.count), count);
+    return sum.loss / count;
+  }
+  // Whether a parameter is decayed under a rule of the fixture's.
+  static bool decays(const TensorSpec& spec, std::string_view rule) {
+    return rule == "all" || (rule == "matrices" ? spec.decays() : spec.role != Role::Bias);
+  }
+  double step(double learning_rate, int number, std::string_view decay, double max_norm = 1) {
+    const double norm = std::sqrt(backend.squared_norm(gradients.all()));
+    for (size_t i = 0; i < parameters.specs().size(); ++i) {
+      const bool decayed = decays(parameters.specs()[i], decay);
+      backend.adamw(parameters.tensor(i), gradients.tensor(i), first_moments.tensor(i),
+                    second_moments.tensor(i),
+                    {.learning_rate = learning_rate,
+                     .weight_decay = decayed ? 0.1 : 0,
+                     .gradient_scale = std::min(1.0, max_norm / (norm + 1e-6)),
+                     .step = number});
+    }
+    clear_gradients();
+    return norm;
+  }
+  void clear_gradients() { std::ranges::fill(gradients.all(), 0.0f); }
+
+  ThreadPool pool;
+  CpuTrainingBackend backend;
+  Config config;
+  Parameters parameters, gradients, first_moments, second_moments;
+  TrainingPass pass;
+};
+
+class TrainingParity : public testing::TestWithParam<cpu::Isa> {
+ protected:
+  void SetUp() override {
+    QUERN_NEED(test::shared("fixtures/models/qwen1-train"));
+    if (!cpu::supported(GetParam())) {
+      GTEST_SKIP() << "skipped: this CPU lacks " << cpu::name(GetParam());
+    }
+  }
+};
+
+TEST_P(TrainingParity, LossAndEveryGradient) {
+  const Golden golden;
+  Training training(golden.folder(), GetParam());
+  const Batch batch = golden.batch(0);
+  const auto loss = static_cast<float>(training.mean_loss_and_gradients(batch.view()));
+  golden.check("loss0", {&loss, 1});
+  const auto without_gradients = training.pass.loss(training.parameters, batch.view()).loss /
+                                 double(batch.view().count_labels());
+  EXPECT_FLOAT_EQ(static_cast<float>(without_gradients), loss);
+  for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
+    golden.check("grad0." + training.parameters.specs()[i].name, training.gradients.tensor(i));
+  }
+}
+
+TEST_P(TrainingParity, ParametersAfterOneTwoAndFiveStepsUnderEachDecayRule) {
+  const Golden golden;
+  const std::vector<float> rates = golden.floats("lr");
+  for (const std::string rule : {"matrices", "hf", "all"}) {
+    Training training(golden.folder(), GetParam());
+    std::vector<float> losses, norms;
+    for (int step = 0; step < 5; ++step) {
+      const Batch batch = golden.batch(step);
+      losses.push_back(static_cast<float>(training.mean_loss_and_gradients(batch.view())));
+      norms.push_back(
+          static_cast<float>(training.step(rates[static_cast<size_t>(step)], step + 1, rule)));
+      if (step != 0 && step != 1 && step != 4) continue;
+      for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
+        golden.check(
+            rule + ".after" + std::to_string(step + 1) + "." + training.parameters.specs()[i].name,
+            training.parameters.tensor(i));
+      }
+    }
+    golden.check(rule + ".loss", losses);
+    golden.check(rule + ".grad_norm", norms);
+    if (rule != "matrices") continue;
+    for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
+      const std::string& name = training.parameters.specs()[i].name;
+      golden.check("matrices.exp_avg5." + name, training.first_moments.tensor(i));
+      golden.check("matrices.exp_avg_sq5." + name, training.second_moments.tensor(i));
+    }
+  }
+}
+
+TEST_P(TrainingParity, AStepWithoutClipping) {
+  const Golden golden;
+  Training training(golden.folder(), GetParam());
+  training.mean_loss_and_gradients(golden.batch(0).view());
+  training.step(golden.floats("lr")[0], 1, "matrices", /*max_norm=*/1e9);
+  int checked = 0;
+  for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
+    const std::string& name = training.parameters.specs()[i].name;
+    if (name != "lm_head.weight" && name != "transformer.ln_f.weight" &&
+        name != "transformer.h.0.attn.c_attn.weight") {
+      continue;
+    }
+    golden.check("noclip.after1." + name, training.parameters.tensor(i));
+    ++checked;
+  }
+  EXPECT_EQ(checked, 3);
+}
+
+TEST_P(TrainingParity, AccumulationByMicroBatchesAndByTokens) {
+  const Golden golden;
+  const Batch first = golden.batch(0), second = golden.batch(1);
+  const auto tokens =
+      static_cast<float>(first.view().count_labels() + second.view().count_labels());
+  const auto check = [&](const std::string& prefix, const Training& training) {
+    int checked = 0;
+    for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
+      const std::string& name = training.parameters.specs()[i].name;
+      if (name == "transformer.h.0.attn.c_attn.weight" || name == "transformer.ln_f.weight" ||
+          name == "transformer.h.0.mlp.w2.weight") {
+        golden.check(prefix + name, training.gradients.tensor(i));
+        ++checked;
+      }
+    }
+    EXPECT_EQ(checked, 3);
+  };
+  Training training(golden.folder(), GetParam());
+  training.mean_loss_and_gradients(first.view(), 0.5f);
+  training.mean_loss_and_gradients(second.view(), 0.5f);
+  check("accum_mean.grad.", training);
+  training.clear_gradients();
+  for (const Batch* batch : {&first, &second}) {
+    training.pass.forward_backward(training.parameters, training.gradients, batch->view(),
+                                   1 / tokens);
+  }
+  check("accum_token.grad.", training);
+}
+
+TEST_P(TrainingParity, RecomputingBlocksChangesNoBit) {
+  const Golden golden;
+  const Batch batch = golden.batch(0);
+  Training plain(golden.folder(), GetParam());
+  plain.mean_loss_and_gradients(batch.view());
+  for (const int64_t layers : {1, 2}) {
+    Training recomputed(golden.folder(), GetParam(),
+                        {.batch = 3, .seq = 24, .recomputed_layers = layers});
+    recomputed.mean_loss_and_gradients(batch.view());
+    EXPECT_TRUE(std::ranges::equal(plain.gradients.all(), recomputed.gradients.all())) << layers;
+    EXPECT_LT(TrainingPass::activation_bytes(plain.config, {3, 24, layers + 1}),
+              TrainingPass::activation_bytes(plain.config, {3, 24, 0}) + 1);
+  }
+}
+
+TEST_P(TrainingParity, TheNumberOfThreadsChangesNoBit) {
+  const Golden golden;
+  const Batch batch = golden.batch(0);
+  const TrainingOptions options = {.batch = 3, .seq = 24, .dropout = 0.1f, .dropout_seed = 7};
+  Training one(golden.folder(), GetParam(), options, 1);
+  one.mean_loss_and_gradients(batch.view());
+  one.step(0.005, 1, "matrices");
+  for (const int threads : {2, 3}) {
+    Training many(golden.folder(), GetParam(), options, threads);
+    many.mean_loss_and_gradients(batch.view());
+    many.step(0.005, 1, "matrices");
+    EXPECT_TRUE(std::ranges::equal(one.parameters.all(), many.parameters.all())) << threads;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TrainingParity,
+                         testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512),
+                         [](const auto& instance) {
+                           return std::string(cpu::name(instance.param));
+                         });
+
+}  // namespace
+}  // namespace quern
