@@ -1,0 +1,117 @@
+// Matrix products and attention at the shapes of a 7B model, beside the machine's peak and, where
+// it is installed, OpenBLAS on the same shape in the same run.
+//   bench_kernels [rows]
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+#include "compute/cpu/cpu_backend.h"
+#include "compute/cpu/machine.h"
+#include "core/rng.h"
+
+namespace {
+
+using namespace quern;
+
+double seconds_of(FunctionRef<void()> work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Median of alternating runs: seconds of each candidate.
+std::vector<double> race(const std::vector<std::function<void()>>& candidates, int rounds) {
+  std::vector<std::vector<double>> times(candidates.size());
+  for (int round = 0; round <= rounds; ++round) {
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      const double elapsed = seconds_of(candidates[i]);
+      if (round > 0) times[i].push_back(elapsed);
+    }
+  }
+  std::vector<double> medians;
+  for (auto& t : times) {
+    std::sort(t.begin(), t.end());
+    medians.push_back(t[t.size() / 2]);
+  }
+  return medians;
+}
+
+// OpenBLAS by dlopen: an optional yardstick, not a dependency.
+using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int,
+                       float, float*, int);
+Sgemm find_openblas(int threads) {
+  void* library = ::dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return nullptr;
+  using SetThreads = void (*)(int);
+  if (auto set = reinterpret_cast<SetThreads>(::dlsym(library, "openblas_set_num_threads"))) {
+    set(threads);
+  }
+  return reinterpret_cast<Sgemm>(::dlsym(library, "cblas_sgemm"));
+}
+
+Tensor random_tensor(Backend& run, int64_t rows, int64_t cols, DType dtype) {
+  Tensor t = run.allocate(dtype, {rows, cols});
+  Rng rng(static_cast<uint64_t>(rows));
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    const float value = static_cast<float>(rng.next_u32() >> 8) * 0x1p-23f - 1;
+    if (dtype == DType::F32) {
+      t.floats()[static_cast<size_t>(i)] = value;
+    } else {
+      reinterpret_cast<uint16_t*>(t.data())[i] = to_bf16(value);
+    }
+  }
+  return t;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int64_t rows = argc > 1 ? std::atoll(argv[1]) : 512;
+  ThreadPool pool;
+  CpuBackend run(pool);
+  const double peak = cpu::measured_fma_peak(pool, run.isa());
+  const double bandwidth = cpu::measured_read_bandwidth(pool, run.isa());
+  const Sgemm openblas = find_openblas(pool.size());
+  fmt::print("{}, {}, {} threads: {:.0f} GFLOP/s float32, {:.1f} GB/s\n", cpu::cpu_model(),
+             cpu::name(run.isa()), pool.size(), peak / 1e9, bandwidth / 1e9);
+  fmt::print("{:<30} {:>10} {:>8} {:>8} {:>10}\n", "product", "GFLOP/s", "of peak", "GB/s",
+             "OpenBLAS");
+  const std::pair<int64_t, int64_t> shapes[] = {
+      {4096, 4096}, {11008, 4096}, {4096, 11008}, {704, 256}, {768, 768}};
+  for (const auto& [out, in] : shapes) {
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+      const Tensor weight_data = random_tensor(run, out, in, dtype);
+      Tensor x = random_tensor(run, rows, in + 16, DType::F32);
+      Tensor y = run.allocate(DType::F32, {rows, out});
+      const Weight weight = {.format = dtype == DType::F32 ? WeightFormat::F32 : WeightFormat::BF16,
+                             .rows = out,
+                             .cols = in,
+                             .data = weight_data.data()};
+      const MatmulPart part = {rows_of(y, rows), &weight, {}, false};
+      const ConstRows input = {x.floats().data(), rows, in, in + 16};
+      std::vector<std::function<void()>> candidates = {[&] { run.matmul(input, {&part, 1}); }};
+      if (openblas != nullptr && dtype == DType::F32) {
+        candidates.push_back([&] {
+          constexpr int kRowMajor = 101, kNoTrans = 111, kTrans = 112;
+          openblas(kRowMajor, kNoTrans, kTrans, int(rows), int(out), int(in), 1, input.data,
+                   int(in + 16), reinterpret_cast<const float*>(weight_data.data()), int(in), 0,
+                   y.floats().data(), int(out));
+        });
+      }
+      const auto times = race(candidates, 5);
+      const double flops = 2.0 * static_cast<double>(rows * out * in);
+      fmt::print("{:<30} {:>10.0f} {:>6.0f} % {:>8.1f} {:>10}\n",
+                 fmt::format("{} {} x {} x {}", name(dtype), rows, out, in), flops / times[0] / 1e9,
+                 100 * flops / times[0] / peak,
+                 static_cast<double>(weight.rows * weight.cols) *
+                     static_cast<double>(size_bytes(dtype)) / times[0] / 1e9,
+                 times.size() > 1 ? fmt::format("{:.0f}", flops / times[1] / 1e9) : "");
+    }
+  }
+  return 0;
+}
