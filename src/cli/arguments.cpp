@@ -22,12 +22,13 @@ void ModelArguments::declare(Command& command, bool required) {
   command.option("--context", context, "Positions a sequence may have; 0: as the checkpoint says")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
   command
-      .option("--dynamic-ntk", dynamic_ntk, "Dynamic NTK: on or off; else as the checkpoint says")
-      ->check(CLI::IsMember({"on", "off", ""}));
-  command.option("--logn", logn, "LogN scaling: on or off; else as the checkpoint says")
-      ->check(CLI::IsMember({"on", "off", ""}));
+      .option("--dynamic-ntk", dynamic_ntk, "Dynamic NTK: on or off; auto: as the checkpoint says")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+  command.option("--logn", logn, "LogN scaling: on or off; auto: as the checkpoint says")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
   command.option("--layer-windows", layer_windows,
-                 "Attention windows: one for all layers, a list, or FIRST:LAST; 0 is no limit");
+                 "Attention windows: one for all layers, a list, or FIRST:LAST; 0 is no limit",
+                 "the checkpoint's");
   command.flag("--first-release", first_release,
                "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
   command.option("--extra-vocab", extra_vocab, ".tiktoken file of added tokens");
@@ -47,19 +48,25 @@ ModelOptions ModelArguments::options() const {
 }
 
 void SamplingArguments::declare(Command& command) {
-  command.group("Sampling (defaults: the checkpoint's generation_config.json)");
-  command.flag("--greedy", greedy, "Always the most likely token");
-  command.option("--temperature", temperature, "Divides the logits; 0 is greedy");
-  command.option("--top-k", top_k, "Keep the k most likely tokens; 0 is off");
-  command.option("--top-p", top_p, "Keep the fewest tokens that reach this probability; 1 is off");
-  command.option("--min-p", min_p, "Keep tokens this likely beside the likeliest; 0 is off");
-  command.option("--typical-p", typical_p, "Locally typical sampling; 1 is off");
-  command.option("--repetition-penalty", repetition_penalty, "For ids seen before; 1 is off");
-  command.option("--frequency-penalty", frequency_penalty, "Subtracted for each earlier use");
-  command.option("--presence-penalty", presence_penalty, "Subtracted once for an earlier use");
-  command.option("--no-repeat-ngram", no_repeat_ngram, "No n-gram twice; 0 is off");
+  command.group("Sampling");
+  command.flag("--greedy", greedy, "Always the most likely token, whatever the checkpoint says");
+  command.option("--temperature", temperature, "Divides the logits; 0 is greedy",
+                 "the checkpoint\'s");
+  command.option("--top-k", top_k, "Keep the k most likely tokens; 0 is off", "the checkpoint\'s");
+  command.option("--top-p", top_p, "Keep the fewest tokens that reach this probability; 1 is off",
+                 "the checkpoint\'s");
+  command.option("--min-p", min_p, "Keep tokens this likely beside the likeliest; 0 is off",
+                 "the checkpoint\'s");
+  command.option("--typical-p", typical_p, "Locally typical sampling; 1 is off",
+                 "the checkpoint\'s");
+  command.option("--repetition-penalty", repetition_penalty, "For ids seen before; 1 is off",
+                 "the checkpoint\'s");
+  command.option("--frequency-penalty", frequency_penalty, "Subtracted for each earlier use", "0");
+  command.option("--presence-penalty", presence_penalty, "Subtracted once for an earlier use", "0");
+  command.option("--no-repeat-ngram", no_repeat_ngram, "No n-gram twice; 0 is off",
+                 "the checkpoint\'s");
   command.option("--logit-bias", logit_bias, "ID:BIAS, added to a token's logit; may be repeated");
-  command.option("--seed", seed, "Seed of the random numbers; 0 if absent");
+  command.option("--seed", seed, "Seed of the random numbers", "0");
   command.group("Stopping");
   command.option("--stop", stop, "Text that ends the answer and is not shown; may be repeated");
   command.flag("--ignore-eos", ignore_eos, "Go on past end-of-text tokens");

@@ -11,7 +11,7 @@ struct ModelArguments {
   std::string model;
   std::vector<std::string> adapters;
   std::string kv_cache = "auto";
-  std::string dynamic_ntk, logn;
+  std::string dynamic_ntk = "auto", logn = "auto";
   std::string layer_windows;
   int64_t context = 0;
   bool first_release = false;

@@ -174,7 +174,6 @@ void add_bench(CLI::App& root) {
                         {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"},
                          {"bench model Qwen-7B --streams 8 --depth 4096 --json",
                           "eight streams, each behind 4,096 tokens"}});
-  bench_command.app().require_subcommand(1);
   Command command(bench_command.app(), "model", "Prefill and decode of a checkpoint",
                   {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"}});
   auto args = std::make_shared<Arguments>();

@@ -1,8 +1,10 @@
 // How a command declares itself. Each option is declared once; parsing, the default and environment
-// variable that --help shows, the place in a TOML file, completion and the man page all read that.
+// variable that --help shows, the place in a TOML file, completion, the man page and
+// docs/commands.md all come from that.
 //
 // To add a command: write a file with `void add_<name>(CLI::App& root)` that makes a Command,
-// declare it below, and add a row to the table in commands.cpp.
+// declare it below, and add a row to the table in commands.cpp. A command of two words (`bench
+// model`) is a Command whose parent is the app() of another.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -10,6 +12,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core/file.h"
@@ -33,16 +36,27 @@ struct Example {
 
 class Command {
  public:
-  Command(CLI::App& root, const std::string& name, const std::string& description,
-          const std::vector<Example>& examples);
+  Command(CLI::App& parent, const std::string& name, const std::string& description,
+          const std::vector<Example>& examples = {});
 
   // An option "--name" (or "-n,--name") that sets `value`; what `value` holds now is the default.
+  // One that holds nothing is shown as `absent`, which says what then happens.
   template <class T>
-  CLI::Option* option(const std::string& flags, T& value, const std::string& help) {
-    return finish(app_->add_option(flags, value, help)->capture_default_str());
+  CLI::Option* option(const std::string& flags, T& value, const std::string& help,
+                      const std::string& absent = "none") {
+    CLI::Option* added = app_->add_option(flags, value, help);
+    if constexpr (std::is_same_v<T, std::string>) {
+      added->default_str(value.empty() ? absent : value);
+    } else if constexpr (std::is_arithmetic_v<T>) {
+      added->capture_default_str();
+    } else {
+      added->default_str(absent);
+    }
+    // A list takes one value each time it is named, so that it cannot swallow the arguments.
+    return finish(added->allow_extra_args(false));
   }
   CLI::Option* flag(const std::string& flags, bool& value, const std::string& help) {
-    return finish(app_->add_flag(flags, value, help));
+    return finish(app_->add_flag(flags, value, help)->default_str(value ? "on" : "off"));
   }
   // An argument without a name on the command line. It has no environment variable.
   template <class T>
@@ -61,7 +75,7 @@ class Command {
   std::string group_ = "Options";
 };
 
-// Where an argument may be "on" or "off" or absent.
+// "on" and "off"; "auto" or nothing is absence. Throws Misused for another word.
 std::optional<bool> parse_switch(const std::string& name, const std::string& value);
 
 // Set while SIGINT is to end what runs now, not the program: see InterruptScope.
@@ -75,6 +89,9 @@ class InterruptScope {
   InterruptScope(const InterruptScope&) = delete;
   InterruptScope& operator=(const InterruptScope&) = delete;
 };
+
+// Throws Interrupted after a Ctrl-C in an InterruptScope: for work that has something to tidy up.
+void check_interrupted();
 
 // Standard output for results; throws where it cannot be written to (a full disk).
 void print(std::string_view text);

@@ -136,7 +136,7 @@ void add_convert(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Checkpoint folder or file")->required();
   command.positional("out", args->out, "Folder to make")->required();
-  command.option("--dtype", args->dtype, "fp32, fp16 or bf16; else as they are");
+  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   command.flag("--from-pickle", args->from_pickle,

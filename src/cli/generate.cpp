@@ -14,7 +14,8 @@ namespace {
 struct Arguments {
   ModelArguments model;
   SamplingArguments sampling;
-  std::string prompt, prompt_file, ids_file, system;
+  std::string prompt, prompt_file, ids_file;
+  std::string system{kDefaultSystem};
   int64_t max_new_tokens = 0;
   int64_t samples = 1;
   int64_t logprobs = -1;
@@ -76,11 +77,12 @@ std::vector<Request> make_requests(const Arguments& args, const Model& model) {
                 prompts.size() == 1 ? args.ids_file : fmt::format("{}: list {}", args.ids_file, i));
     }
   } else {
-    const std::string text = args.prompt_file.empty() ? args.prompt : read_input(args.prompt_file);
+    const std::string text = !args.prompt_file.empty() ? read_input(args.prompt_file)
+                             : args.prompt == "-"      ? read_input("-")
+                                                       : args.prompt;
     if (args.chat) {
-      const std::string system = args.system.empty() ? std::string(kDefaultSystem) : args.system;
       prompts = {ChatFormat(model.tokenizer())
-                     .prompt({{"system", system}, {"user", text}},
+                     .prompt({{"system", args.system}, {"user", text}},
                              model.generation().max_window_size.value_or(kDefaultWindow))
                      .ids};
       request.text_start = true;
@@ -151,7 +153,9 @@ void add_generate(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   args->model.declare(command);
   command.group("Prompt");
-  command.positional("prompt", args->prompt, "The text to continue; empty: a text from its start");
+  command.positional(
+      "prompt", args->prompt,
+      "The text to continue; - reads it from standard input; none: a text from its start");
   command.option("--prompt-file", args->prompt_file, "Read the prompt from a file; - is stdin");
   command.option("--ids-file", args->ids_file, "JSON file with a list of ids, or a list of lists");
   command.flag("--chat", args->chat, "The prompt is a user's question to a chat model (ChatML)");
@@ -160,7 +164,7 @@ void add_generate(CLI::App& root) {
   command.group("Output");
   command
       .option("--max-new-tokens,-n", args->max_new_tokens,
-              "Tokens to make at most; 0: as the checkpoint says, else 512")
+              "Tokens to make at most; 0: as the checkpoint says, or 512")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
   command.option("--samples", args->samples, "Continuations of each prompt")
       ->check(CLI::Range(1, 1024));

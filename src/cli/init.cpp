@@ -109,7 +109,8 @@ void add_init(CLI::App& root) {
   command.option("--preset", args->preset,
                  fmt::format("Shape by name: {}", CLI::detail::join(preset_names(), ", ")));
   command.option("--config", args->config, "Shape from a config.json")->check(CLI::ExistingFile);
-  command.option("--dtype", args->dtype, "fp32, fp16 or bf16; else as the shape says");
+  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16",
+                 "as the shape says");
   command.option("--seed", args->seed, "Seed of the weights");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));

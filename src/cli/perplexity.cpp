@@ -26,7 +26,10 @@ void run(const Arguments& args) {
   Model model(args.model.model, args.model.options());
   std::vector<TokenId> ids;
   if (!args.ids_file.empty()) {
-    ids = read_ids_file(args.ids_file)[0];
+    const auto lists = read_ids_file(args.ids_file);
+    if (lists.size() != 1) throw_bad_input(args.ids_file + ": holds several lists, expected one");
+    ids = lists[0];
+    check_ids(ids, model.config(), args.ids_file);
   } else if (!args.file.empty()) {
     model.tokenizer().encode(read_input(args.file), ids);
   } else {
@@ -88,8 +91,8 @@ void add_perplexity(CLI::App& root) {
   command.positional("file", args->file, "Text file; - is standard input");
   command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead");
   command
-      .option("--lengths,--length", args->lengths,
-              "Window lengths; default 2048 or the context, if that is shorter")
+      .option("--lengths,--length", args->lengths, "Window lengths, in tokens",
+              "2048, or the context if shorter")
       ->delimiter(',')
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 31));
   command.option("--stride", args->stride, "Tokens from window to window; 0: side by side")
