@@ -224,6 +224,9 @@ class Backend {
   virtual void adamw(std::span<float> p, std::span<const float> g, std::span<float> m,
                      std::span<float> v, const AdamWStep& step);
 
+  // x = value everywhere.
+  virtual void fill(std::span<float> x, float value);
+
   // x = x · kept / (1 - probability), in place; its own backward.
   virtual void dropout(MutRows x, const Dropout& dropout);
 

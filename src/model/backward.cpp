@@ -199,7 +199,7 @@ LossSum TrainingPass::forward_backward(const Parameters& parameters, Parameters&
   const LossSum sum = run_.cross_entropy(
       d_norm, gradients.twin(parameters, w.lm_head.weight), rows_of(norm_, tokens),
       w.lm_head.weight, std::span(targets_).first(static_cast<size_t>(tokens)), scale);
-  std::fill_n(d_x.data, tokens * c.hidden, 0.0f);
+  run_.fill(d_x_.floats().first(static_cast<size_t>(tokens * c.hidden)), 0);
   run_.rms_norm_backward(d_x, gradients.twin(parameters, w.final_norm), d_norm,
                          rows_of(x_.back(), tokens), w.final_norm, c.norm_eps);
   for (int64_t l = c.layers - 1; l >= 0; --l) {

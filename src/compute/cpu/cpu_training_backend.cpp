@@ -275,6 +275,13 @@ void CpuTrainingBackend::adamw(std::span<float> p, std::span<const float> g, std
   });
 }
 
+void CpuTrainingBackend::fill(std::span<float> x, float value) {
+  const auto count = static_cast<int64_t>(x.size());
+  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
+    std::fill(x.data() + begin * kStretch, x.data() + std::min(end * kStretch, count), value);
+  });
+}
+
 void CpuTrainingBackend::dropout(MutRows x, const Dropout& d) {
   if (d.probability <= 0) return;
   const float scale = 1 / (1 - d.probability);

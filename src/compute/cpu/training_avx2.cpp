@@ -22,12 +22,13 @@
 namespace quern::cpu {
 namespace {
 
-// clang-format off: the order matters
-#include "compute/cpu/attention_training.inl"
-#include "compute/cpu/gemm.inl"
+// The order matters.
+// clang-format off
 #include "compute/cpu/simd_avx2.inl"
-#include "compute/cpu/training.inl"
 #include "compute/cpu/vector_math.inl"
+#include "compute/cpu/gemm.inl"
+#include "compute/cpu/attention_training.inl"
+#include "compute/cpu/training.inl"
 // clang-format on
 
 }  // namespace
