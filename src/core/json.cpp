@@ -123,6 +123,9 @@ Json Json::parse(std::string_view text, std::string source, const JsonLimits& li
   if (const size_t bad = utf8::first_invalid(text); bad != text.npos) {
     throw_bad_input(fmt::format("{}: is not valid UTF-8 at byte {}", source, bad));
   }
+  // The library takes a NUL for the end of its input, and would not look at what follows.
+  if (text.find('\0') != text.npos)
+    throw_bad_input(source + ": is not valid JSON: it has a NUL byte");
   StrictBuilder builder(source, limits);
   if (text.starts_with("\xEF\xBB\xBF") || !json::sax_parse(text.begin(), text.end(), &builder)) {
     throw_bad_input(source + ": is not valid JSON");

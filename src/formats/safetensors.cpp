@@ -184,11 +184,7 @@ ConstTensorView checked_view(const Entry& entry, const std::byte* data, uint64_t
     fail(fmt::format("is {} {}, which needs {} bytes, data_offsets give {}", name(*entry.dtype),
                      to_string(shape), bytes, end - begin));
   }
-  const std::byte* start = data + begin;
-  if (reinterpret_cast<uintptr_t>(start) % size_bytes(*entry.dtype) != 0) {
-    fail(fmt::format("begins at byte {} of the data, which is not aligned to its dtype", begin));
-  }
-  return {*entry.dtype, shape, start};
+  return {*entry.dtype, shape, data + begin};
 }
 
 }  // namespace
@@ -217,6 +213,10 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path) {
   if (header.empty() || header[0] != '{') {
     throw_bad_input(source + ": the header does not begin with '{' at byte 8");
   }
+  // The JSON library takes a NUL for the end of its input.
+  if (header.find('\0') != header.npos) {
+    throw_bad_input(source + ": the header has a NUL byte");
+  }
   HeaderReader reader(source);
   json::sax_parse(header.begin(), header.end(), &reader);
 
@@ -242,6 +242,14 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path) {
   if (expected != data_bytes_) {
     throw_bad_input(
         fmt::format("{}: has {} bytes after the last tensor", source, data_bytes_ - expected));
+  }
+  for (const NamedTensor& tensor : tensors_) {
+    if (reinterpret_cast<uintptr_t>(tensor.view.data) % size_bytes(tensor.view.dtype) == 0)
+      continue;
+    throw_bad_input(
+        fmt::format("{}: {} begins at byte {} of the file, not aligned to its dtype", source,
+                    printable(tensor.name, 120), tensor.view.data - file_.data()),
+        "save it again with a newer safetensors");
   }
   std::sort(tensors_.begin(), tensors_.end(),
             [](const NamedTensor& a, const NamedTensor& b) { return a.name < b.name; });

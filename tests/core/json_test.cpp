@@ -58,6 +58,7 @@ TEST(Json, RefusesDepthBeyondTheLimit) {
 TEST(Json, RefusesWhatIsNoJson) {
   expect_bad("", {"not valid JSON"});
   expect_bad("{} x", {"not valid JSON"});
+  expect_bad(std::string_view("{}\0x", 4), {"NUL byte"});
   expect_bad("\xEF\xBB\xBF{}", {"not valid JSON"});
   expect_bad("{\"a\": NaN}", {"not valid JSON"});
   expect_bad("{\"a\": 1e999}", {"out of range"});
