@@ -1,0 +1,461 @@
+// The training operations, on every instruction set that the machine has: products and losses
+// against their definitions in double, gradients against finite differences of the definitions.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "compute/cpu/cpu_training_backend.h"
+#include "core/rng.h"
+#include "support/support.h"
+
+namespace quern {
+namespace {
+
+using test::check_close;
+using test::random_floats;
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+MutRows rows_in(Floats& x, int64_t cols) {
+  return {x.data(), static_cast<int64_t>(x.size()) / cols, cols, cols};
+}
+MutHeads heads_in(Floats& x, int64_t heads, int64_t head_dim) {
+  return {x.data(), static_cast<int64_t>(x.size()) / (heads * head_dim), heads, head_dim,
+          heads * head_dim};
+}
+Weight weight_of(const Floats& x, int64_t cols) {
+  return {.format = WeightFormat::F32,
+          .rows = static_cast<int64_t>(x.size()) / cols,
+          .cols = cols,
+          .data = reinterpret_cast<const std::byte*>(x.data())};
+}
+Doubles widened(const Floats& x) { return {x.begin(), x.end()}; }
+Floats narrowed(const Doubles& x) { return {x.begin(), x.end()}; }
+
+// Whether `gradient` is that of sum(weights ∘ f(x)) at x, by central differences in double: each
+// element where x is small, along random directions where it is not.
+void check_gradient(const std::function<Doubles(const Doubles&)>& f, const Floats& x,
+                    const Floats& weights, const Floats& gradient, std::string_view what) {
+  constexpr double kStep = 1e-4;
+  const auto loss = [&](const Doubles& at) {
+    const Doubles out = f(at);
+    double sum = 0;
+    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * weights[i];
+    return sum;
+  };
+  const bool each = x.size() <= 300;
+  Floats got, want;
+  for (size_t n = 0; n < (each ? x.size() : 6); ++n) {
+    Floats direction = random_floats(x.size(), 900 + n);
+    if (each) {
+      std::ranges::fill(direction, 0.0f);
+      direction[n] = 1;
+    }
+    Doubles above = widened(x), below = above;
+    double slope = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      above[i] += kStep * direction[i];
+      below[i] -= kStep * direction[i];
+      slope += double{gradient[i]} * direction[i];
+    }
+    got.push_back(static_cast<float>(slope));
+    want.push_back(static_cast<float>((loss(above) - loss(below)) / (2 * kStep)));
+  }
+  check_close(got, want, {.absolute = each ? 2e-5 : 2e-4, .relative = 2e-4}, what);
+}
+
+class Training : public testing::TestWithParam<cpu::Isa> {
+ protected:
+  void SetUp() override {
+    if (!cpu::supported(GetParam())) {
+      GTEST_SKIP() << "skipped: this CPU lacks " << cpu::name(GetParam());
+    }
+    backend_ = std::make_unique<CpuTrainingBackend>(pool_, GetParam());
+  }
+  CpuTrainingBackend& run() { return *backend_; }
+
+  ThreadPool pool_{2};
+  std::unique_ptr<CpuTrainingBackend> backend_;
+};
+
+// out[m, n] = sum over p of a(m, p) · b(n, p), both read through functions.
+Floats product(int64_t m, int64_t n, int64_t depth,
+               const std::function<double(int64_t, int64_t)>& a,
+               const std::function<double(int64_t, int64_t)>& b, const Floats& start) {
+  Floats out(static_cast<size_t>(m * n));
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = start[static_cast<size_t>(i * n + j)];
+      for (int64_t p = 0; p < depth; ++p) sum += a(i, p) * b(j, p);
+      out[static_cast<size_t>(i * n + j)] = static_cast<float>(sum);
+    }
+  }
+  return out;
+}
+
+struct ProductShape {
+  int64_t rows, in, out;
+};
+constexpr ProductShape kProducts[] = {{1, 1, 1},     {3, 5, 7},      {12, 32, 256}, {13, 33, 65},
+                                      {97, 300, 31}, {110, 17, 270}, {523, 40, 41}};
+
+TEST_P(Training, ProductsAndTheirGradientsMeetTheDefinition) {
+  for (const auto& [rows, in, out] : kProducts) {
+    const std::string what = fmt::format("[{}, {}] -> {}", rows, in, out);
+    Floats x = random_floats(size_t(rows * in), 1), weight = random_floats(size_t(out * in), 2);
+    Floats bias = random_floats(size_t(out), 3), d_out = random_floats(size_t(rows * out), 4);
+    const auto at = [](const Floats& m, int64_t cols) {
+      return [&m, cols](int64_t i, int64_t p) { return double{m[size_t(i * cols + p)]}; };
+    };
+    const auto transposed = [](const Floats& m, int64_t cols) {
+      return [&m, cols](int64_t i, int64_t p) { return double{m[size_t(p * cols + i)]}; };
+    };
+    const test::Tolerance tolerance = {.absolute = 1e-6 * double(rows + in + out)};
+    const Weight w = weight_of(weight, in);
+
+    for (const bool accumulate : {false, true}) {
+      Floats y = random_floats(size_t(rows * out), 5), start = accumulate ? y : Floats(y.size());
+      for (int64_t i = 0; i < rows * out; ++i) start[size_t(i)] += bias[size_t(i % out)];
+      const MatmulPart part = {rows_in(y, out), &w, bias, accumulate};
+      run().matmul(rows_in(x, in), {&part, 1});
+      check_close(y, product(rows, out, in, at(x, in), at(weight, in), start), tolerance,
+                  "matmul " + what);
+
+      Floats d_x = random_floats(size_t(rows * in), 6);
+      start = accumulate ? d_x : Floats(d_x.size());
+      run().matmul_backward(rows_in(d_x, in), rows_in(d_out, out), w, accumulate);
+      check_close(d_x, product(rows, in, out, at(d_out, out), transposed(weight, in), start),
+                  tolerance, "d_x " + what);
+    }
+    Floats d_weight = random_floats(size_t(out * in), 7), d_bias = random_floats(size_t(out), 8);
+    const Floats start = d_weight;
+    Floats bias_sums = d_bias;
+    for (int64_t j = 0; j < out; ++j) {
+      double sum = d_bias[size_t(j)];
+      for (int64_t r = 0; r < rows; ++r) sum += d_out[size_t(r * out + j)];
+      bias_sums[size_t(j)] = static_cast<float>(sum);
+    }
+    run().matmul_backward_weight(rows_in(d_weight, in), d_bias, rows_in(d_out, out),
+                                 rows_in(x, in));
+    check_close(d_weight, product(out, in, rows, transposed(d_out, out), transposed(x, in), start),
+                tolerance, "d_weight " + what);
+    check_close(d_bias, bias_sums, tolerance, "d_bias " + what);
+  }
+}
+
+TEST_P(Training, ProductsHaveTheSameBitsForAnyNumberOfThreads) {
+  for (const auto& [rows, in, out] : kProducts) {
+    Floats x = random_floats(size_t(rows * in), 1), d_out = random_floats(size_t(rows * out), 4);
+    const Floats weight = random_floats(size_t(out * in), 2);
+    const Weight w = weight_of(weight, in);
+    std::vector<Floats> results;
+    for (const int threads : {1, 2, 3, 5}) {
+      ThreadPool pool(threads);
+      CpuTrainingBackend backend(pool, GetParam());
+      Floats y(size_t(rows * out)), d_x(size_t(rows * in)), d_weight(size_t(out * in)),
+          d_bias(static_cast<size_t>(out));
+      const MatmulPart part = {rows_in(y, out), &w, {}, false};
+      backend.matmul(rows_in(x, in), {&part, 1});
+      backend.matmul_backward(rows_in(d_x, in), rows_in(d_out, out), w, false);
+      backend.matmul_backward_weight(rows_in(d_weight, in), d_bias, rows_in(d_out, out),
+                                     rows_in(x, in));
+      for (const Floats* part_of : {&d_x, &d_weight, &d_bias}) {
+        y.insert(y.end(), part_of->begin(), part_of->end());
+      }
+      results.push_back(y);
+    }
+    for (const Floats& result : results) EXPECT_EQ(result, results.front());
+  }
+}
+
+TEST_P(Training, RmsNormGradients) {
+  constexpr float kEps = 1e-3f;
+  for (const int64_t dim : {1, 7, 16, 33}) {
+    constexpr int64_t kRows = 5;
+    Floats x = random_floats(size_t(kRows * dim), 1), weight = random_floats(size_t(dim), 2);
+    Floats d_out = random_floats(x.size(), 3);
+    const auto norm = [&](const Doubles& in, const Doubles& w) {
+      Doubles out(in.size());
+      for (int64_t r = 0; r < kRows; ++r) {
+        double squares = 0;
+        for (int64_t i = 0; i < dim; ++i)
+          squares += in[size_t(r * dim + i)] * in[size_t(r * dim + i)];
+        const double scale = 1 / std::sqrt(squares / double(dim) + kEps);
+        for (int64_t i = 0; i < dim; ++i) {
+          out[size_t(r * dim + i)] = in[size_t(r * dim + i)] * scale * w[size_t(i)];
+        }
+      }
+      return out;
+    };
+    const auto check = [&](const Floats& d_x, const Floats& d_weight) {
+      check_gradient([&](const Doubles& at) { return norm(at, widened(weight)); }, x, d_out, d_x,
+                     fmt::format("d_x, dim {}", dim));
+      check_gradient([&](const Doubles& at) { return norm(widened(x), at); }, weight, d_out,
+                     d_weight, fmt::format("d_weight, dim {}", dim));
+    };
+    Floats d_x(x.size()), d_weight(weight.size());
+    run().rms_norm_backward(rows_in(d_x, dim), d_weight, rows_in(d_out, dim), rows_in(x, dim),
+                            weight, kEps);
+    check(d_x, d_weight);
+    // Heads in place: kRows heads of one token.
+    Floats d = d_out, d_head_weight(weight.size());
+    run().rms_norm_heads_backward(heads_in(d, kRows, dim), d_head_weight, heads_in(x, kRows, dim),
+                                  weight, kEps);
+    check(d, d_head_weight);
+  }
+}
+
+TEST_P(Training, RopeGradients) {
+  constexpr int64_t kTokens = 3, kHeads = 2, kHeadDim = 22, kHalf = 9;  // four dims stay
+  Floats x = random_floats(kTokens * kHeads * kHeadDim, 1), d = random_floats(x.size(), 2);
+  Floats cos = random_floats(kTokens * kHalf, 3), sin = random_floats(kTokens * kHalf, 4);
+  const Floats d_out = d;
+  run().rope_backward(heads_in(d, kHeads, kHeadDim), rows_in(cos, kHalf), rows_in(sin, kHalf));
+  const auto rope = [&](const Doubles& in) {
+    Doubles out = in;
+    for (int64_t head = 0; head < kTokens * kHeads; ++head) {
+      for (int64_t i = 0; i < kHalf; ++i) {
+        const auto a = size_t(head * kHeadDim + i), b = a + kHalf;
+        const auto angle = size_t(head / kHeads * kHalf + i);
+        out[a] = in[a] * cos[angle] - in[b] * sin[angle];
+        out[b] = in[b] * cos[angle] + in[a] * sin[angle];
+      }
+    }
+    return out;
+  };
+  check_gradient(rope, x, d_out, d, "rope");
+}
+
+TEST_P(Training, SiluMulGradients) {
+  Floats gate = random_floats(35, 1), up = random_floats(35, 2), d_out = random_floats(35, 3);
+  for (float& g : gate) g *= 6;
+  const auto silu_mul = [](const Doubles& g, const Doubles& u) {
+    Doubles out(g.size());
+    for (size_t i = 0; i < g.size(); ++i) out[i] = g[i] / (1 + std::exp(-g[i])) * u[i];
+    return out;
+  };
+  Floats d_gate = gate, d_up = up;  // in place, as training does it
+  run().silu_mul_backward(rows_in(d_gate, 7), rows_in(d_up, 7), rows_in(d_out, 7),
+                          rows_in(d_gate, 7), rows_in(d_up, 7));
+  check_gradient([&](const Doubles& at) { return silu_mul(at, widened(up)); }, gate, d_out, d_gate,
+                 "d_gate");
+  check_gradient([&](const Doubles& at) { return silu_mul(widened(gate), at); }, up, d_out, d_up,
+                 "d_up");
+}
+
+TEST_P(Training, EmbeddingGradientsAddUpForEqualIds) {
+  constexpr int64_t kDim = 70;
+  const std::vector<int32_t> ids = {2, 0, 2, 2};
+  Floats table(3 * kDim), d_out = random_floats(ids.size() * kDim, 1);
+  run().embed_backward(rows_in(table, kDim), rows_in(d_out, kDim), ids);
+  for (size_t i = 0; i < kDim; ++i) {
+    EXPECT_EQ(table[i], d_out[kDim + i]);
+    EXPECT_EQ(table[kDim + i], 0);
+    EXPECT_NEAR(table[2 * kDim + i], d_out[i] + d_out[2 * kDim + i] + d_out[3 * kDim + i], 1e-6);
+  }
+}
+
+struct AttentionCase {
+  int64_t batch, seq, heads, kv_heads, head_dim, window;
+  bool documents;
+};
+constexpr AttentionCase kAttention[] = {{1, 1, 1, 1, 4, 0, false},    {2, 7, 4, 2, 6, 0, false},
+                                        {2, 9, 2, 2, 5, 3, true},     {1, 98, 2, 1, 20, 0, false},
+                                        {1, 211, 2, 1, 33, 50, true}, {2, 150, 3, 3, 40, 0, true}};
+
+std::vector<int32_t> document_starts(const AttentionCase& c) {
+  std::vector<int32_t> starts;
+  if (!c.documents) return starts;
+  for (int64_t i = 0; i < c.batch * c.seq; ++i) {
+    starts.push_back(static_cast<int32_t>(i % c.seq / 4 * 4 * (i / c.seq == 0 ? 1 : 0) +
+                                          i % c.seq / 101 * 101 * (i / c.seq == 0 ? 0 : 1)));
+  }
+  return starts;
+}
+
+// The definition: q [tokens, heads, d], k and v [tokens, kv_heads, d].
+Doubles attend(const AttentionCase& c, double scale, std::span<const int32_t> starts,
+               const Doubles& q, const Doubles& k, const Doubles& v) {
+  Doubles out(q.size());
+  for (int64_t row = 0; row < c.batch * c.seq; ++row) {
+    const int64_t base = row / c.seq * c.seq, position = row - base;
+    int64_t first = starts.empty() ? 0 : starts[size_t(row)];
+    if (c.window > 0) first = std::max(first, position - c.window + 1);
+    for (int64_t h = 0; h < c.heads; ++h) {
+      const int64_t kv = h / (c.heads / c.kv_heads);
+      const double* query = q.data() + (row * c.heads + h) * c.head_dim;
+      Doubles weights;
+      for (int64_t j = first; j <= position; ++j) {
+        const double* key = k.data() + ((base + j) * c.kv_heads + kv) * c.head_dim;
+        weights.push_back(std::exp(scale * std::inner_product(key, key + c.head_dim, query, 0.0)));
+      }
+      const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+      for (int64_t j = first; j <= position; ++j) {
+        const double* value = v.data() + ((base + j) * c.kv_heads + kv) * c.head_dim;
+        for (int64_t d = 0; d < c.head_dim; ++d) {
+          out[size_t((row * c.heads + h) * c.head_dim + d)] +=
+              weights[size_t(j - first)] / sum * value[d];
+        }
+      }
+    }
+  }
+  return out;
+}
+
+TEST_P(Training, AttentionAndItsGradients) {
+  for (const AttentionCase& c : kAttention) {
+    const std::string what = fmt::format("{} x {}, {} heads of {}, window {}", c.batch, c.seq,
+                                         c.heads, c.head_dim, c.window);
+    const int64_t tokens = c.batch * c.seq;
+    Floats q = random_floats(size_t(tokens * c.heads * c.head_dim), 1);
+    Floats k = random_floats(size_t(tokens * c.kv_heads * c.head_dim), 2);
+    Floats v = random_floats(k.size(), 3), d_out = random_floats(q.size(), 4);
+    const std::vector<int32_t> starts = document_starts(c);
+    const TrainingAttention shape = {
+        .batch = c.batch, .seq = c.seq, .scale = 0.7f, .window = c.window, .starts = starts};
+    const auto heads = [&](Floats& x, int64_t count) { return heads_in(x, count, c.head_dim); };
+
+    Floats out(q.size()), log_sum(size_t(tokens * c.heads));
+    run().attention_training(heads(out, c.heads), rows_in(log_sum, c.heads), heads(q, c.heads),
+                             heads(k, c.kv_heads), heads(v, c.kv_heads), shape);
+    const Doubles wide_q = widened(q), wide_k = widened(k), wide_v = widened(v);
+    const double scale = shape.scale;
+    check_close(out, narrowed(attend(c, scale, starts, wide_q, wide_k, wide_v)), {.absolute = 2e-6},
+                what);
+
+    Floats d_q(q.size()), d_k(k.size()), d_v(v.size());
+    run().attention_training_backward(
+        heads(d_q, c.heads), heads(d_k, c.kv_heads), heads(d_v, c.kv_heads), heads(d_out, c.heads),
+        heads(out, c.heads), rows_in(log_sum, c.heads), heads(q, c.heads), heads(k, c.kv_heads),
+        heads(v, c.kv_heads), shape);
+    check_gradient([&](const Doubles& at) { return attend(c, scale, starts, at, wide_k, wide_v); },
+                   q, d_out, d_q, "d_q " + what);
+    check_gradient([&](const Doubles& at) { return attend(c, scale, starts, wide_q, at, wide_v); },
+                   k, d_out, d_k, "d_k " + what);
+    check_gradient([&](const Doubles& at) { return attend(c, scale, starts, wide_q, wide_k, at); },
+                   v, d_out, d_v, "d_v " + what);
+  }
+}
+
+TEST_P(Training, CrossEntropyOverSeveralChunks) {
+  // 40,000 columns make chunks of 256 rows; 300 rows count.
+  constexpr int64_t kTokens = 310, kDim = 3, kVocab = 40000;
+  constexpr float kScale = 0.25f;
+  Floats hidden = random_floats(kTokens * kDim, 1), head = random_floats(kVocab * kDim, 2);
+  for (float& x : head) x *= 4;
+  std::vector<int32_t> targets(kTokens);
+  Rng rng(3);
+  for (int64_t t = 0; t < kTokens; ++t) {
+    targets[size_t(t)] = t % 31 == 5 ? -100 : static_cast<int32_t>(rng.below(kVocab));
+  }
+  double loss = 0;
+  Doubles d_hidden(hidden.size()), d_head(head.size(), 0.5);
+  for (int64_t t = 0; t < kTokens; ++t) {
+    if (targets[size_t(t)] < 0) continue;
+    const float* x = hidden.data() + t * kDim;
+    Doubles exps(kVocab);
+    double sum = 0;
+    for (int64_t n = 0; n < kVocab; ++n) {
+      double logit = 0;
+      for (int64_t i = 0; i < kDim; ++i) logit += double{x[i]} * head[size_t(n * kDim + i)];
+      sum += exps[size_t(n)] = std::exp(logit);
+    }
+    loss += std::log(sum / exps[size_t(targets[size_t(t)])]);
+    for (int64_t n = 0; n < kVocab; ++n) {
+      const double d = kScale * (exps[size_t(n)] / sum - (n == targets[size_t(t)] ? 1 : 0));
+      for (int64_t i = 0; i < kDim; ++i) {
+        d_hidden[size_t(t * kDim + i)] += d * head[size_t(n * kDim + i)];
+        d_head[size_t(n * kDim + i)] += d * x[i];
+      }
+    }
+  }
+  Floats got_hidden(hidden.size(), 7.0f), got_head(head.size(), 0.5f);
+  const Weight weight = weight_of(head, kDim);
+  const LossSum sum = run().cross_entropy(rows_in(got_hidden, kDim), rows_in(got_head, kDim),
+                                          rows_in(hidden, kDim), weight, targets, kScale);
+  EXPECT_EQ(sum.count, 300);
+  EXPECT_NEAR(sum.loss, loss, 1e-6 * loss);
+  check_close(got_hidden, narrowed(d_hidden), {.absolute = 5e-6, .relative = 2e-5}, "d_hidden");
+  check_close(got_head, narrowed(d_head), {.absolute = 2e-6, .relative = 2e-6}, "d_lm_head");
+  const LossSum alone = run().cross_entropy({}, {}, rows_in(hidden, kDim), weight, targets, 1);
+  EXPECT_EQ(alone.count, 300);
+  EXPECT_NEAR(alone.loss, loss, 1e-6 * loss);
+}
+
+TEST_P(Training, CrossEntropyOfABatchWithoutLabelsIsZero) {
+  Floats hidden = random_floats(6, 1), head = random_floats(12, 2), d_hidden(6, 1.0f), d_head(12);
+  const std::vector<int32_t> targets = {-100, -100};
+  const LossSum sum = run().cross_entropy(rows_in(d_hidden, 3), rows_in(d_head, 3),
+                                          rows_in(hidden, 3), weight_of(head, 3), targets, 1);
+  EXPECT_EQ(sum.count, 0);
+  EXPECT_EQ(sum.loss, 0);
+  EXPECT_EQ(d_hidden, Floats(6));
+  EXPECT_EQ(d_head, Floats(12));
+}
+
+TEST_P(Training, SquaredNorm) {
+  for (const size_t count : {size_t{0}, size_t{1}, size_t{17}, size_t{40001}}) {
+    const Floats x = random_floats(count, count);
+    double want = 0;
+    for (const float v : x) want += double{v} * v;
+    EXPECT_NEAR(run().squared_norm(x), want, 1e-12 * want);
+  }
+}
+
+TEST_P(Training, AdamWMeetsTheDefinition) {
+  const AdamWStep step = {.learning_rate = 0.01,
+                          .beta_1 = 0.9,
+                          .beta_2 = 0.95,
+                          .epsilon = 1e-6,
+                          .weight_decay = 0.1,
+                          .gradient_scale = 0.5,
+                          .step = 3};
+  Floats p = random_floats(37, 1), m = random_floats(37, 3), v = random_floats(37, 4);
+  const Floats g = random_floats(37, 2);
+  for (float& x : v) x = std::abs(x);
+  Doubles want_p, want_m, want_v;
+  for (size_t i = 0; i < p.size(); ++i) {
+    const double gradient = 0.5 * g[i];
+    const double mi = 0.9 * m[i] + 0.1 * gradient, vi = 0.95 * v[i] + 0.05 * gradient * gradient;
+    const double decayed = p[i] * (1 - 0.01 * 0.1);
+    want_m.push_back(mi);
+    want_v.push_back(vi);
+    want_p.push_back(decayed - 0.01 * (mi / (1 - std::pow(0.9, 3))) /
+                                   (std::sqrt(vi / (1 - std::pow(0.95, 3))) + 1e-6));
+  }
+  run().adamw(p, g, m, v, step);
+  check_close(p, narrowed(want_p), {.absolute = 1e-7, .relative = 1e-6}, "p");
+  check_close(m, narrowed(want_m), {.absolute = 1e-7, .relative = 1e-6}, "m");
+  check_close(v, narrowed(want_v), {.absolute = 1e-7, .relative = 1e-6}, "v");
+}
+
+TEST_P(Training, DropoutKeepsTheShareItIsToldTo) {
+  constexpr int64_t kCols = 1003;
+  const Dropout dropout = {.probability = 0.25f, .seed = 1, .stream = 2};
+  Floats x(100 * kCols, 3.0f);
+  run().dropout(rows_in(x, kCols), dropout);
+  const auto dropped = std::ranges::count(x, 0.0f), kept = std::ranges::count(x, 4.0f);
+  EXPECT_EQ(dropped + kept, static_cast<int64_t>(x.size()));
+  // Five standard deviations of a binomial.
+  EXPECT_NEAR(double(dropped) / double(x.size()), 0.25, 5 * std::sqrt(0.1875 / double(x.size())));
+
+  Floats again(x.size(), 3.0f), other = again;
+  ThreadPool pool(3);
+  CpuTrainingBackend backend(pool, GetParam());
+  backend.dropout(rows_in(again, kCols), dropout);
+  EXPECT_EQ(again, x);
+  backend.dropout(rows_in(other, kCols), {.probability = 0.25f, .seed = 1, .stream = 3});
+  EXPECT_NE(other, x);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Training,
+                         testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512),
+                         [](const auto& instance) {
+                           return std::string(cpu::name(instance.param));
+                         });
+
+}  // namespace
+}  // namespace quern
