@@ -2,6 +2,7 @@
 add_library(quern_warnings INTERFACE)
 target_compile_options(quern_warnings INTERFACE
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror
+  -Wno-missing-field-initializers  # what a designated initializer leaves out has its default
   -Wno-ignored-attributes     # vector types as template arguments lose an attribute they do not need
   -Wno-psabi                  # a note about the ABI of 64-byte vectors, which never cross a library
   -Wno-restrict               # false alarms of GCC 12 in std::string (its bug 105651)
