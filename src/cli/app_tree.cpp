@@ -11,15 +11,30 @@ namespace {
 constexpr size_t kColumn = 30;  // where descriptions begin
 constexpr size_t kWidth = 100;
 
-// "  left    text", the text wrapped in its column.
-void add_row(std::string& out, const std::string& left, const std::string& text) {
+// Words put into lines of at most `width` bytes.
+std::vector<std::string> wrap(const std::vector<std::string>& words, size_t width) {
+  std::vector<std::string> lines(1);
+  for (const std::string& word : words) {
+    if (!lines.back().empty() && lines.back().size() + 1 + word.size() > width) {
+      lines.emplace_back();
+    }
+    lines.back() += (lines.back().empty() ? "" : " ") + word;
+  }
+  return lines;
+}
+
+// "  left    text", the text wrapped in its column; `notes` follow it, each whole in a line.
+void add_row(std::string& out, const std::string& left, const std::string& text,
+             const std::vector<std::string>& notes = {}) {
   out += "  " + left;
   size_t column = left.size() + 2;
   if (column + 2 > kColumn) {
     out += '\n';
     column = 0;
   }
-  for (const std::string& line : wrap(text, kWidth - kColumn)) {
+  std::vector<std::string> words = CLI::detail::split(text, ' ');
+  words.insert(words.end(), notes.begin(), notes.end());
+  for (const std::string& line : wrap(words, kWidth - kColumn)) {
     out += std::string(kColumn - column, ' ') + line + '\n';
     column = 0;
   }
@@ -112,20 +127,6 @@ std::string environment_name(const std::string& command, const std::string& opti
   return name;
 }
 
-std::vector<std::string> wrap(const std::string& text, size_t width) {
-  std::vector<std::string> lines;
-  std::string line;
-  for (const std::string& word : CLI::detail::split(text, ' ')) {
-    if (!line.empty() && line.size() + 1 + word.size() > width) {
-      lines.push_back(line);
-      line.clear();
-    }
-    line += (line.empty() ? "" : " ") + word;
-  }
-  lines.push_back(line);
-  return lines;
-}
-
 std::string HelpFormatter::make_help(const CLI::App* app, std::string, CLI::AppFormatMode) const {
   const bool whole = app->get_parent() == nullptr;
   const auto arguments = positionals(*app);
@@ -154,11 +155,15 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string, CLI::AppF
     out += "\n" + group + ":\n";
     for (const CLI::Option* option : named_options(*app)) {
       if (option->get_group() != group) continue;
-      std::string text = option->get_description();
-      if (!default_text(*option).empty())
-        text += fmt::format(" [default: {}]", default_text(*option));
-      if (!option->get_envname().empty()) text += fmt::format(" [env: {}]", option->get_envname());
-      add_row(out, option_names(*option) + " " + value_name(*option), text);
+      std::vector<std::string> notes;
+      if (!default_text(*option).empty()) {
+        notes.push_back(fmt::format("[default: {}]", default_text(*option)));
+      }
+      if (!option->get_envname().empty()) {
+        notes.push_back(fmt::format("[env: {}]", option->get_envname()));
+      }
+      add_row(out, option_names(*option) + " " + value_name(*option), option->get_description(),
+              notes);
     }
   }
   if (!app->get_footer().empty()) out += "\n" + app->get_footer();

@@ -39,9 +39,6 @@ std::string default_text(const CLI::Option& option);
 // The variable "QUERN_BENCH_MODEL_PROMPT" of option "prompt" of command "bench model".
 std::string environment_name(const std::string& command, const std::string& option);
 
-// Text broken into lines of at most `width` bytes at spaces.
-std::vector<std::string> wrap(const std::string& text, size_t width);
-
 // Makes what --help prints.
 class HelpFormatter : public CLI::Formatter {
  public:

@@ -32,6 +32,7 @@ constexpr std::string_view kHelp =
     "max-new-tokens,\n"
     "                    greedy on|off, stats on|off; /set alone shows them\n"
     "/retry              another answer to the last question\n"
+    "/stats              counts and speed of the last answer\n"
     "/quit               leave; so does Ctrl-D\n"
     "Alt-Enter, or a backslash before Enter, begins a new line. Ctrl-C ends an answer.\n";
 
@@ -128,12 +129,14 @@ class Chat {
     }
     print("\n");
     messages_.push_back({"assistant", reply.text});
-    if (!stats_) return;
-    const auto tokens = static_cast<double>(reply.ids.size());
-    print(fmt::format(
-        "[{} prompt tokens, first after {:.2f} s; {} new tokens, {}]\n", reply.prompt_tokens,
-        reply.prefill_seconds, reply.ids.size(),
-        rate(reply.decode_seconds > 0 ? (tokens - 1) / reply.decode_seconds : 0, "tokens/s")));
+    statistics_ =
+        fmt::format("[{} prompt tokens, first after {:.2f} s; {} new tokens, {}]\n",
+                    reply.prompt_tokens, reply.prefill_seconds, reply.ids.size(),
+                    rate(reply.decode_seconds > 0
+                             ? static_cast<double>(reply.ids.size() - 1) / reply.decode_seconds
+                             : 0,
+                         "tokens/s"));
+    if (stats_) print(statistics_);
   }
 
   // False when the conversation is over.
@@ -160,9 +163,12 @@ class Chat {
       answer();
     } else if (name == "set") {
       set(rest);
+    } else if (name == "stats") {
+      if (statistics_.empty()) throw Error(Kind::Misused, "there is no answer yet");
+      print(statistics_);
     } else {
-      const std::vector<std::string> names = {"help", "reset", "system", "save",
-                                              "load", "set",   "retry",  "quit"};
+      const std::vector<std::string> names = {"help", "reset", "system", "save", "load",
+                                              "set",  "retry", "stats",  "quit"};
       const std::string guess = nearest(name, names);
       throw Error(Kind::Misused, fmt::format("there is no command /{}", printable(name, 40)),
                   guess.empty() ? "/help lists them" : "did you mean /" + guess + "?");
@@ -256,6 +262,7 @@ class Chat {
   int64_t max_new_tokens_;
   bool stats_;
   uint64_t answers_ = 0;
+  std::string statistics_;         // of the last answer
   std::vector<Message> messages_;  // without the system's
 };
 

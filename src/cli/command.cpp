@@ -76,11 +76,10 @@ void show_config(const CLI::App& app, int argc, char** argv) {
   for (const CLI::App* command : app.get_subcommands()) show_config(*command, argc, argv);
 }
 
-// Makes parsing look at options only: nothing is required and nothing runs.
-void disarm(CLI::App& app) {
-  app.callback([] {});
+// For --show-config, which looks at options without a model at hand.
+void require_nothing(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) option->required(false);
-  for (CLI::App* command : commands_of(app)) disarm(*command);
+  for (CLI::App* command : commands_of(app)) require_nothing(*command);
 }
 
 // The command that was named, as far as its words go.
@@ -172,6 +171,12 @@ CLI::Option* Command::finish(CLI::Option* option) {
       ->group(group_);
 }
 
+void Command::on_run(std::function<void()> body) {
+  app_->callback([body = std::move(body)] {
+    if (!global_options.show_config) body();
+  });
+}
+
 std::optional<bool> parse_switch(const std::string& name, const std::string& value) {
   if (value.empty() || value == "auto") return std::nullopt;
   if (value == "on") return true;
@@ -235,7 +240,7 @@ int run_program(int argc, char** argv) {
     const bool show = std::find_if(argv, argv + argc, [](std::string_view argument) {
                         return argument == "--show-config";
                       }) != argv + argc;
-    if (show) disarm(root);
+    if (show) require_nothing(root);
     root.parse(argc, argv);
     if (show) show_config(root, argc, argv);
     flush_output();

@@ -65,7 +65,7 @@ class Command {
   }
   // Options declared from here on are listed under this heading.
   void group(const std::string& title) { group_ = title; }
-  void on_run(std::function<void()> body) { app_->callback(std::move(body)); }
+  void on_run(std::function<void()> body);
   CLI::App& app() { return *app_; }
 
  private:

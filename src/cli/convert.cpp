@@ -99,6 +99,7 @@ void convert(const Arguments& args) {
     plan.push_back({tensor.name, target(tensor), tensor.view.shape});
     total += plan.back().bytes();
   }
+  const InterruptScope scope;  // so that Ctrl-C removes what is half written
   AtomicFolder folder(args.out);
   CheckpointWriter writer(folder.temporary(), plan,
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
@@ -106,6 +107,7 @@ void convert(const Arguments& args) {
   uint64_t written = 0;
   std::vector<std::byte> bytes;
   for (const NamedTensor& tensor : source.tensors) {
+    check_interrupted();
     const std::span<const std::byte> raw(tensor.view.data, tensor.view.size_bytes());
     if (target(tensor) == tensor.view.dtype) {
       writer.write(raw);

@@ -63,6 +63,7 @@ void init(const Arguments& args) {
     plan.push_back({spec.name, config.dtype, spec.shape});
     total += plan.back().bytes();
   }
+  const InterruptScope scope;  // so that Ctrl-C removes what is half written
   AtomicFolder folder(args.out);
   CheckpointWriter writer(folder.temporary(), plan,
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
@@ -74,6 +75,7 @@ void init(const Arguments& args) {
   uint64_t written = 0;
   for (const TensorSpec& spec : specs) {
     for (int64_t first = 0; first < spec.shape.count(); first += kBlock) {
+      check_interrupted();
       const int64_t count = std::min(kBlock, spec.shape.count() - first);
       values.resize(static_cast<size_t>(count));
       pool.parallel_for(count, 1 << 16, [&](int64_t begin, int64_t end, int) {
