@@ -23,7 +23,7 @@ SamplingOptions options_of(const Json& json) {
 
 // Probabilities after the filters, as the processors of transformers compute them.
 TEST(Sampler, ProbabilitiesOfTheReference) {
-  const fs::path folder = test::shared("fixtures/models/sampling");
+  const fs::path folder = test::source("tests/fixtures/models/sampling");
   QUERN_NEED(folder);
   const SafetensorsFile golden(folder / "golden.safetensors");
   const Json sets = Json::parse_file((folder / "case.json").string()).at("parameter_sets");
