@@ -1,7 +1,7 @@
 // Speed of a full training step (forward, backward, clip, AdamW) at the two shapes that Quern is
 // compared with PyTorch at (bench/training_peer.py), and of its parts.
 //
-//   bench_training [small|large] [steps] [threads]
+//   bench_training [small|large] [fp32|bf16] [steps] [threads]
 //
 // GFLOP/s counts 6 P + 6 L T d for a token: P parameters without the embedding, L layers, T
 // positions in a sequence, d hidden dims.
@@ -53,10 +53,10 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void run(const BenchShape& shape, int steps, int threads) {
+void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   ThreadPool pool(threads);
-  CpuTrainingBackend backend(pool);
-  const double peak = cpu::measured_fma_peak(pool, backend.isa());
+  CpuTrainingBackend backend(pool, cpu::chosen_isa(), precision);
+  const double peak = backend.measured_peak();
   const Config config = config_of(shape);
   Parameters parameters(backend, config), gradients(backend, config), m(backend, config),
       v(backend, config);
@@ -99,20 +99,23 @@ void run(const BenchShape& shape, int steps, int threads) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   fmt::print(
-      "{}: {} threads, {}: {:.0f} tokens/s, {:.1f} GFLOP/s ({:.0f} % of the FMA peak {:.0f}), "
+      "{}: {} threads, {} {}: {:.0f} tokens/s, {:.1f} GFLOP/s ({:.0f} % of the measured peak "
+      "{:.0f}), "
       "pass {:.3f} s, optimizer {:.3f} s, peak memory {:.2f} GB, loss {:.3f}\n",
-      shape.name, threads, cpu::name(backend.isa()), rate, rate * flops_per_token * 1e-9,
-      100 * rate * flops_per_token / peak, peak * 1e-9, median(passes), median(updates),
-      static_cast<double>(usage.ru_maxrss) * 1024e-9, loss);
+      shape.name, threads, cpu::name(backend.isa()), precision == Precision::F32 ? "fp32" : "bf16",
+      rate, rate * flops_per_token * 1e-9, 100 * rate * flops_per_token / peak, peak * 1e-9,
+      median(passes), median(updates), static_cast<double>(usage.ru_maxrss) * 1024e-9, loss);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string wanted = argc > 1 ? argv[1] : "small";
-  const int steps = argc > 2 ? std::atoi(argv[2]) : 5;
-  const int threads = argc > 3 ? std::atoi(argv[3]) : ThreadPool::available_cores();
+  const bool bf16 = argc > 2 && std::string_view(argv[2]) == "bf16";
+  const int steps = argc > 3 ? std::atoi(argv[3]) : 5;
+  const int threads = argc > 4 ? std::atoi(argv[4]) : ThreadPool::available_cores();
   for (const BenchShape& shape : kShapes) {
-    if (shape.name == wanted) run(shape, std::max(steps, 1), threads);
+    if (shape.name != wanted) continue;
+    run(shape, bf16 ? Precision::BF16 : Precision::F32, std::max(steps, 1), threads);
   }
 }

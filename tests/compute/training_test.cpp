@@ -171,6 +171,47 @@ TEST_P(Training, ProductsHaveTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
+// Each product of two bfloat16 is exact in float, so only the order of the sums is free.
+TEST_P(Training, Bf16ProductsAreThoseOfRoundedFactors) {
+  if (!CpuTrainingBackend::supports(Precision::BF16, GetParam())) {
+    EXPECT_THROW(CpuTrainingBackend(pool_, GetParam(), Precision::BF16), Error);
+    return;
+  }
+  CpuTrainingBackend backend(pool_, GetParam(), Precision::BF16);
+  const auto rounded = [](const Floats& x) {
+    return [&x](int64_t i) { return double{from_bf16(to_bf16(x[static_cast<size_t>(i)]))}; };
+  };
+  for (const auto& [rows, in, out] : kProducts) {
+    const std::string what = fmt::format("[{}, {}] -> {}", rows, in, out);
+    Floats x = random_floats(size_t(rows * in), 1), weight = random_floats(size_t(out * in), 2);
+    Floats d_out = random_floats(size_t(rows * out), 4);
+    const auto rx = rounded(x), rw = rounded(weight), rd = rounded(d_out);
+    const test::Tolerance tolerance = {.absolute = 1e-6 * double(rows + in + out)};
+    const Weight w = weight_of(weight, in);
+
+    Floats y(size_t(rows * out)), d_x(x.size()), d_weight(weight.size());
+    const MatmulPart part = {rows_in(y, out), &w, {}, false};
+    backend.matmul(rows_in(x, in), {&part, 1});
+    backend.matmul_backward(rows_in(d_x, in), rows_in(d_out, out), w, false);
+    backend.matmul_backward_weight(rows_in(d_weight, in), {}, rows_in(d_out, out), rows_in(x, in));
+    check_close(y,
+                product(
+                    rows, out, in, [&](int64_t i, int64_t p) { return rx(i * in + p); },
+                    [&](int64_t j, int64_t p) { return rw(j * in + p); }, Floats(y.size())),
+                tolerance, "matmul " + what);
+    check_close(d_x,
+                product(
+                    rows, in, out, [&](int64_t i, int64_t p) { return rd(i * out + p); },
+                    [&](int64_t j, int64_t p) { return rw(p * in + j); }, Floats(x.size())),
+                tolerance, "d_x " + what);
+    check_close(d_weight,
+                product(
+                    out, in, rows, [&](int64_t i, int64_t p) { return rd(p * out + i); },
+                    [&](int64_t j, int64_t p) { return rx(p * in + j); }, Floats(weight.size())),
+                tolerance, "d_weight " + what);
+  }
+}
+
 TEST_P(Training, RmsNormGradients) {
   constexpr float kEps = 1e-3f;
   for (const int64_t dim : {1, 7, 16, 33}) {

@@ -15,6 +15,7 @@ namespace quern {
 namespace {
 
 using test::Tolerance;
+using Floats = std::vector<float>;
 
 std::vector<int32_t> narrow(const std::vector<int64_t>& wide) { return {wide.begin(), wide.end()}; }
 
@@ -62,9 +63,10 @@ class Golden {
 
 // A model in training.
 struct Training {
-  Training(const fs::path& folder, cpu::Isa isa, TrainingOptions options = {3, 24}, int threads = 2)
+  Training(const fs::path& folder, cpu::Isa isa, TrainingOptions options = {3, 24}, int threads = 2,
+           Precision precision = Precision::F32)
       : pool(threads),
-        backend(pool, isa),
+        backend(pool, isa, precision),
         config(load_config(folder)),
         parameters(backend, config),
         gradients(backend, config),
@@ -206,6 +208,28 @@ TEST_P(TrainingParity, AccumulationByMicroBatchesAndByTokens) {
                                    1 / tokens);
   }
   check("accum_token.grad.", training);
+}
+
+// bfloat16 keeps eight bits: up to 2^-9 of a factor is lost in each of the dozens of products that a
+// gradient passes through. A wrong layout would be off by the whole value.
+TEST_P(TrainingParity, Bf16ProductsStayNearTheReference) {
+  const Golden golden;
+  if (!CpuTrainingBackend::supports(Precision::BF16, GetParam())) {
+    GTEST_SKIP() << "skipped: no bf16 products with " << cpu::name(GetParam()) << " on this CPU";
+  }
+  Training training(golden.folder(), GetParam(), {3, 24}, 2, Precision::BF16);
+  const Batch batch = golden.batch(0);
+  EXPECT_NEAR(training.mean_loss_and_gradients(batch.view()), golden.floats("loss0")[0], 0.02);
+  for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
+    const Floats want = golden.floats("grad0." + training.parameters.specs()[i].name);
+    double error = 0, size = 0;
+    for (size_t j = 0; j < want.size(); ++j) {
+      const double difference = training.gradients.tensor(i)[j] - want[j];
+      error += difference * difference;
+      size += double{want[j]} * want[j];
+    }
+    EXPECT_LT(std::sqrt(error / size), 0.05) << training.parameters.specs()[i].name;
+  }
 }
 
 TEST_P(TrainingParity, RecomputingBlocksChangesNoBit) {

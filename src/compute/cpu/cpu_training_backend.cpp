@@ -1,10 +1,14 @@
 #include "compute/cpu/cpu_training_backend.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <vector>
 
+#include "compute/cpu/machine.h"
+#include "core/error.h"
 #include "core/rng.h"
 
 namespace quern {
@@ -22,12 +26,29 @@ const float* floats_of(const Weight& weight) noexcept {
 
 }  // namespace
 
-CpuTrainingBackend::CpuTrainingBackend(ThreadPool& pool, cpu::Isa isa)
-    : CpuBackend(pool, isa), training_(cpu::training_kernels(isa)) {}
+CpuTrainingBackend::CpuTrainingBackend(ThreadPool& pool, cpu::Isa isa, Precision precision)
+    : CpuBackend(pool, isa),
+      training_(cpu::training_kernels(isa)),
+      bf16_(precision == Precision::BF16 ? cpu::bf16_kernels(isa) : nullptr) {
+  if (!supports(precision, isa)) {
+    throw Error(Kind::Unsupported,
+                fmt::format("no bf16 products with {} on this CPU", cpu::name(isa)),
+                "train in fp32");
+  }
+}
+
+bool CpuTrainingBackend::supports(Precision precision, cpu::Isa isa) noexcept {
+  return precision == Precision::F32 || cpu::bf16_kernels(isa) != nullptr;
+}
 
 MutRows CpuTrainingBackend::grown(Tensor& block, int64_t rows, int64_t cols) {
   if (block.count() < rows * cols) block = allocate(DType::F32, {rows * cols});
   return {block.floats().data(), rows, cols, cols};
+}
+
+double CpuTrainingBackend::measured_peak() {
+  if (bf16_ == nullptr) return cpu::measured_fma_peak(pool(), isa());
+  return cpu::measured_loop_peak(pool(), bf16_->dot_loop, bf16_->dot_flops_per_round);
 }
 
 // The output is cut into blocks of at most gemm_block_cols columns, and of as many rows as leave
@@ -35,9 +56,10 @@ MutRows CpuTrainingBackend::grown(Tensor& block, int64_t rows, int64_t cols) {
 void CpuTrainingBackend::multiply(const cpu::Gemm& gemm) {
   if (gemm.m == 0 || gemm.n == 0) return;
   const int64_t threads = pool().size();
-  for (int64_t t = 0; t < threads; ++t) {
-    scratch(static_cast<int>(t), training_.gemm_scratch_floats);
-  }
+  const auto kernel = bf16_ != nullptr ? bf16_->gemm : training_.gemm;
+  const int64_t floats =
+      bf16_ != nullptr ? bf16_->gemm_scratch_floats : training_.gemm_scratch_floats;
+  for (int t = 0; t < pool().size(); ++t) scratch(t, floats);
   const int64_t col_blocks = divided_up(gemm.n, training_.gemm_block_cols);
   const int64_t tile_cols = training_.gemm_tile_cols, tile_rows = training_.gemm_tile_rows;
   const int64_t cols = divided_up(divided_up(gemm.n, col_blocks), tile_cols) * tile_cols;
@@ -49,8 +71,8 @@ void CpuTrainingBackend::multiply(const cpu::Gemm& gemm) {
   pool().parallel_for(row_blocks * col_blocks, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t m = block / col_blocks * rows, n = block % col_blocks * cols;
-      training_.gemm(gemm, m, std::min(m + rows, gemm.m), n, std::min(n + cols, gemm.n),
-                     scratch(thread, training_.gemm_scratch_floats));
+      kernel(gemm, m, std::min(m + rows, gemm.m), n, std::min(n + cols, gemm.n),
+             scratch(thread, floats));
     }
   });
 }

@@ -39,15 +39,18 @@ double measured_read_bandwidth(ThreadPool& pool, Isa isa) {
 }
 
 double measured_fma_peak(ThreadPool& pool, Isa isa) {
-  constexpr int64_t kRounds = 2'000'000;
   const Kernels& table = kernels(isa);
+  return measured_loop_peak(pool, table.fma_loop, table.fma_flops_per_round);
+}
+
+double measured_loop_peak(ThreadPool& pool, float (*loop)(int64_t rounds) noexcept,
+                          int64_t flops_per_round) {
+  constexpr int64_t kRounds = 2'000'000;
   std::atomic<float> sink{0};
   double best = 0;
   for (int pass = 0; pass < 4; ++pass) {
-    const double elapsed =
-        seconds_of([&] { pool.run([&](int) { sink.store(table.fma_loop(kRounds)); }); });
-    best = std::max(
-        best, static_cast<double>(kRounds * table.fma_flops_per_round * pool.size()) / elapsed);
+    const double elapsed = seconds_of([&] { pool.run([&](int) { sink.store(loop(kRounds)); }); });
+    best = std::max(best, static_cast<double>(kRounds * flops_per_round * pool.size()) / elapsed);
   }
   return best;
 }

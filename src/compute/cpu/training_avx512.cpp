@@ -38,12 +38,12 @@ namespace {
 
 const TrainingKernels& avx512_training_kernels() noexcept {
   static constexpr TrainingKernels kTable = {
-      .gemm = gemm,
+      .gemm = gemm<FloatPanels>,
       .gemm_block_rows = kGemmRows,
       .gemm_block_cols = kGemmCols,
       .gemm_tile_rows = kTileRows,
       .gemm_tile_cols = kTileCols,
-      .gemm_scratch_floats = kGemmScratch,
+      .gemm_scratch_floats = gemm_scratch_floats<FloatPanels>(),
       .attention = attention_training,
       .attention_backward = attention_training_backward,
       .attention_scratch_floats = attention_training_scratch_floats,

@@ -14,4 +14,13 @@ const TrainingKernels& training_kernels(Isa isa) noexcept {
   return scalar_training_kernels();
 }
 
+const Bf16Kernels* bf16_kernels(Isa isa) noexcept {
+#if defined(__x86_64__)
+  if (isa == Isa::Avx512 && __builtin_cpu_supports("avx512bf16") != 0) {
+    return avx512_bf16_kernels();
+  }
+#endif
+  return nullptr;
+}
+
 }  // namespace quern::cpu

@@ -91,8 +91,23 @@ struct TrainingKernels {
 
 const TrainingKernels& training_kernels(Isa isa) noexcept;
 
+// Products with both factors rounded to bfloat16 and sums in float: in place of those above, with
+// the same tiles and blocks.
+struct Bf16Kernels {
+  void (*gemm)(const Gemm& gemm, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end,
+               float* scratch) noexcept;
+  int64_t gemm_scratch_floats;
+  // For measuring the peak: `rounds` times dot_flops_per_round, without memory traffic.
+  float (*dot_loop)(int64_t rounds) noexcept;
+  int64_t dot_flops_per_round;
+};
+
+// Null where the instruction set or the CPU has no bfloat16 products.
+const Bf16Kernels* bf16_kernels(Isa isa) noexcept;
+
 const TrainingKernels& scalar_training_kernels() noexcept;
 const TrainingKernels& avx2_training_kernels() noexcept;
 const TrainingKernels& avx512_training_kernels() noexcept;
+const Bf16Kernels* avx512_bf16_kernels() noexcept;
 
 }  // namespace quern::cpu
