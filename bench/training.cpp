@@ -27,9 +27,10 @@ using namespace quern;
 struct BenchShape {
   std::string_view name;
   int64_t hidden, layers, heads, ffn, vocab, seq, batch;
+  bool release;  // see TrainingOptions
 };
-constexpr BenchShape kShapes[] = {{"small", 256, 8, 8, 704, 8192, 512, 8},
-                                  {"large", 768, 12, 12, 2048, 8192, 1024, 2}};
+constexpr BenchShape kShapes[] = {{"small", 256, 8, 8, 704, 8192, 512, 8, false},
+                                  {"large", 768, 12, 12, 2048, 8192, 1024, 2, true}};
 
 Config config_of(const BenchShape& shape) {
   Config c;
@@ -61,7 +62,8 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   Parameters parameters(backend, config), gradients(backend, config), m(backend, config),
       v(backend, config);
   parameters.initialize(config, 1);
-  TrainingPass pass(backend, config, {.batch = shape.batch, .seq = shape.seq});
+  TrainingPass pass(backend, config,
+                    {.batch = shape.batch, .seq = shape.seq, .release_activations = shape.release});
   const int64_t tokens = shape.batch * shape.seq;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));
   Rng rng(1);

@@ -201,8 +201,8 @@ class Backend {
   virtual void attention_training(MutHeads out, MutRows log_sum, ConstHeads q, ConstHeads k,
                                   ConstHeads v, const TrainingAttention& shape);
 
-  // d_q =, d_k =, d_v =; probabilities are computed again block by block (FlashAttention-2, Dao
-  // 2023).
+  // d_q =, d_k =, d_v =, which may be q, k and v; probabilities are computed again block by block
+  // (FlashAttention-2, Dao 2023).
   virtual void attention_training_backward(MutHeads d_q, MutHeads d_k, MutHeads d_v,
                                            ConstHeads d_out, ConstHeads out, ConstRows log_sum,
                                            ConstHeads q, ConstHeads k, ConstHeads v,
@@ -224,8 +224,8 @@ class Backend {
   virtual void adamw(std::span<float> p, std::span<const float> g, std::span<float> m,
                      std::span<float> v, const AdamWStep& step);
 
-  // x = value everywhere.
-  virtual void fill(std::span<float> x, float value);
+  // x = 0, the memory given back to the system until it is touched again.
+  virtual void release(std::span<float> x);
 
   // x = x · kept / (1 - probability), in place; its own backward.
   virtual void dropout(MutRows x, const Dropout& dropout);

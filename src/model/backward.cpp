@@ -84,7 +84,6 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   d_x_ = floats(c.hidden);
   d_norm_ = floats(c.hidden);
   d_attended_ = floats(c.query_dim());
-  d_qkv_ = floats(c.query_dim() + 2 * c.kv_dim());
   cos_ = floats(c.rotary_dim / 2);
   sin_ = floats(c.rotary_dim / 2);
   targets_.resize(static_cast<size_t>(tokens));
@@ -96,7 +95,7 @@ uint64_t TrainingPass::activation_bytes(const Config& c, const TrainingOptions& 
   const int64_t qkv = c.query_dim() + 2 * c.kv_dim();
   const int64_t block = qkv + (c.qk_norm ? c.query_dim() + c.kv_dim() : 0) + c.query_dim() +
                         c.heads + c.hidden + 2 * c.ffn;
-  const int64_t scratch = 3 * c.hidden + c.ffn + c.query_dim() + qkv + c.rotary_dim;
+  const int64_t scratch = 3 * c.hidden + c.ffn + c.query_dim() + c.rotary_dim;
   const int64_t floats = (c.layers + 1) * c.hidden + sets * block + scratch;
   return static_cast<uint64_t>(options.batch * options.seq * floats) * sizeof(float);
 }
@@ -199,16 +198,27 @@ LossSum TrainingPass::forward_backward(const Parameters& parameters, Parameters&
   const LossSum sum = run_.cross_entropy(
       d_norm, gradients.twin(parameters, w.lm_head.weight), rows_of(norm_, tokens),
       w.lm_head.weight, std::span(targets_).first(static_cast<size_t>(tokens)), scale);
-  run_.fill(d_x_.floats().first(static_cast<size_t>(tokens * c.hidden)), 0);
+  std::fill_n(d_x.data, tokens * c.hidden, 0.0f);
   run_.rms_norm_backward(d_x, gradients.twin(parameters, w.final_norm), d_norm,
                          rows_of(x_.back(), tokens), w.final_norm, c.norm_eps);
   for (int64_t l = c.layers - 1; l >= 0; --l) {
     if (l < options_.recomputed_layers) block(w.layers[static_cast<size_t>(l)], l, dropout);
     block_backward(parameters, gradients, l, dropout);
+    if (options_.release_activations) release(l);
   }
   run_.dropout(d_x, of_layer(dropout, -1));
   run_.embed_backward(gradients.twin(parameters, w.embedding), d_x, batch.ids);
   return sum;
+}
+
+// Gives back what a block kept, unless another block's pass will use the same memory.
+void TrainingPass::release(int64_t layer) {
+  run_.release(x_[static_cast<size_t>(layer) + 1].floats());
+  if (layer < options_.recomputed_layers) return;
+  Saved& s = saved(layer);
+  for (Tensor* tensor : {&s.qkv, &s.qk_raw, &s.attended, &s.log_sum, &s.x_mid, &s.gate, &s.up}) {
+    if (!tensor->empty()) run_.release(tensor->floats());
+  }
 }
 
 // d_x_ holds the gradient of the block's output and becomes that of its input. The norms and the
@@ -236,15 +246,16 @@ void TrainingPass::block_backward(const Parameters& parameters, Parameters& grad
   run_.rms_norm_backward(d_x, gradients.twin(parameters, layer.norm_2), d_norm, b.x_mid,
                          layer.norm_2, c.norm_eps);
 
-  const MutRows d_attended = rows_of(d_attended_, tokens), d_qkv = rows_of(d_qkv_, tokens);
+  const MutRows d_attended = rows_of(d_attended_, tokens);
+  const MutRows d_qkv = b.qkv;  // takes its place
   const auto heads_of = [&](MutRows x) {
     return MutHeads{x.data, tokens, c.heads, c.head_dim, x.stride};
   };
   backward(layer.attn_out, d_attended, d_x, b.attended, false);
   run_.dropout(d_attended, of_layer(dropout, index));
-  const QkvHeads h = split_heads(c, b.qkv), d = split_heads(c, d_qkv);
+  const QkvHeads d = split_heads(c, d_qkv);
   run_.attention_training_backward(d.q, d.k, d.v, heads_of(d_attended), heads_of(b.attended),
-                                   rows_of(saved(index).log_sum, tokens), h.q, h.k, h.v,
+                                   rows_of(saved(index).log_sum, tokens), d.q, d.k, d.v,
                                    attention(index));
   const ConstRows cos = {cos_.floats().data(), tokens, half, half};
   const ConstRows sin = {sin_.floats().data(), tokens, half, half};

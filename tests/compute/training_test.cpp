@@ -367,11 +367,11 @@ TEST_P(Training, AttentionAndItsGradients) {
     check_close(out, narrowed(attend(c, scale, starts, wide_q, wide_k, wide_v)), {.absolute = 2e-6},
                 what);
 
-    Floats d_q(q.size()), d_k(k.size()), d_v(v.size());
+    Floats d_q = q, d_k = k, d_v = v;  // in place, as training does it
     run().attention_training_backward(
         heads(d_q, c.heads), heads(d_k, c.kv_heads), heads(d_v, c.kv_heads), heads(d_out, c.heads),
-        heads(out, c.heads), rows_in(log_sum, c.heads), heads(q, c.heads), heads(k, c.kv_heads),
-        heads(v, c.kv_heads), shape);
+        heads(out, c.heads), rows_in(log_sum, c.heads), heads(d_q, c.heads), heads(d_k, c.kv_heads),
+        heads(d_v, c.kv_heads), shape);
     check_gradient([&](const Doubles& at) { return attend(c, scale, starts, at, wide_k, wide_v); },
                    q, d_out, d_q, "d_q " + what);
     check_gradient([&](const Doubles& at) { return attend(c, scale, starts, wide_q, at, wide_v); },
@@ -471,6 +471,19 @@ TEST_P(Training, AdamWMeetsTheDefinition) {
   check_close(p, narrowed(want_p), {.absolute = 1e-7, .relative = 1e-6}, "p");
   check_close(m, narrowed(want_m), {.absolute = 1e-7, .relative = 1e-6}, "m");
   check_close(v, narrowed(want_v), {.absolute = 1e-7, .relative = 1e-6}, "v");
+}
+
+TEST_P(Training, ReleasedMemoryIsZeroAndItsNeighboursAreNot) {
+  Tensor block = run().allocate(DType::F32, {5000});
+  for (const size_t begin : {size_t{0}, size_t{3}, size_t{1024}}) {
+    for (const size_t count : {size_t{0}, size_t{7}, size_t{1024}, size_t{3500}}) {
+      std::ranges::fill(block.floats(), 1.0f);
+      run().release(block.floats().subspan(begin, count));
+      for (size_t i = 0; i < 5000; ++i) {
+        ASSERT_EQ(block.floats()[i], i >= begin && i < begin + count ? 0 : 1) << begin << " " << i;
+      }
+    }
+  }
 }
 
 TEST_P(Training, DropoutKeepsTheShareItIsToldTo) {

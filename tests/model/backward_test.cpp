@@ -210,8 +210,8 @@ TEST_P(TrainingParity, AccumulationByMicroBatchesAndByTokens) {
   check("accum_token.grad.", training);
 }
 
-// bfloat16 keeps eight bits: up to 2^-9 of a factor is lost in each of the dozens of products that a
-// gradient passes through. A wrong layout would be off by the whole value.
+// bfloat16 keeps eight bits: up to 2^-9 of a factor is lost in each of the dozens of products that
+// a gradient passes through. A wrong layout would be off by the whole value.
 TEST_P(TrainingParity, Bf16ProductsStayNearTheReference) {
   const Golden golden;
   if (!CpuTrainingBackend::supports(Precision::BF16, GetParam())) {
@@ -243,6 +243,18 @@ TEST_P(TrainingParity, RecomputingBlocksChangesNoBit) {
     recomputed.mean_loss_and_gradients(batch.view());
     EXPECT_TRUE(std::ranges::equal(plain.gradients.all(), recomputed.gradients.all())) << layers;
   }
+}
+
+TEST_P(TrainingParity, ReleasingActivationsChangesNoBit) {
+  const Golden golden;
+  Training plain(golden.folder(), GetParam());
+  Training released(golden.folder(), GetParam(),
+                    {.batch = 3, .seq = 24, .recomputed_layers = 1, .release_activations = true});
+  for (int step = 0; step < 2; ++step) {
+    plain.mean_loss_and_gradients(golden.batch(step).view());
+    released.mean_loss_and_gradients(golden.batch(step).view());
+  }
+  EXPECT_TRUE(std::ranges::equal(plain.gradients.all(), released.gradients.all()));
 }
 
 TEST_P(TrainingParity, TheNumberOfThreadsChangesNoBit) {
