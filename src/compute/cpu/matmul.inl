@@ -26,10 +26,12 @@ inline void with_constant(int64_t n, Fn&& fn) noexcept {
   }
 }
 
-// acc[r][c] += x[r] · w[c], lane by lane, over `cols` columns. w[c] is at w + c * w_stride.
+// acc[r][c] += x[r] · w[c], lane by lane, over `cols` columns. w[c] is at w + c * w_stride. `next`:
+// rows of x that are to be in the second cache when they are needed; or null.
 template <int R, int C, class T>
 [[gnu::always_inline]] inline void dot_tile(Vec (&acc)[R][C], const float* x, int64_t x_stride,
-                                            const T* w, int64_t w_stride, int64_t cols) noexcept {
+                                            const T* w, int64_t w_stride, int64_t cols,
+                                            const float* next = nullptr) noexcept {
   const auto step = [&](const auto& load_x, const auto& load_w) {
     Vec column[C];
 #pragma GCC unroll 8
@@ -43,6 +45,10 @@ template <int R, int C, class T>
   };
   int64_t k = 0;
   for (; k + Vec::kLanes <= cols; k += Vec::kLanes) {
+    if (next != nullptr) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) __builtin_prefetch(next + r * x_stride + k, 0, 2);
+    }
     step([&](const float* p) { return Vec::load(p + k); },
          [&](const T* p) { return load_as(p + k); });
   }
@@ -124,8 +130,8 @@ void matmul_few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64
 // accumulators of a block stay in lanes from one stretch of columns to the next.
 constexpr int64_t kBlockDepth = 1024;               // columns at a time
 constexpr int64_t kBlockStride = kBlockDepth + 16;  // keeps rows off each other's cache sets
-constexpr int64_t kBlockRows = 12 * Vec::kTileRows;
-constexpr int64_t kBlockCols = 64;
+constexpr int64_t kBlockRows = 18 * Vec::kTileRows;
+constexpr int64_t kBlockCols = 48;
 
 int64_t matmul_scratch_floats() noexcept {
   return kBlockCols * kBlockStride + kBlockRows * kBlockCols * Vec::kLanes;
@@ -160,8 +166,13 @@ void matmul_block(const MatmulPart& part, ConstRows x, int64_t begin, int64_t en
             for (int i = 0; i < 4 * R; ++i) acc[i / 4][i % 4] = Vec::load(saved + i * Vec::kLanes);
           }
           // Columns past the block's end read stale scratch; their sums are not written.
+          const float* next = nullptr;
+          if (col + 4 >= width) {
+            if (row + 2 * R <= rows) next = x.row(row + R) + k;
+            if (row + R == rows && ahead == kBlockDepth) next = x.row(0) + k + depth;
+          }
           dot_tile<R, 4>(acc, x.row(row) + k, x.stride, block + col * kBlockStride, kBlockStride,
-                         depth);
+                         depth, next);
           if (last) {
             const int64_t valid = std::min<int64_t>(4, width - col);
 #pragma GCC unroll 8
