@@ -25,7 +25,9 @@ struct Arguments {
 nlohmann::ordered_json to_json(const Logprobs& logprobs, TokenId id, const Tokenizer* tokenizer) {
   const auto entry = [&](TokenId token, float value) {
     nlohmann::ordered_json out = {{"id", token}, {"logprob", value}};
-    if (tokenizer != nullptr) out["piece"] = std::string(tokenizer->token_bytes(token));
+    if (tokenizer != nullptr && token < tokenizer->size()) {
+      out["piece"] = std::string(tokenizer->token_bytes(token));
+    }
     return out;
   };
   nlohmann::ordered_json out = entry(id, logprobs.chosen);

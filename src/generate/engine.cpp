@@ -219,7 +219,9 @@ void Engine::take_token(Stream& stream, size_t index, std::span<float> logits,
     out.logprobs.push_back(*token.logprobs);
   }
   const bool ended = request.stop.ends(token.id);
-  if (stream.decoder && !ended) token.text = stream.stop.put(stream.decoder->put(token.id));
+  // The output layer may have more rows than the tokenizer has tokens; those stand for no text.
+  const bool has_text = stream.decoder && !ended && token.id < tokenizer_->size();
+  if (has_text) token.text = stream.stop.put(stream.decoder->put(token.id));
   const auto generated = static_cast<int64_t>(out.ids.size());
   const bool full = generated >= request.max_new_tokens ||
                     static_cast<int64_t>(stream.history.size()) >= options_.context;

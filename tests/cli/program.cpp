@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -105,15 +106,17 @@ bool Terminal::read_more(int timeout_ms) {
 }
 
 void Terminal::expect(std::string_view text) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (true) {
     const size_t at = output_.find(text, matched_);
     if (at != output_.npos) {
       matched_ = at + text.size();
       return;
     }
-    ASSERT_LT(std::chrono::steady_clock::now(), end) << "waited for '" << text << "' after:\n"
-                                                     << output_.substr(matched_);
+    ASSERT_LT(std::chrono::steady_clock::now(), end)
+        << "waited for '" << text << "' after:\n"
+        << output_.substr(
+               std::max(matched_, output_.size() - std::min<size_t>(output_.size(), 2000)));
     read_more(200);
   }
 }

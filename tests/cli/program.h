@@ -40,7 +40,7 @@ class Terminal {
   Terminal& operator=(const Terminal&) = delete;
 
   void type(std::string_view keys);
-  // Waits for `text` in what it printed after the last match; fails the test after a minute.
+  // Waits for `text` in what it printed after the last match; fails the test after 30 seconds.
   void expect(std::string_view text);
   // Everything that it printed so far.
   const std::string& output() const { return output_; }
