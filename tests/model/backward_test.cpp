@@ -278,5 +278,71 @@ INSTANTIATE_TEST_SUITE_P(All, TrainingParity,
                            return std::string(cpu::name(instance.param));
                          });
 
+// What the reference's model lacks: QK-norm, grouped queries, tied embeddings, biases everywhere,
+// windows, documents. The loss along each tensor's gradient, by finite differences.
+TEST(TrainingPass, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
+  Config c;
+  c.family = Family::Qwen3;
+  c.layers = 2;
+  c.hidden = 24;
+  c.heads = 4;
+  c.kv_heads = 2;
+  c.head_dim = 10;
+  c.rotary_dim = 6;
+  c.ffn = 20;
+  c.vocab = c.output_vocab = 40;
+  c.qkv_bias = c.linear_bias = c.qk_norm = c.tied = true;
+  c.windows = {3, 0};
+  ThreadPool pool(2);
+  CpuTrainingBackend backend(pool);
+  Parameters parameters(backend, c), gradients(backend, c);
+  for (size_t i = 0; i < parameters.specs().size(); ++i) {
+    const Floats values = test::random_floats(parameters.tensor(i).size(), i);
+    const float base = parameters.specs()[i].role == Role::Norm ? 1 : 0;
+    std::ranges::transform(values, parameters.tensor(i).begin(),
+                           [&](float x) { return base + 0.3f * x; });
+  }
+  Batch batch;
+  batch.batch = 2;
+  batch.seq = 9;
+  for (int32_t i = 0; i < 18; ++i) {
+    batch.ids.push_back(i * 7 % 40);
+    batch.labels.push_back(i % 5 == 3 ? kIgnoredLabel : i * 7 % 40);
+    batch.starts.push_back(i % 9 >= 4 ? 4 : 0);
+  }
+  TrainingPass pass(backend, c, {.batch = 2, .seq = 9, .recomputed_layers = 1});
+  pass.forward_backward(parameters, gradients, batch.view(), 1);
+  for (size_t i = 0; i < parameters.specs().size(); ++i) {
+    const std::span<const float> gradient = gradients.tensor(i);
+    const double norm = std::sqrt(backend.squared_norm(gradient));
+    ASSERT_GT(norm, 1e-3) << parameters.specs()[i].name;
+    const Floats saved(parameters.tensor(i).begin(), parameters.tensor(i).end());
+    const auto loss_at = [&](double step) {
+      for (size_t j = 0; j < saved.size(); ++j) {
+        parameters.tensor(i)[j] = saved[j] + static_cast<float>(step * gradient[j] / norm);
+      }
+      return pass.loss(parameters, batch.view()).loss;
+    };
+    constexpr double kStep = 1e-2;
+    const double slope = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);
+    std::ranges::copy(saved, parameters.tensor(i).begin());
+    EXPECT_NEAR(slope, norm, 0.01 * norm + 2e-3) << parameters.specs()[i].name;
+  }
+}
+
+TEST(TrainingPass, LabelsAreShiftedWithinEachSequence) {
+  const std::vector<int32_t> labels = {1, kIgnoredLabel, 2, 3, 4, kIgnoredLabel};
+  EXPECT_EQ((TrainingBatch{2, 3, labels, labels, {}}.count_labels()), 2);  // 2, and 4
+}
+
+TEST(TrainingPass, AMaskBecomesFirstVisiblePositions) {
+  const std::vector<int32_t> mask = {0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0};
+  EXPECT_EQ(starts_of_mask(3, 4, mask, "batch"),
+            (std::vector<int32_t>{0, 1, 2, 2, 0, 0, 0, 0, 0, 1, 2, 3}));
+  const std::vector<int32_t> holes = {1, 0, 1, 1};
+  test::expect_error([&] { starts_of_mask(1, 4, holes, "b.safetensors"); }, Kind::BadInput,
+                     {"b.safetensors", "row 0", "one run of ones"});
+}
+
 }  // namespace
 }  // namespace quern
