@@ -26,32 +26,13 @@ namespace {
 
 // clang-format off: the order matters
 #include "compute/cpu/simd_avx2.inl"
-#include "compute/cpu/vector_math.inl"
-#include "compute/cpu/matmul.inl"
-#include "compute/cpu/elementwise.inl"
-#include "compute/cpu/attention.inl"
+#include "compute/cpu/kernels.inl"
 // clang-format on
 
 }  // namespace
 
 const Kernels& avx2_kernels() noexcept {
-  static constexpr Kernels kTable = {
-      .isa = Isa::Avx2,
-      .matmul = matmul,
-      .matmul_scratch_floats = matmul_scratch_floats,
-      .matmul_few_rows = Vec::kTileRows,
-      .matmul_block_rows = kBlockRows,
-      .matmul_block_cols = kBlockCols,
-      .rms_norm = rms_norm,
-      .rope = rope,
-      .silu_mul = silu_mul,
-      .decode_row = decode_row,
-      .attention = attention,
-      .attention_scratch_floats = attention_scratch_floats,
-      .fma_loop = fma_loop,
-      .fma_flops_per_round = int64_t{2} * kChains * Vec::kLanes,
-      .read_all = read_all,
-  };
+  static constexpr Kernels kTable = make_table(Isa::Avx2);
   return kTable;
 }
 

@@ -1,0 +1,27 @@
+// All forward kernels, over the vector type Vec that was included before, and their table.
+// clang-format off: the order matters
+#include "compute/cpu/vector_math.inl"
+#include "compute/cpu/matmul.inl"
+#include "compute/cpu/elementwise.inl"
+#include "compute/cpu/attention.inl"
+// clang-format on
+
+constexpr Kernels make_table(Isa isa) noexcept {
+  return {
+      .isa = isa,
+      .matmul = matmul,
+      .matmul_scratch_floats = matmul_scratch_floats,
+      .matmul_few_rows = Vec::kTileRows,
+      .matmul_block_rows = kBlockRows,
+      .matmul_block_cols = kBlockCols,
+      .rms_norm = rms_norm,
+      .rope = rope,
+      .silu_mul = silu_mul,
+      .decode_row = decode_row,
+      .attention = attention,
+      .attention_scratch_floats = attention_scratch_floats,
+      .fma_loop = fma_loop,
+      .fma_flops_per_round = int64_t{2} * kChains * Vec::kLanes,
+      .read_all = read_all,
+  };
+}
