@@ -142,8 +142,14 @@ void TrainingPass::plan(const TrainingBatch& batch) {
   const float magnitude = rotary_magnitude(config_);
   for (int64_t row = 0; row < batch_ * seq_; ++row) {
     const int64_t position = row % seq_;
-    fill_rotary(cos_.floats().data() + row * half, sin_.floats().data() + row * half, frequencies,
-                position, magnitude);
+    float* cos = cos_.floats().data() + row * half;
+    float* sin = sin_.floats().data() + row * half;
+    if (row < seq_) {
+      fill_rotary(cos, sin, frequencies, position, magnitude);
+    } else {  // every sequence has the angles of the first
+      std::copy_n(cos - seq_ * half, half, cos);
+      std::copy_n(sin - seq_ * half, half, sin);
+    }
     const bool last = position + 1 == seq_;
     targets_[static_cast<size_t>(row)] =
         last ? kIgnoredLabel : batch.labels[static_cast<size_t>(row + 1)];

@@ -54,7 +54,7 @@ double CpuTrainingBackend::measured_peak() {
 }
 
 // The output is cut into blocks of at most gemm_block_cols columns, and of as many rows as leave
-// every thread several blocks: a block of `b` is packed again for each block of rows.
+// every thread two blocks: a block of `b` is packed again for each block of rows.
 void CpuTrainingBackend::multiply(const cpu::Gemm& gemm) {
   if (gemm.m == 0 || gemm.n == 0) return;
   const int64_t threads = pool().size();
@@ -65,7 +65,7 @@ void CpuTrainingBackend::multiply(const cpu::Gemm& gemm) {
   const int64_t col_blocks = divided_up(gemm.n, training_.gemm_block_cols);
   const int64_t tile_cols = training_.gemm_tile_cols, tile_rows = training_.gemm_tile_rows;
   const int64_t cols = divided_up(divided_up(gemm.n, col_blocks), tile_cols) * tile_cols;
-  const int64_t wanted = divided_up(4 * threads, col_blocks);
+  const int64_t wanted = divided_up(2 * threads, col_blocks);
   int64_t rows = std::min(divided_up(gemm.m, wanted), 12 * training_.gemm_block_rows);
   const int64_t unit = rows > training_.gemm_block_rows ? training_.gemm_block_rows : tile_rows;
   rows = divided_up(rows, unit) * unit;

@@ -119,7 +119,7 @@ struct FloatPanels {
 };
 
 constexpr int64_t kGemmRows = 8 * kTileRows;
-constexpr int64_t kGemmCols = 256;
+constexpr int64_t kGemmCols = 384;
 
 template <class Panels>
 constexpr int64_t gemm_scratch_floats() noexcept {

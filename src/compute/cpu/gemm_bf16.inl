@@ -9,7 +9,8 @@ struct Bf16Panels {
   static int64_t padded(int64_t depth) noexcept { return (depth + 1) / 2 * 2; }
 
   static __m512 load_n(const float* p, int64_t n) noexcept {
-    return n <= 0 ? _mm512_setzero_ps() : Vec::load_n(p, std::min<int64_t>(n, 16)).v;
+    if (n >= 16) return _mm512_loadu_ps(p);
+    return n <= 0 ? _mm512_setzero_ps() : Vec::load_n(p, n).v;
   }
   // Sixteen pairs, the first of each from `even`.
   static __m512i pairs(__m512 even, __m512 odd) noexcept {
