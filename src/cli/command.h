@@ -110,6 +110,7 @@ void add_completion(CLI::App& root);
 void add_convert(CLI::App& root);
 void add_doctor(CLI::App& root);
 void add_generate(CLI::App& root);
+void add_gradients(CLI::App& root);
 void add_init(CLI::App& root);
 void add_inspect(CLI::App& root);
 void add_logits(CLI::App& root);

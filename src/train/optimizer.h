@@ -1,0 +1,55 @@
+// AdamW over a model's parameters, with the memo's settings as defaults.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "compute/backend.h"
+#include "model/parameters.h"
+
+namespace quern {
+
+// Which tensors weight decay shrinks: matrices alone (the memo); what the Trainer of transformers
+// decays (all but biases; of the newer families not the norms either); or everything.
+enum class Decay : uint8_t { Matrices, HuggingFace, All };
+
+// "matrices", "hf" or "all". Throws Misused for another word.
+Decay parse_decay(std::string_view name);
+bool decays(Decay rule, const TensorSpec& spec, Family family) noexcept;
+
+struct OptimizerOptions {
+  double beta_1 = 0.9, beta_2 = 0.95;
+  double epsilon = 1e-6;
+  double weight_decay = 0.1;
+  Decay decay = Decay::Matrices;
+  double clip = 1.0;  // largest norm of all gradients together; 0: no limit
+};
+
+// The norm of all gradients, and what clipping multiplies them by: min(1, clip / (norm + 1e-6)).
+struct GradientNorm {
+  double norm;
+  double scale;
+};
+
+class Optimizer {
+ public:
+  Optimizer(Backend& backend, const Config& config, const OptimizerOptions& options);
+
+  GradientNorm measure(const Parameters& gradients);
+
+  // One step with gradients that are multiplied by `gradient_scale` as they are read.
+  void step(Parameters& parameters, const Parameters& gradients, double learning_rate,
+            double gradient_scale);
+
+  int64_t steps() const noexcept { return steps_; }
+
+ private:
+  Backend& run_;
+  Family family_;
+  OptimizerOptions options_;
+  Parameters first_, second_;  // moments
+  int64_t steps_ = 0;
+};
+
+}  // namespace quern
