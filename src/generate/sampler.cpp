@@ -155,8 +155,9 @@ void Sampler::keep_typical() {
   const auto distance = [&](const Candidate& c) {
     return std::abs(std::log(total) - static_cast<double>(c.logit) - entropy);
   };
-  std::stable_sort(kept_.begin(), kept_.end(), [&](const Candidate& a, const Candidate& b) {
-    return distance(a) < distance(b);
+  std::sort(kept_.begin(), kept_.end(), [&](const Candidate& a, const Candidate& b) {
+    const double x = distance(a), y = distance(b);
+    return x != y ? x < y : a.id < b.id;
   });
   double sum = 0;
   size_t count = 0;
