@@ -115,6 +115,7 @@ std::vector<std::string> choices(const CLI::Option& option) {
 }
 
 std::string default_text(const CLI::Option& option) {
+  if (option.get_required()) return {};
   // The configuration file's default is whichever file is there, which its description says.
   return option.get_lnames() == std::vector<std::string>{"config"} ? "" : option.get_default_str();
 }
@@ -156,6 +157,7 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string, CLI::AppF
     for (const CLI::Option* option : named_options(*app)) {
       if (option->get_group() != group) continue;
       std::vector<std::string> notes;
+      if (option->get_required()) notes.push_back("[required]");
       if (!default_text(*option).empty()) {
         notes.push_back(fmt::format("[default: {}]", default_text(*option)));
       }

@@ -33,7 +33,8 @@ std::string value_name(const CLI::Option& option);
 // The words that an option takes, if it takes only certain ones.
 std::vector<std::string> choices(const CLI::Option& option);
 
-// What is used when nothing sets the option; empty for one that only acts, such as --help.
+// What is used when nothing sets the option; empty for one that has to be set, and for one that
+// only acts, such as --help.
 std::string default_text(const CLI::Option& option);
 
 // The variable "QUERN_BENCH_MODEL_PROMPT" of option "prompt" of command "bench model".

@@ -170,12 +170,11 @@ void bench(const Arguments& args) {
 }  // namespace
 
 void add_bench(CLI::App& root) {
-  Command bench_command(root, "bench", "Measure a model's speed beside the machine's limits",
-                        {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"},
-                         {"bench model Qwen-7B --streams 8 --depth 4096 --json",
-                          "eight streams, each behind 4,096 tokens"}});
+  Command bench_command(root, "bench", "Measure speed beside the machine's limits");
   Command command(bench_command.app(), "model", "Prefill and decode of a checkpoint",
-                  {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"}});
+                  {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"},
+                   {"bench model Qwen-7B --streams 8 --depth 4096 --json",
+                    "eight streams, each behind 4,096 tokens"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command);
   command.group("Benchmark");

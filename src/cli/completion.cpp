@@ -165,7 +165,8 @@ std::string fish_completion(const CLI::App& root) {
 
 void add_completion(CLI::App& root) {
   Command command(root, "completion", "Print a completion script for bash, zsh or fish",
-                  {{"completion bash > /etc/bash_completion.d/quern", "install it for everybody"}});
+                  {{"completion bash > ~/.local/share/bash-completion/completions/quern",
+                    "install it for yourself"}});
   auto shell = std::make_shared<std::string>();
   command.positional("shell", *shell, "bash, zsh or fish")
       ->required()

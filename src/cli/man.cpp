@@ -103,7 +103,7 @@ void option_table(const CLI::App& app, std::string& text) {
       const std::string value = value_name(*option);
       text += fmt::format("| `{}{}` | {} | {} | {} |\n", option_names(*option),
                           value.empty() ? "" : " " + value, cell(option->get_description()),
-                          cell(default_text(*option)),
+                          option->get_required() ? "required" : cell(default_text(*option)),
                           option->get_envname().empty() ? "" : "`" + option->get_envname() + "`");
     }
   }
@@ -136,7 +136,9 @@ std::string markdown(const CLI::App& root) {
 
 void add_man(CLI::App& root) {
   Command command(root, "man", "Print a manual page in roff",
-                  {{"man generate | man -l -", "read the page of one command"}});
+                  {{"man generate > quern-generate.1",
+                    "the page of one command; man ./quern-generate.1 shows it"},
+                   {"man --markdown > commands.md", "all of it as one page"}});
   auto args = std::make_shared<Arguments>();
   command.positional("command", args->words, "The command; none: the page of the whole program");
   command.flag("--markdown", args->markdown, "Print one page of every command, in Markdown");

@@ -157,7 +157,8 @@ TEST(Verify, AnUnknownArchitectureNamesTheKnownOnes) {
   const fs::path model = tiny_checkpoint(folder);
   folder.write("model/config.json",
                R"({"model_type": "mamba", "architectures": ["MambaForCausalLM"]})");
-  expect_refused(quern({"verify", model.string()}), {"mamba", "Qwen2ForCausalLM", "LlamaForCausalLM"});
+  expect_refused(quern({"verify", model.string()}),
+                 {"mamba", "Qwen2ForCausalLM", "LlamaForCausalLM"});
 }
 
 TEST(Convert, ToFloat32AndBackIsTheSameFile) {

@@ -96,6 +96,11 @@ struct Misuse {
   std::string message;
 };
 
+void PrintTo(const Misuse& misuse, std::ostream* out) {
+  *out << "quern";
+  for (const std::string& argument : misuse.arguments) *out << " " << argument;
+}
+
 class Misused : public ::testing::TestWithParam<Misuse> {};
 
 TEST_P(Misused, IsOneLineWithTheWayOutAndExitCode2) {

@@ -1,0 +1,192 @@
+// The documentation keeps its word: what it shows runs, and prints what it says.
+#include <fstream>
+#include <numeric>
+#include <regex>
+#include <span>
+
+#include "cli/checkpoint.h"
+#include "cli/program.h"
+#include "core/file.h"
+#include "formats/safetensors.h"
+
+namespace quern::test {
+namespace {
+
+std::vector<fs::path> pages() {
+  std::vector<fs::path> all = {source("README.md"), source("CONTRIBUTING.md")};
+  for (const auto& entry : fs::directory_iterator(source("docs"))) {
+    if (entry.path().extension() == ".md") all.push_back(entry.path());
+  }
+  return all;
+}
+
+// A folder in which what the documentation shows can run: it has models, texts and lists by the
+// names that examples use, `quern` on the PATH, and the third-party fixtures where they are there.
+class Sandbox {
+ public:
+  Sandbox() {
+    const fs::path model = tiny_checkpoint(outer_);
+    folder_ = outer_.path() / "repository";
+    for (const char* name : {"Qwen-7B", "Qwen-7B-Chat", "MODEL"}) {
+      fs::create_directories(folder_);
+      fs::create_directory_symlink(model, folder_ / name);
+    }
+    for (const char* name : {"config.json", "model.safetensors"}) {
+      fs::copy_file(model / name, folder_ / name);
+    }
+    std::string prose;
+    while (prose.size() < 20'000) prose += "All happy families are alike. ";
+    for (const char* name : {"book.txt", "story.txt", "wiki.txt", "paper.tex"}) {
+      put(name, name == std::string("story.txt") ? "Once upon a time" : prose);
+    }
+    put("qwen.tiktoken", byte_vocabulary());
+    put("requests.jsonl", "{\"text\": \"a\"}\n");
+    put("ids.json", "[1, 2, 3]");
+    put("prompts.json", "[[1, 2], [3]]");
+    put("old-checkpoint/pytorch_model.bin", read_file(source("tests/fixtures/torch/plain.bin")));
+    put_batch();
+    fs::create_directories(folder_ / ".local/share/bash-completion/completions");
+    outer_.write("bin/quern", std::string("#!/bin/sh\nexec '") + QUERN_PROGRAM + "' \"$@\"\n");
+    // Building and testing are what goes on already.
+    put("run", "#!/bin/sh\ncase $1 in build|test|bench) exit 0 ;; esac\nexec quern \"$@\"\n");
+    for (const fs::path& script : {outer_.path() / "bin/quern", folder_ / "run"}) {
+      fs::permissions(script, fs::perms::owner_all);
+    }
+    if (fs::exists(shared(""))) {
+      fs::create_directory_symlink(fs::absolute(shared("")), outer_.path() / "shared");
+    }
+  }
+
+  Outcome run(const std::string& commands) const {
+    const std::string path = (outer_.path() / "bin").string() + ":" + std::getenv("PATH");
+    return test::run({"bash", "-e", "-c", commands},
+                     {.input = {},
+                      .variables = {{"PATH", path},
+                                    {"HOME", folder_.string()},
+                                    {"QUERN_PERPLEXITY_CONTEXT", "16384"},
+                                    {"QUERN_PERPLEXITY_LIMIT", "2500"}},
+                      .folder = folder_});
+  }
+
+ private:
+  void put(const std::string& name, const std::string& content) const {
+    outer_.write("repository/" + name, content);
+  }
+
+  // Two rows of eight ids, as `quern gradients` takes them.
+  void put_batch() const {
+    const Shape shape = {2, 8};
+    std::vector<int64_t> ids(16);
+    std::iota(ids.begin(), ids.end(), int64_t{1});
+    SafetensorsWriter writer(folder_ / "batch.safetensors",
+                             {{"input_ids", DType::I64, shape}, {"labels", DType::I64, shape}});
+    for (int tensor = 0; tensor < 2; ++tensor) writer.write(std::as_bytes(std::span(ids)));
+    writer.finish();
+  }
+
+  TempFolder outer_;
+  fs::path folder_;
+};
+
+// A block of a page that is to be run, and what it says is printed.
+struct Block {
+  std::string place, commands, output;
+};
+
+void PrintTo(const Block& block, std::ostream* out) { *out << block.place; }
+
+std::vector<Block> runnable_blocks() {
+  std::vector<Block> blocks;
+  for (const fs::path& page : pages()) {
+    std::ifstream file(page);
+    std::string heading;
+    Block* last = nullptr;  // the block just closed, whose output may follow
+    std::string* into = nullptr;
+    for (std::string line; std::getline(file, line);) {
+      if (into != nullptr) {
+        if (line == "```") {
+          into = nullptr;
+        } else {
+          *into += line + "\n";
+        }
+      } else if (line == "```sh run") {
+        blocks.push_back({page.filename().string() + ", " + heading, {}, {}});
+        last = &blocks.back();
+        into = &last->commands;
+      } else if (line == "```text" && last != nullptr) {
+        into = &last->output;
+        last = nullptr;
+      } else if (line.starts_with("#")) {
+        heading = line.substr(line.find_first_not_of("# "));
+        last = nullptr;
+      }
+    }
+  }
+  return blocks;
+}
+
+// Output as a page shows it: a line of dots stands for any number of lines.
+bool matches(const std::string& output, const std::string& shown) {
+  const size_t dots = shown.find("...\n");
+  if (dots == shown.npos) return output == shown;
+  const std::string before = shown.substr(0, dots), after = shown.substr(dots + 4);
+  return output.starts_with(before) && output.size() >= before.size() + after.size() &&
+         output.ends_with(after);
+}
+
+class Shown : public ::testing::TestWithParam<Block> {};
+
+TEST_P(Shown, RunsAndPrintsWhatThePageSays) {
+  const Block& block = GetParam();
+  if (block.commands.find("../shared") != std::string::npos) QUERN_NEED(shared("fixtures"));
+  const Outcome outcome = Sandbox().run(block.commands);
+  EXPECT_EQ(outcome.code, 0) << block.place << ":\n" << block.commands << outcome.err;
+  if (block.output.empty()) return;
+  EXPECT_TRUE(matches(outcome.out, block.output)) << block.place << " shows\n"
+                                                  << block.output << "but the command prints\n"
+                                                  << outcome.out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Docs, Shown, ::testing::ValuesIn(runnable_blocks()));
+
+// Every example of --help, as the page of all commands lists them.
+std::vector<std::string> examples() {
+  std::vector<std::string> all;
+  std::ifstream file(source("docs/commands.md"));
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("  quern ")) all.push_back(line.substr(2));
+  }
+  return all;
+}
+
+class Example : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(Example, OfHelpRuns) {
+  std::string command = GetParam();
+  // A checkpoint of 15 GB is too much for a test: its options are looked at.
+  if (command.find("--preset qwen-7b") != std::string::npos) command += " --show-config";
+  const Outcome outcome = Sandbox().run(command);
+  EXPECT_EQ(outcome.code, 0) << command << "\n" << outcome.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(Docs, Example, ::testing::ValuesIn(examples()));
+
+TEST(Docs, ThePageOfCommandsIsWhatTheProgramMakes) {
+  const Outcome outcome = quern({"man", "--markdown"});
+  EXPECT_TRUE(read_file(source("docs/commands.md")) == outcome.out)
+      << "make it anew: quern man --markdown > docs/commands.md";
+}
+
+TEST(Docs, LinksPointToFilesThatAreThere) {
+  const std::regex link(R"(\]\(([^)#:]+)(#[^)]*)?\))");
+  for (const fs::path& page : pages()) {
+    const std::string text = read_file(page);
+    for (std::sregex_iterator at(text.begin(), text.end(), link), end; at != end; ++at) {
+      const fs::path target = page.parent_path() / (*at)[1].str();
+      EXPECT_TRUE(fs::exists(target)) << page << " links to " << target;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quern::test
