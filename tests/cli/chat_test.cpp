@@ -36,10 +36,10 @@ class Chat : public ::testing::Test {
 TEST_F(Chat, AnswersAtATerminalAndLeavesAtCtrlD) {
   Terminal terminal(arguments(), variables());
   terminal.expect("/help lists the commands");
-  terminal.expect("> ");
+  terminal.expect_prompt();
   terminal.type("hello\r/stats\r");
   terminal.expect("8 new tokens");
-  terminal.expect("> ");
+  terminal.expect_prompt();
   terminal.type("\x04");
   EXPECT_EQ(terminal.wait(), 0);
   EXPECT_EQ(history(), "hello\n/stats\n");
@@ -47,14 +47,15 @@ TEST_F(Chat, AnswersAtATerminalAndLeavesAtCtrlD) {
 
 TEST_F(Chat, EditsWithTheKeysOfEmacsAndArrows) {
   Terminal terminal(arguments(), variables());
-  terminal.expect("> ");
+  terminal.expect_prompt();
   // "world" – home – "hello " – end – "!" – left – delete – word left – kill – yank
   terminal.type(
       "world\x01hello \x05!\x1b[D\x1b[3~\x1b"
       "b\x0b\x19\r");
-  terminal.expect("> ");
+  terminal.expect_prompt();
   terminal.type("/save " + file("chat.json").string() + "\r");
   terminal.expect("saved 2 messages");
+  terminal.expect_prompt();
   terminal.type("/quit\r");
   EXPECT_EQ(terminal.wait(), 0);
   EXPECT_EQ(said_by("user", file("chat.json")), std::vector<std::string>{"hello world"});
@@ -62,12 +63,13 @@ TEST_F(Chat, EditsWithTheKeysOfEmacsAndArrows) {
 
 TEST_F(Chat, APasteAndAltEnterMakeEntriesOfSeveralLines) {
   Terminal terminal(arguments(), variables());
-  terminal.expect("> ");
+  terminal.expect_prompt();
   // In a paste even Ctrl-D and an arrow's bytes are text, or nothing.
   terminal.type("\x1b[200~one\r\ntwo\x04\x1b[A\x1b[201~\x1b\rthree\\\rfour\r");
-  terminal.expect("four");
+  terminal.expect_prompt();
   terminal.type("/save " + file("chat.json").string() + "\r");
   terminal.expect("saved 2 messages");
+  terminal.expect_prompt();
   terminal.type("\x04");
   EXPECT_EQ(terminal.wait(), 0);
   EXPECT_EQ(said_by("user", file("chat.json")), std::vector<std::string>{"one\ntwo\nthree\nfour"});
@@ -75,7 +77,7 @@ TEST_F(Chat, APasteAndAltEnterMakeEntriesOfSeveralLines) {
 
 TEST_F(Chat, WideCharactersMoveTheCursorByTwoColumns) {
   Terminal terminal(arguments(), variables());
-  terminal.expect("> ");
+  terminal.expect_prompt();
   terminal.type("你好");
   terminal.expect("你好\r\x1b[6C");  // two for the prompt, four for the text
   terminal.type("\x1b[D");
@@ -87,7 +89,7 @@ TEST_F(Chat, WideCharactersMoveTheCursorByTwoColumns) {
 TEST_F(Chat, HistoryIsThereTheNextTimeAndIsSearched) {
   folder_.write("quern/chat_history", "first entry\nsecond\\nof two lines\nthird entry\n");
   Terminal terminal(arguments(), variables());
-  terminal.expect("> ");
+  terminal.expect_prompt();
   terminal.type("\x1b[A");
   terminal.expect("third entry");
   terminal.type("\x1b[A");
@@ -112,14 +114,15 @@ TEST_F(Chat, CtrlCEndsTheAnswerAndNotTheProgram) {
                                  "100000", "--kv-cache", "fp16"});
   endless.erase(endless.begin() + 2, endless.begin() + 4);
   Terminal terminal(endless, variables());
-  terminal.expect("> ");
+  terminal.expect_prompt();
   terminal.type("go\r");
   terminal.expect("\x1b[?2004l");  // the editor is done
   terminal.expect("\uFFFD");       // random bytes make no whole characters: the answer has begun
   terminal.type("\x03");
-  terminal.expect("\x1b[?2004h");  // the next entry is being edited
+  terminal.expect_prompt();
   terminal.type("/save " + file("chat.json").string() + "\r");
   terminal.expect("saved 2 messages");
+  terminal.expect_prompt();
   terminal.type("/quit\r");
   EXPECT_EQ(terminal.wait(), 0);
 }

@@ -16,6 +16,9 @@
 namespace quern::test {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+constexpr auto kPatience = std::chrono::seconds(30);
+
 int status_of(pid_t process) {
   int status = 0;
   ::waitpid(process, &status, 0);
@@ -106,23 +109,30 @@ bool Terminal::read_more(int timeout_ms) {
 }
 
 void Terminal::expect(std::string_view text) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  const auto end = Clock::now() + kPatience;
   while (true) {
     const size_t at = output_.find(text, matched_);
     if (at != output_.npos) {
       matched_ = at + text.size();
       return;
     }
-    ASSERT_LT(std::chrono::steady_clock::now(), end)
-        << "waited for '" << text << "' after:\n"
-        << output_.substr(
-               std::max(matched_, output_.size() - std::min<size_t>(output_.size(), 2000)));
+    ASSERT_LT(Clock::now(), end) << "waited for '" << text << "' after:\n"
+                                 << output_.substr(std::max(
+                                        matched_,
+                                        output_.size() - std::min<size_t>(output_.size(), 2000)));
     read_more(200);
   }
 }
 
 int Terminal::wait() {
-  while (read_more(60'000)) {
+  const auto end = Clock::now() + kPatience;
+  siginfo_t state{};
+  while (state.si_pid == 0) {  // it runs
+    read_more(100);
+    if (Clock::now() > end) ::kill(process_, SIGKILL);
+    ::waitid(P_PID, static_cast<id_t>(process_), &state, WEXITED | WNOHANG | WNOWAIT);
+  }
+  while (read_more(0)) {
   }
   const int code = status_of(process_);
   process_ = -1;

@@ -44,7 +44,11 @@ class Terminal {
   void expect(std::string_view text);
   // Everything that it printed so far.
   const std::string& output() const { return output_; }
-  // Waits for the end of the program; its exit status as in Outcome.
+  // Waits until the program is ready for an entry: keys typed before would go through the
+  // terminal's own line editing.
+  void expect_prompt() { expect("\x1b[?2004h"); }
+  // Waits for the end of the program, which it kills after 30 seconds; its exit status as in
+  // Outcome.
   int wait();
 
  private:
