@@ -1,6 +1,5 @@
 // quern chat: a conversation in the terminal.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -75,7 +74,7 @@ class Chat {
 
   void run() {
     LineEditor editor(history_file());
-    if (::isatty(STDIN_FILENO) != 0) {
+    if (at_terminal()) {
       print(fmt::format("{}; /help lists the commands\n", model_.folder().filename().string()));
       flush_output();
     }
@@ -114,6 +113,8 @@ class Chat {
     request.stream = answers_++;
     request.text_start = true;
     const InterruptScope scope;
+    // What is typed meanwhile is for the next entry: it must not show up in the answer.
+    const RawMode quiet(RawMode::CtrlC::Signal);
     Completion reply;
     try {
       reply = engine_.run_continued(

@@ -51,9 +51,11 @@ void init(const Arguments& args) {
   if (!args.tokenizer.empty()) {
     tokenizer = load_tokenizer(args.tokenizer);
     if (tokenizer->size() > config.vocab) {
-      throw Error(Kind::Misused, fmt::format("the tokenizer has {} tokens, the model {} rows of "
-                                             "embedding",
-                                             tokenizer->size(), config.vocab));
+      throw Error(Kind::Misused,
+                  fmt::format("the tokenizer has {} tokens, the model {} rows of "
+                              "embedding",
+                              tokenizer->size(), config.vocab),
+                  "take a --config with a larger vocab_size");
     }
   }
   const auto specs = tensor_specs(config);

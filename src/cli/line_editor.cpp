@@ -88,7 +88,7 @@ void LineEditor::remember(const std::string& entry) {
 }
 
 std::optional<std::string> LineEditor::read(const std::string& prompt) {
-  if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0) return read_plain();
+  if (!at_terminal()) return read_plain();
   auto entry = edit(prompt);
   if (entry) remember(*entry);
   return entry;
@@ -208,7 +208,7 @@ int LineEditor::search(EditBuffer& buffer, int& row) {
 }
 
 std::optional<std::string> LineEditor::edit(const std::string& prompt) {
-  const RawMode raw;
+  const RawMode raw(RawMode::CtrlC::Key);
   EditBuffer buffer;
   Recall recall{.place = history_.size(), .draft = {}};
   bool pasting = false;

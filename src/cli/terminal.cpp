@@ -78,10 +78,14 @@ void put(std::string_view text) {
   std::fflush(stdout);
 }
 
-RawMode::RawMode() {
+bool at_terminal() { return ::isatty(STDIN_FILENO) != 0 && ::isatty(STDOUT_FILENO) != 0; }
+
+RawMode::RawMode(CtrlC ctrl_c) : active_(at_terminal()) {
+  if (!active_) return;
   ::tcgetattr(STDIN_FILENO, &saved_);
   termios raw = saved_;
-  raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | ISIG | IEXTEN);
+  raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
+  if (ctrl_c == CtrlC::Key) raw.c_lflag &= ~static_cast<tcflag_t>(ISIG);
   raw.c_iflag &= ~static_cast<tcflag_t>(IXON | ICRNL | INLCR);
   raw.c_cc[VMIN] = 1;
   raw.c_cc[VTIME] = 0;
@@ -90,6 +94,7 @@ RawMode::RawMode() {
 }
 
 RawMode::~RawMode() {
+  if (!active_) return;
   put("\x1b[?2004l");
   ::tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_);
 }

@@ -34,15 +34,20 @@ constexpr int control(char letter) { return letter & 0x1F; }
 
 void put(std::string_view text);  // to standard output, at once
 
-// While it lives the terminal passes every key on at once, and marks pastes (mode 2004).
+bool at_terminal();  // both standard input and output are one
+
+// While it lives the terminal passes every key on at once, shows none itself, and marks pastes
+// (mode 2004). Without a terminal it does nothing.
 class RawMode {
  public:
-  RawMode();
+  enum class CtrlC { Key, Signal };
+  explicit RawMode(CtrlC ctrl_c);
   ~RawMode();
   RawMode(const RawMode&) = delete;
   RawMode& operator=(const RawMode&) = delete;
 
  private:
+  bool active_;
   termios saved_{};
 };
 

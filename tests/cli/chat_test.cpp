@@ -75,6 +75,18 @@ TEST_F(Chat, APasteAndAltEnterMakeEntriesOfSeveralLines) {
   EXPECT_EQ(said_by("user", file("chat.json")), std::vector<std::string>{"one\ntwo\nthree\nfour"});
 }
 
+TEST_F(Chat, WhatIsTypedDuringAnAnswerIsForTheNextEntry) {
+  std::vector<std::string> longer = arguments();
+  longer[3] = "300";
+  Terminal terminal(longer, variables());
+  terminal.expect_prompt();
+  terminal.type("one\r");
+  terminal.expect("\uFFFD");  // the answer is on its way
+  terminal.type("\x1b[200~two\rlines\x1b[201~\r/save " + file("chat.json").string() + "\r\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+  EXPECT_EQ(said_by("user", file("chat.json")), (std::vector<std::string>{"one", "two\nlines"}));
+}
+
 TEST_F(Chat, WideCharactersMoveTheCursorByTwoColumns) {
   Terminal terminal(arguments(), variables());
   terminal.expect_prompt();
