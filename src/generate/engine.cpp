@@ -162,7 +162,10 @@ void Engine::loop(std::vector<Stream>& streams, const OnToken& on_token,
   while (true) {
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
       for (Stream& stream : streams) {
-        if (!stream.done) stream.completion.reason = FinishReason::Interrupted;
+        if (stream.done) continue;
+        Completion& out = stream.completion;
+        out.reason = FinishReason::Interrupted;
+        if (!out.ids.empty()) out.decode_seconds = seconds_since(stream.first_token);
       }
       return;
     }
