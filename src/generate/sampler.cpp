@@ -37,14 +37,18 @@ TokenId argmax(std::span<const float> logits) noexcept {
   return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
-Sampler::Sampler(const SamplingOptions& options, int64_t vocab, uint64_t stream)
-    : options_(options), rng_(options.seed, stream) {
+Sampler::Sampler(const SamplingOptions& options, int64_t vocab, uint64_t stream,
+                 SamplerScratch* scratch)
+    : options_(options),
+      rng_(options.seed, stream),
+      own_(scratch == nullptr ? std::make_unique<SamplerScratch>() : nullptr),
+      scratch_(scratch == nullptr ? own_.get() : scratch) {
   const auto size = static_cast<size_t>(vocab);
-  seen_.resize(size);
-  counts_.resize(size);
+  scratch_->seen.resize(size);
+  scratch_->counts.resize(size);
   if (options.is_greedy()) return;
-  kept_.reserve(size);
-  sorted_.reserve(size);
+  scratch_->kept.reserve(size);
+  scratch_->sorted.reserve(size);
 }
 
 void Sampler::penalize(std::span<float> logits, std::span<const TokenId> history,
@@ -56,23 +60,23 @@ void Sampler::penalize(std::span<float> logits, std::span<const TokenId> history
   if (options_.repetition_penalty != 1) {
     const auto penalty = static_cast<float>(options_.repetition_penalty);
     for (const TokenId id : history) {
-      if (!in_range(id) || seen_[static_cast<size_t>(id)] != 0) continue;
-      seen_[static_cast<size_t>(id)] = 1;
+      if (!in_range(id) || scratch_->seen[static_cast<size_t>(id)] != 0) continue;
+      scratch_->seen[static_cast<size_t>(id)] = 1;
       float& logit = logits[static_cast<size_t>(id)];
       logit = logit < 0 ? logit * penalty : logit / penalty;
     }
     for (const TokenId id : history) {
-      if (in_range(id)) seen_[static_cast<size_t>(id)] = 0;
+      if (in_range(id)) scratch_->seen[static_cast<size_t>(id)] = 0;
     }
   }
   if (options_.frequency_penalty != 0 || options_.presence_penalty != 0) {
     const auto generated = history.subspan(prompt_length);
     for (const TokenId id : generated) {
-      if (in_range(id)) ++counts_[static_cast<size_t>(id)];
+      if (in_range(id)) ++scratch_->counts[static_cast<size_t>(id)];
     }
     for (const TokenId id : generated) {
       if (!in_range(id)) continue;
-      int32_t& count = counts_[static_cast<size_t>(id)];
+      int32_t& count = scratch_->counts[static_cast<size_t>(id)];
       if (count == 0) continue;
       logits[static_cast<size_t>(id)] -=
           static_cast<float>(options_.frequency_penalty * count + options_.presence_penalty);
@@ -92,28 +96,28 @@ void Sampler::penalize(std::span<float> logits, std::span<const TokenId> history
   }
 }
 
-// Fills kept_ with what survives temperature, top-k, top-p, min-p and typical.
+// Fills scratch_->kept with what survives temperature, top-k, top-p, min-p and typical.
 void Sampler::filter(std::span<const float> logits) {
   const auto temperature = static_cast<float>(options_.temperature);
   const auto k = static_cast<size_t>(options_.top_k);
   float least = kNone;
   if (k > 0 && k < logits.size()) {
-    sorted_.assign(logits.begin(), logits.end());
-    const auto kth = sorted_.begin() + static_cast<int64_t>(k - 1);
-    std::nth_element(sorted_.begin(), kth, sorted_.end(), std::greater<>());
+    scratch_->sorted.assign(logits.begin(), logits.end());
+    const auto kth = scratch_->sorted.begin() + static_cast<int64_t>(k - 1);
+    std::nth_element(scratch_->sorted.begin(), kth, scratch_->sorted.end(), std::greater<>());
     least = *kth;
   }
   const float largest = *std::max_element(logits.begin(), logits.end());
-  kept_.clear();
+  scratch_->kept.clear();
   for (size_t id = 0; id < logits.size(); ++id) {
     if (logits[id] < least || logits[id] == kNone) continue;
     const float scaled = (logits[id] - largest) / temperature;
-    kept_.push_back({static_cast<TokenId>(id), scaled, std::exp(scaled)});
+    scratch_->kept.push_back({static_cast<TokenId>(id), scaled, std::exp(scaled)});
   }
   if (options_.top_p < 1) keep_top_p();
   if (options_.min_p > 0) {
     const float bound = static_cast<float>(options_.min_p);  // the most likely has weight 1
-    std::erase_if(kept_, [&](const Candidate& c) { return c.weight < bound; });
+    std::erase_if(scratch_->kept, [&](const Candidate& c) { return c.weight < bound; });
   }
   if (options_.typical_p < 1) keep_typical();
 }
@@ -121,7 +125,7 @@ void Sampler::filter(std::span<const float> logits) {
 // Sorts only as much of the candidates as the sum needs.
 void Sampler::keep_top_p() {
   const double total =
-      std::accumulate(kept_.begin(), kept_.end(), 0.0,
+      std::accumulate(scratch_->kept.begin(), scratch_->kept.end(), 0.0,
                       [](double sum, const Candidate& c) { return sum + c.weight; });
   const double wanted = options_.top_p * total;
   const auto likelier = [](const Candidate& a, const Candidate& b) {
@@ -129,14 +133,15 @@ void Sampler::keep_top_p() {
   };
   double sum = 0;
   size_t sorted = 0;
-  for (size_t chunk = 64; sorted < kept_.size(); chunk *= 4) {
-    const size_t end = std::min(kept_.size(), sorted + chunk);
-    std::partial_sort(kept_.begin() + static_cast<int64_t>(sorted),
-                      kept_.begin() + static_cast<int64_t>(end), kept_.end(), likelier);
+  for (size_t chunk = 64; sorted < scratch_->kept.size(); chunk *= 4) {
+    const size_t end = std::min(scratch_->kept.size(), sorted + chunk);
+    std::partial_sort(scratch_->kept.begin() + static_cast<int64_t>(sorted),
+                      scratch_->kept.begin() + static_cast<int64_t>(end), scratch_->kept.end(),
+                      likelier);
     for (; sorted < end; ++sorted) {
-      sum += kept_[sorted].weight;
+      sum += scratch_->kept[sorted].weight;
       if (sum >= wanted) {
-        kept_.resize(sorted + 1);
+        scratch_->kept.resize(sorted + 1);
         return;
       }
     }
@@ -147,7 +152,7 @@ void Sampler::keep_top_p() {
 // probability of typical_p.
 void Sampler::keep_typical() {
   double total = 0, weighted = 0;
-  for (const Candidate& c : kept_) {
+  for (const Candidate& c : scratch_->kept) {
     total += c.weight;
     weighted += static_cast<double>(c.weight) * c.logit;
   }
@@ -155,14 +160,16 @@ void Sampler::keep_typical() {
   const auto distance = [&](const Candidate& c) {
     return std::abs(std::log(total) - static_cast<double>(c.logit) - entropy);
   };
-  std::sort(kept_.begin(), kept_.end(), [&](const Candidate& a, const Candidate& b) {
-    const double x = distance(a), y = distance(b);
-    return x != y ? x < y : a.id < b.id;
-  });
+  std::sort(scratch_->kept.begin(), scratch_->kept.end(),
+            [&](const Candidate& a, const Candidate& b) {
+              const double x = distance(a), y = distance(b);
+              return x != y ? x < y : a.id < b.id;
+            });
   double sum = 0;
   size_t count = 0;
-  while (count < kept_.size() && sum < options_.typical_p * total) sum += kept_[count++].weight;
-  kept_.resize(std::max<size_t>(1, count));
+  while (count < scratch_->kept.size() && sum < options_.typical_p * total)
+    sum += scratch_->kept[count++].weight;
+  scratch_->kept.resize(std::max<size_t>(1, count));
 }
 
 TokenId Sampler::sample(std::span<float> logits, std::span<const TokenId> history,
@@ -176,14 +183,14 @@ TokenId Sampler::sample(std::span<float> logits, std::span<const TokenId> histor
   if (options_.is_greedy()) return best;
   filter(logits);
   const double total =
-      std::accumulate(kept_.begin(), kept_.end(), 0.0,
+      std::accumulate(scratch_->kept.begin(), scratch_->kept.end(), 0.0,
                       [](double sum, const Candidate& c) { return sum + c.weight; });
   double left = rng_.uniform() * total;
-  for (const Candidate& c : kept_) {
+  for (const Candidate& c : scratch_->kept) {
     left -= c.weight;
     if (left < 0) return c.id;
   }
-  return kept_.back().id;
+  return scratch_->kept.back().id;
 }
 
 std::vector<float> Sampler::probabilities(std::span<const float> logits,
@@ -197,8 +204,8 @@ std::vector<float> Sampler::probabilities(std::span<const float> logits,
   }
   filter(changed);
   double total = 0;
-  for (const Candidate& c : kept_) total += c.weight;
-  for (const Candidate& c : kept_) {
+  for (const Candidate& c : scratch_->kept) total += c.weight;
+  for (const Candidate& c : scratch_->kept) {
     out[static_cast<size_t>(c.id)] = static_cast<float>(c.weight / total);
   }
   return out;

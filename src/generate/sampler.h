@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -40,12 +41,27 @@ struct TokenLogprob {
   float logprob;  // natural logarithm
 };
 
+// Memory that samplers work in, the same for any number of them that take turns.
+struct SamplerScratch {
+  struct Candidate {
+    TokenId id;
+    float logit;
+    float weight;  // e^(logit - largest)
+  };
+  std::vector<Candidate> kept;
+  std::vector<float> sorted;
+  std::vector<uint8_t> seen;    // of each id: in the history
+  std::vector<int32_t> counts;  // of each id: times generated
+};
+
 // One sequence's sampler. Its draws depend on seed, stream and the number of tokens drawn, never on
 // other sequences.
 class Sampler {
  public:
-  // `stream` tells the samples of one request apart.
-  Sampler(const SamplingOptions& options, int64_t vocab, uint64_t stream = 0);
+  // `stream` tells the samples of one request apart. `scratch` must outlive the sampler; without
+  // one it has its own.
+  Sampler(const SamplingOptions& options, int64_t vocab, uint64_t stream = 0,
+          SamplerScratch* scratch = nullptr);
 
   // `history`: the ids so far, the first `prompt_length` of them given. Changes `logits` in place.
   // Throws Failed where a logit is NaN.
@@ -56,11 +72,7 @@ class Sampler {
                                    size_t prompt_length);
 
  private:
-  struct Candidate {
-    TokenId id;
-    float logit;
-    float weight;  // e^(logit - largest)
-  };
+  using Candidate = SamplerScratch::Candidate;
   void penalize(std::span<float> logits, std::span<const TokenId> history, size_t prompt_length);
   void filter(std::span<const float> logits);
   void keep_top_p();
@@ -68,10 +80,8 @@ class Sampler {
 
   SamplingOptions options_;
   Rng rng_;
-  std::vector<Candidate> kept_;
-  std::vector<float> sorted_;
-  std::vector<uint8_t> seen_;    // of each id: in the history
-  std::vector<int32_t> counts_;  // of each id: times generated
+  std::unique_ptr<SamplerScratch> own_;
+  SamplerScratch* scratch_;
 };
 
 // Log-probabilities of `chosen` and of the `top` most likely ids, from logits as the model gave

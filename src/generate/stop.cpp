@@ -42,7 +42,7 @@ bool StopRules::ends(TokenId id) const noexcept {
   return !ignore_ids && std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
-bool StopRules::forces_end(const std::vector<TokenId>& history) const noexcept {
+bool StopRules::forces_end(std::span<const TokenId> history) const noexcept {
   return !ignore_ids && std::any_of(sequences.begin(), sequences.end(), [&](const auto& sequence) {
     return !sequence.empty() && history.size() >= sequence.size() &&
            std::equal(sequence.rbegin(), sequence.rend(), history.rbegin());

@@ -1,6 +1,7 @@
 // When a text is finished, and what of it may be shown before that is known.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,7 +39,7 @@ struct StopRules {
   bool ignore_ids = false;  // go on to the token limit
 
   bool ends(TokenId id) const noexcept;
-  bool forces_end(const std::vector<TokenId>& history) const noexcept;
+  bool forces_end(std::span<const TokenId> history) const noexcept;
 };
 
 }  // namespace quern

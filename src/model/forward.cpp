@@ -36,14 +36,14 @@ Runner::Runner(Backend& backend, const Config& config, const Weights& weights, i
   scale_ = floats(max_tokens, 1);
   logits_ = floats(max_logits, c.output_vocab);
   ids_.reserve(static_cast<size_t>(max_tokens));
-  last_rows_.reserve(static_cast<size_t>(max_tokens));
+  output_rows_.reserve(static_cast<size_t>(max_tokens));
   spans_.reserve(static_cast<size_t>(max_tokens));
 }
 
 // Lays the batch's tokens out one sequence after another, with their angles and score scales.
 int64_t Runner::plan(std::span<const BatchItem> batch) {
   ids_.clear();
-  last_rows_.clear();
+  output_rows_.clear();
   spans_.clear();
   const float plain_scale = 1 / std::sqrt(static_cast<float>(config_.head_dim));
   const int64_t half = config_.rotary_dim / 2;
@@ -51,9 +51,12 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
     const Sequence& sequence = *item.sequence;
     const auto first_row = static_cast<int64_t>(ids_.size());
     const auto count = static_cast<int64_t>(item.ids.size());
-    assert(count > 0 && first_row + count <= max_tokens_);
+    assert(count > 0 && item.outputs >= 0 && item.outputs <= count &&
+           first_row + count <= max_tokens_);
     ids_.insert(ids_.end(), item.ids.begin(), item.ids.end());
-    last_rows_.push_back(static_cast<int32_t>(ids_.size() - 1));
+    for (int64_t row = first_row + count - item.outputs; row < first_row + count; ++row) {
+      output_rows_.push_back(static_cast<int32_t>(row));
+    }
     spans_.push_back({.kv = {sequence.pages(), 0},
                       .first_row = first_row,
                       .count = count,
@@ -120,11 +123,11 @@ ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want
     probe(-1, "final", normed);
     return normed;
   }
-  const MutRows last = rows_of(normed_, static_cast<int64_t>(last_rows_.size()));
-  run_.gather_rows(last, x, last_rows_);
-  run_.rms_norm(last, last, w_.final_norm, c.norm_eps);
-  probe(-1, "final", last);
-  return last;
+  const MutRows wanted = rows_of(normed_, static_cast<int64_t>(output_rows_.size()));
+  run_.gather_rows(wanted, x, output_rows_);
+  run_.rms_norm(wanted, wanted, w_.final_norm, c.norm_eps);
+  probe(-1, "final", wanted);
+  return wanted;
 }
 
 MutRows Runner::logits(ConstRows hidden) {

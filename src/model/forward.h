@@ -19,6 +19,7 @@ namespace quern {
 struct BatchItem {
   Sequence* sequence;
   std::span<const int32_t> ids;
+  int64_t outputs = 1;  // hidden states wanted: of the last so many ids; 0 while a prompt goes on
 };
 
 // Sees inner tensors as they are made, under the names of the fixtures ("embed", "block0", ...,
@@ -32,12 +33,12 @@ class Runner {
   Runner(Backend& backend, const Config& config, const Weights& weights, int64_t max_tokens,
          int64_t max_logits = 16);
 
-  enum class Want { Last, All };
+  enum class Want { Outputs, All };
 
   // Feeds every item's ids and advances its sequence. Returns the hidden states after the final
-  // norm, of each item's last token in order, or of all tokens: [rows, hidden]. Valid until the
+  // norm, of the items' wanted outputs in order, or of all tokens: [rows, hidden]. Valid until the
   // next call. Ids must be in [0, vocab): check_ids().
-  ConstRows forward(std::span<const BatchItem> batch, KvCache& cache, Want want = Want::Last);
+  ConstRows forward(std::span<const BatchItem> batch, KvCache& cache, Want want = Want::Outputs);
 
   // Logits of hidden states, at most max_logits rows: [rows, output_vocab]. Valid until the next
   // call.
@@ -69,7 +70,7 @@ class Runner {
   Tensor scale_;      // [tokens], of attention scores: LogN / sqrt(head_dim)
   Tensor logits_;     // [max_logits, output_vocab]
   std::vector<int32_t> ids_;
-  std::vector<int32_t> last_rows_;
+  std::vector<int32_t> output_rows_;
   std::vector<AttentionSpan> spans_;
   Probe probe_;
 };

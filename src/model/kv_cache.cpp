@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cassert>
+#include <cstring>
 #include <utility>
 
 #include "core/checked.h"
@@ -20,8 +22,7 @@ Sequence::Sequence(KvCache& cache, const Config& config, ContextRules rules, int
 }
 
 Sequence::~Sequence() {
-  if (cache_ == nullptr) return;
-  cache_->free_.insert(cache_->free_.end(), pages_.rbegin(), pages_.rend());
+  if (cache_ != nullptr) release();
 }
 
 Sequence::Sequence(Sequence&& other) noexcept
@@ -45,27 +46,67 @@ Sequence& Sequence::operator=(Sequence&& other) noexcept {
 }
 
 void Sequence::reserve(int64_t tokens) {
-  const int64_t per_page = cache_->layout_.page_tokens;
+  const int64_t per_page = cache_->layout().page_tokens;
   const auto wanted = static_cast<size_t>((tokens + per_page - 1) / per_page);
-  while (pages_.size() < wanted) {
-    if (cache_->free_.empty()) {
-      throw Error(Kind::NoResources, "the KV cache is full",
-                  "use a shorter context, fewer sequences or a smaller --kv-cache type");
-    }
-    pages_.push_back(cache_->free_.back());
-    cache_->free_.pop_back();
+  while (pages_.size() < wanted) pages_.push_back(cache_->take());
+}
+
+void Sequence::share_page(std::byte* page) {
+  assert(length_ % cache_->layout().page_tokens == 0);
+  const int64_t place = length_ / cache_->layout().page_tokens;
+  if (place < page_count()) {
+    replace_page(place, page);
+  } else {
+    pages_.push_back(page);
+    cache_->retain(page);
   }
+  length_ += cache_->layout().page_tokens;
+}
+
+void Sequence::replace_page(int64_t place, std::byte* page) noexcept {
+  cache_->retain(page);
+  cache_->release(std::exchange(pages_[static_cast<size_t>(place)], page));
+}
+
+void Sequence::copy_page(const std::byte* page, int64_t tokens) {
+  assert(length_ % cache_->layout().page_tokens == 0);
+  const auto place = static_cast<size_t>(length_ / cache_->layout().page_tokens);
+  reserve(length_ + tokens);
+  std::memcpy(pages_[place], page, static_cast<size_t>(cache_->page_bytes()));
+  length_ += tokens;
+}
+
+void Sequence::release() noexcept {
+  for (auto page = pages_.rbegin(); page != pages_.rend(); ++page) cache_->release(*page);
+  pages_.clear();
+  length_ = 0;
 }
 
 KvCache::KvCache(Backend& backend, const Config& config, DType dtype, int64_t capacity,
                  int64_t sequences)
     : layout_{.dtype = dtype, .kv_heads = config.kv_heads, .head_dim = config.head_dim} {
   const int64_t pages = capacity / layout_.page_tokens + sequences;
-  const int64_t page_bytes = layout_.layer_bytes() * config.layers;
-  const int64_t bytes = checked_mul(pages, page_bytes, "the KV cache");
+  page_bytes_ = layout_.layer_bytes() * config.layers;
+  const int64_t bytes = checked_mul(pages, page_bytes_, "the KV cache");
   memory_ = backend.allocate(DType::U8, {bytes});
+  users_.resize(static_cast<size_t>(pages));
   free_.reserve(static_cast<size_t>(pages));
-  for (int64_t p = pages - 1; p >= 0; --p) free_.push_back(memory_.data() + p * page_bytes);
+  for (int64_t p = pages - 1; p >= 0; --p) free_.push_back(memory_.data() + p * page_bytes_);
+}
+
+std::byte* KvCache::take() {
+  if (free_.empty()) {
+    throw Error(Kind::NoResources, "the KV cache is full",
+                "use a shorter context, fewer sequences or a smaller --kv-cache type");
+  }
+  std::byte* page = free_.back();
+  free_.pop_back();
+  users_[index(page)] = 1;
+  return page;
+}
+
+void KvCache::release(std::byte* page) noexcept {
+  if (--users_[index(page)] == 0) free_.push_back(page);  // reserved for all of them
 }
 
 uint64_t KvCache::bytes_per_token(const Config& config, DType dtype) noexcept {

@@ -39,8 +39,19 @@ class Sequence {
   std::span<const float> inverse_frequencies() const noexcept { return inverse_frequencies_; }
   std::byte* const* pages() const noexcept { return pages_.data(); }
 
+  int64_t page_count() const noexcept { return static_cast<int64_t>(pages_.size()); }
+
   // Pages for `tokens` positions in all. Throws NoResources when the pool is used up.
   void reserve(int64_t tokens);
+  // The next page_tokens positions stand in `page`, which another sequence or a cache filled under
+  // the same rules and which is shared from now on. length() must be at a page's begin.
+  void share_page(std::byte* page);
+  // The next `tokens` positions as the first of `page`, copied: length() must be at a page's begin.
+  void copy_page(const std::byte* page, int64_t tokens);
+  // Another page with the same content takes the place of the sequence's own.
+  void replace_page(int64_t place, std::byte* page) noexcept;
+  // Gives all pages back and forgets every position; the rules stay.
+  void release() noexcept;
   // The new tokens of a forward pass are in.
   void advance(int64_t tokens) noexcept { length_ += tokens; }
   // Forgets the positions from `length` on; their pages stay reserved.
@@ -67,14 +78,27 @@ class KvCache {
   KvCache& operator=(const KvCache&) = delete;
 
   const KvLayout& layout() const noexcept { return layout_; }
+  int64_t pages() const noexcept { return static_cast<int64_t>(users_.size()); }
   int64_t free_pages() const noexcept { return static_cast<int64_t>(free_.size()); }
+  int64_t page_bytes() const noexcept { return page_bytes_; }
+
+  // Pages are counted: one with several users goes back to the pool when the last lets go.
+  std::byte* take();  // throws NoResources when the pool is used up
+  void retain(std::byte* page) noexcept { ++users_[index(page)]; }
+  void release(std::byte* page) noexcept;
+  int32_t users(const std::byte* page) const noexcept { return users_[index(page)]; }
   static uint64_t bytes_per_token(const Config& config, DType dtype) noexcept;
 
  private:
-  friend class Sequence;
+  size_t index(const std::byte* page) const noexcept {
+    return static_cast<size_t>((page - memory_.data()) / page_bytes_);
+  }
+
   KvLayout layout_;
+  int64_t page_bytes_ = 0;
   Tensor memory_;
   std::vector<std::byte*> free_;
+  std::vector<int32_t> users_;  // of each page
 };
 
 }  // namespace quern

@@ -50,9 +50,9 @@ TEST(StopStrings, AnEmptyOneIsRefused) {
 
 TEST(StopRules, SequencesForceTheEnd) {
   const StopRules rules = {.ids = {9}, .strings = {}, .sequences = {{1, 2, 3}, {}}};
-  EXPECT_TRUE(rules.forces_end({0, 1, 2, 3}));
-  EXPECT_FALSE(rules.forces_end({1, 2, 3, 4}));
-  EXPECT_FALSE(rules.forces_end({2, 3}));
+  EXPECT_TRUE(rules.forces_end(std::vector<TokenId>{0, 1, 2, 3}));
+  EXPECT_FALSE(rules.forces_end(std::vector<TokenId>{1, 2, 3, 4}));
+  EXPECT_FALSE(rules.forces_end(std::vector<TokenId>{2, 3}));
   EXPECT_TRUE(rules.ends(9));
   EXPECT_FALSE(rules.ends(3));
 }

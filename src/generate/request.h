@@ -1,0 +1,75 @@
+// What is asked of a model and what comes back.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "generate/sampler.h"
+#include "generate/stop.h"
+
+namespace quern {
+
+// Failed: the sequence's own numbers went wrong; its neighbours go on.
+enum class FinishReason { Stop, Length, Interrupted, Failed };
+std::string_view name(FinishReason reason) noexcept;
+
+// One vector for a whole prompt instead of new tokens.
+enum class Pooling { None, Mean, Last };
+
+// Rules beyond text that a sequence keeps to, such as a grammar. One object for each sequence.
+class Constraint {
+ public:
+  virtual ~Constraint() = default;
+  // Sets the logits of tokens that must not come next to -infinity; some token always may.
+  virtual void mask(std::span<float> logits) = 0;
+  // `id` was chosen and is the next token.
+  virtual void accept(TokenId id) = 0;
+};
+
+struct Request {
+  std::vector<TokenId> ids;  // the prompt: at least one
+  SamplingOptions sampling;
+  StopRules stop;
+  int64_t max_new_tokens = 512;
+  int64_t top_logprobs = -1;  // -1: no logprobs; 0: of the chosen token; n: of the n likeliest too
+  int64_t prompt_logprobs = -1;  // the same for the prompt's ids, given what stands before each
+  uint64_t stream = 0;           // tells samples of one prompt apart
+  bool truncate = false;    // an over-long prompt loses its beginning instead of being an error
+  bool text_start = false;  // the new tokens begin a text (nothing was there before them)
+  Pooling pooling = Pooling::None;
+  std::shared_ptr<Constraint> constraint;  // shared with nobody else; may be null
+
+  // What the prompt has in common with earlier ones of the same salt is not computed again. The
+  // salt keeps strangers from learning by the clock what others asked.
+  bool reuse_prefix = false;
+  std::string cache_salt;
+};
+
+struct NewToken {
+  TokenId id;
+  std::string text;  // what may be shown now; may be empty, or more than this token's
+  std::optional<Logprobs> logprobs;
+};
+
+struct Completion {
+  std::vector<TokenId> ids;  // new tokens, with the one that ended it
+  std::string text;          // without stop strings and special tokens
+  std::vector<Logprobs> logprobs;
+  std::vector<Logprobs> prompt_logprobs;  // of the prompt's second id and those after it
+  std::vector<float> embedding;           // [hidden], with Request::pooling
+  FinishReason reason = FinishReason::Length;
+  std::exception_ptr failure;  // with FinishReason::Failed
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;   // of the prompt, taken over from earlier requests
+  double queue_seconds = 0;    // until its first step
+  double prefill_seconds = 0;  // from there to the first token
+  double decode_seconds = 0;
+};
+
+}  // namespace quern
