@@ -108,6 +108,7 @@ void add_bench(CLI::App& root);
 void add_chat(CLI::App& root);
 void add_completion(CLI::App& root);
 void add_convert(CLI::App& root);
+void add_data(CLI::App& root);
 void add_doctor(CLI::App& root);
 void add_generate(CLI::App& root);
 void add_gradients(CLI::App& root);
@@ -116,6 +117,7 @@ void add_inspect(CLI::App& root);
 void add_logits(CLI::App& root);
 void add_man(CLI::App& root);
 void add_perplexity(CLI::App& root);
+void add_pretrain(CLI::App& root);
 void add_tokenize(CLI::App& root);
 void add_verify(CLI::App& root);
 

@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "formats/convert_floats.h"
+#include "formats/generation_config.h"
 #include "formats/safetensors.h"
 #include "model/initialize.h"
 
@@ -19,19 +20,6 @@ struct Arguments {
   uint64_t seed = 0;
   int64_t shard_mb = 5000;
 };
-
-nlohmann::ordered_json generation_config(const Tokenizer* tokenizer) {
-  nlohmann::ordered_json out = {
-      {"do_sample", true}, {"top_k", 0}, {"top_p", 0.8}, {"max_new_tokens", 512}};
-  if (tokenizer == nullptr) return out;
-  if (tokenizer->eos()) out["eos_token_id"] = out["pad_token_id"] = *tokenizer->eos();
-  if (const auto end = tokenizer->special("<|im_end|>")) {
-    out["chat_format"] = "chatml";
-    out["max_window_size"] = 6144;
-    out["eos_token_id"] = *end;
-  }
-  return out;
-}
 
 void init(const Arguments& args) {
   if (args.preset.empty() == args.config.empty()) {
@@ -91,8 +79,10 @@ void init(const Arguments& args) {
   }
   writer.finish();
   write_file(folder.temporary() / "config.json", dump(to_json(config), 2) + "\n");
-  write_file(folder.temporary() / "generation_config.json",
-             dump(generation_config(tokenizer.get()), 2) + "\n");
+  const auto generation =
+      tokenizer ? new_generation_config(tokenizer->eos(), tokenizer->special("<|im_end|>"))
+                : new_generation_config({}, {});
+  write_file(folder.temporary() / "generation_config.json", dump(generation, 2) + "\n");
   if (!args.tokenizer.empty()) copy_tokenizer(args.tokenizer, folder.temporary());
   folder.commit();
   progress.finish();

@@ -45,8 +45,12 @@ std::optional<ProgressMode> progress_mode_from_name(std::string_view name) {
 
 void set_progress_mode(ProgressMode mode) { chosen_mode.store(mode); }
 
-Progress::Progress(std::string title, uint64_t total, std::string unit)
-    : title_(std::move(title)), total_(total), unit_(std::move(unit)), mode_(resolved_mode()) {}
+Progress::Progress(std::string title, uint64_t total, std::string unit, uint64_t already)
+    : title_(std::move(title)),
+      total_(total),
+      unit_(std::move(unit)),
+      mode_(resolved_mode()),
+      already_(already) {}
 
 Progress::~Progress() {
   // A job that threw leaves no half line behind.
@@ -77,9 +81,15 @@ void Progress::finish(std::string_view note) {
   print(true, note);
 }
 
+void Progress::clear() {
+  if (mode_ != ProgressMode::Tty || printed_ == Clock::time_point{}) return;
+  std::fputs("\r\x1b[K", stderr);
+  std::fflush(stderr);
+}
+
 void Progress::print(bool last, std::string_view note) {
   const double elapsed = std::chrono::duration<double>(Clock::now() - started_).count();
-  const double rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
+  const double rate = elapsed > 0 ? static_cast<double>(done_ - already_) / elapsed : 0;
   const double left = rate > 0 && total_ > done_ ? static_cast<double>(total_ - done_) / rate : 0;
   if (mode_ == ProgressMode::Json) {
     nlohmann::ordered_json line = {{"progress", title_}, {"done", done_},        {"total", total_},

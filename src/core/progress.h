@@ -19,14 +19,16 @@ void set_progress_mode(ProgressMode mode);
 
 class Progress {
  public:
-  // `total` 0 means unknown. `unit` is written after counts and rates: "bytes", "tokens".
-  Progress(std::string title, uint64_t total, std::string unit);
+  // `total` 0 means unknown. `unit` is written after counts and rates: "bytes", "tokens". Of a job
+  // that was resumed, `already` were done before: they count for how far it is, not for its rate.
+  Progress(std::string title, uint64_t total, std::string unit, uint64_t already = 0);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
   void update(uint64_t done, std::string_view note = {});  // cheap: prints a few times a second
   void finish(std::string_view note = {});                 // the last state, once
+  void clear();  // takes the bar off a terminal, so that a line of text can be written
 
  private:
   void print(bool last, std::string_view note);
@@ -36,7 +38,8 @@ class Progress {
   uint64_t total_;
   std::string unit_;
   ProgressMode mode_;
-  uint64_t done_ = 0;
+  uint64_t already_;
+  uint64_t done_ = already_;
   Clock::time_point started_ = Clock::now();
   Clock::time_point printed_{};
   bool finished_ = false;

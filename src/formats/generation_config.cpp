@@ -1,5 +1,7 @@
 #include "formats/generation_config.h"
 
+#include <nlohmann/json.hpp>
+
 #include "core/json.h"
 
 namespace quern {
@@ -44,6 +46,19 @@ GenerationConfig read_generation_config(const fs::path& folder) {
   integer("no_repeat_ngram_size", out.no_repeat_ngram_size);
   integer("max_new_tokens", out.max_new_tokens);
   integer("max_window_size", out.max_window_size);
+  return out;
+}
+
+nlohmann::ordered_json new_generation_config(std::optional<int64_t> end_of_text,
+                                             std::optional<int64_t> im_end) {
+  nlohmann::ordered_json out = {
+      {"do_sample", true}, {"top_k", 0}, {"top_p", 0.8}, {"max_new_tokens", 512}};
+  if (end_of_text) out["eos_token_id"] = out["pad_token_id"] = *end_of_text;
+  if (im_end) {
+    out["chat_format"] = "chatml";
+    out["max_window_size"] = 6144;
+    out["eos_token_id"] = *im_end;
+  }
   return out;
 }
 

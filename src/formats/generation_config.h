@@ -2,6 +2,7 @@
 // empty.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,11 @@ struct GenerationConfig {
   std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty;
   std::optional<int64_t> top_k, no_repeat_ngram_size, max_new_tokens, max_window_size;
 };
+
+// What a new checkpoint says: sampled as Qwen's releases are; a chat model where the vocabulary has
+// an <|im_end|>, whose id ends an answer then.
+nlohmann::ordered_json new_generation_config(std::optional<int64_t> end_of_text,
+                                             std::optional<int64_t> im_end);
 
 // An empty one where the folder has no such file. Throws BadInput naming the field.
 GenerationConfig read_generation_config(const fs::path& folder);

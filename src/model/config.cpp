@@ -391,7 +391,7 @@ const std::vector<Preset>& presets() {
     std::vector<Preset> out = {
         {"qwen-7b", qwen_config(32, 4096, 32, 11008, 151936, 8192)},
         {"qwen-1.8b", qwen_config(24, 2048, 16, 5504, 151936, 8192)},
-        {"mini", qwen_config(9, 320, 5, 864, 8192, 512)},
+        {"mini", qwen_config(8, 256, 4, 704, 8192, 512)},
         {"tiny", qwen_config(4, 128, 4, 344, 1024, 256)},
     };
     out[0].config.max_context = out[1].config.max_context = 32768;

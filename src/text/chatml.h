@@ -36,8 +36,11 @@ class ChatFormat {
   TokenId start() const noexcept { return start_; }
   TokenId end() const noexcept { return end_; }
 
- private:
+  // <|im_start|>role, a line break, the content, <|im_end|>: without the break that parts turns.
   void append_turn(const Message& message, std::vector<TokenId>& out) const;
+  const std::vector<TokenId>& newline() const noexcept { return newline_; }
+
+ private:
 
   const Tokenizer& tokenizer_;
   TokenId start_, end_;

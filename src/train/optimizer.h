@@ -44,6 +44,11 @@ class Optimizer {
 
   int64_t steps() const noexcept { return steps_; }
 
+  // The moments, and the count of steps that corrects their bias: what a checkpoint keeps.
+  Parameters& first() noexcept { return first_; }
+  Parameters& second() noexcept { return second_; }
+  void set_steps(int64_t steps) noexcept { steps_ = steps; }
+
  private:
   Backend& run_;
   Family family_;

@@ -1,0 +1,243 @@
+#include "train/pretrain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "core/error.h"
+#include "core/log.h"
+
+namespace quern {
+namespace {
+
+TrainingOptions training_options(const RunConfig& config) {
+  return {.batch = config.micro_batch,
+          .seq = config.seq,
+          .recomputed_layers = config.recompute_layers,
+          .release_activations = config.save_memory,
+          .dropout = static_cast<float>(config.dropout),
+          .dropout_seed = config.seed};
+}
+
+std::vector<LoaderSource> loader_sources(const RunConfig& config,
+                                         const std::vector<const Dataset*>& train) {
+  std::vector<LoaderSource> out;
+  for (size_t i = 0; i < train.size(); ++i) out.push_back({train[i], config.train[i].weight});
+  return out;
+}
+
+LoaderOptions loader_options(const RunConfig& config) {
+  return {config.seq, config.seed, config.packing, config.isolate_documents};
+}
+
+const char* word(GradientGuard::Verdict verdict) {
+  return verdict == GradientGuard::Verdict::Outlier ? "an outlier" : "not finite";
+}
+
+}  // namespace
+
+double training_flops_per_token(const Config& config, int64_t seq) {
+  return 6.0 * static_cast<double>(count_parameters(config).matmul) +
+         6.0 * static_cast<double>(config.layers * config.query_dim() * seq);
+}
+
+RunEstimate estimate(const RunConfig& config) {
+  const auto parameters = static_cast<uint64_t>(count_parameters(config.model).total);
+  const uint64_t block = parameters * sizeof(float);
+  RunEstimate out;
+  out.parameters = out.gradients = block;
+  out.moments = 2 * block;
+  out.activations = TrainingPass::activation_bytes(config.model, training_options(config));
+  out.checkpoint_copies = config.save_in_background ? 3 * block : 0;
+  out.tokens = static_cast<double>(config.steps) * static_cast<double>(config.batch * config.seq);
+  out.flops_per_token = training_flops_per_token(config.model, config.seq);
+  return out;
+}
+
+Pretraining::Pretraining(Backend& backend, const RunConfig& config,
+                         std::vector<const Dataset*> train, std::vector<const Dataset*> valid,
+                         RunObserver& observer)
+    : backend_(backend),
+      config_(config),
+      valid_(std::move(valid)),
+      observer_(observer),
+      loader_(loader_sources(config, train), loader_options(config)),
+      parameters_(backend, config.model),
+      gradients_(backend, config.model),
+      optimizer_(backend, config.model, config.optimizer),
+      pass_(backend, config.model, training_options(config)),
+      guard_(config.guard),
+      ids_(static_cast<size_t>(config.batch * config.seq)),
+      labels_(ids_.size()),
+      starts_(ids_.size()) {
+  for (const std::vector<const Dataset*>* group : {&train, &valid_}) {
+    for (const Dataset* data : *group) {
+      if (data->manifest().vocab <= config.model.vocab) continue;
+      throw_bad_input(
+          fmt::format("{}: its ids go up to {}, the model has {} rows of embedding",
+                      data->folder().string(), data->manifest().vocab - 1, config.model.vocab),
+          "take a model with a larger vocab_size, or a smaller tokenizer");
+    }
+  }
+}
+
+bool Pretraining::run(const fs::path& run, bool resumed,
+                      std::function<void(const fs::path&)> files) {
+  CheckpointSaver saver(run, config_, backend_, std::move(files));
+  if (resumed) {
+    state_ = resume(run, config_, parameters_, optimizer_);
+    loader_.seek(state_.position);
+    guard_.restore(state_.guard);
+  } else if (!config_.init_from.empty()) {
+    parameters_.load(TensorStore::open(config_.init_from));
+  } else {
+    parameters_.initialize(config_.model, config_.seed);
+  }
+  observer_.began(state_);
+  bool stopping = false;
+  while (state_.step < config_.steps && !stopping) {
+    const StepReport report = step();
+    observer_.stepped(report);
+    if (report.verdict != GradientGuard::Verdict::Take) {
+      dump_skipped(run, report);
+      if (guard_.gives_up()) {
+        saver.wait();
+        throw Error(Kind::Failed,
+                    fmt::format("the gradients of {} steps in a row were no good; the last, step "
+                                "{}, is {} (loss {}, norm {})",
+                                config_.guard.max_skips, report.step, word(report.verdict),
+                                report.loss, report.gradient_norm),
+                    "look at skipped/ in the run's folder; resume with a lower "
+                    "optimizer.learning_rate");
+      }
+    }
+    const bool last = state_.step == config_.steps;
+    stopping = observer_.wants_stop();
+    if (last || state_.step % config_.validate_every == 0) validate();
+    if (last || state_.step % config_.sample_every == 0) {
+      observer_.may_sample(state_.step, parameters_);
+    }
+    if (last || stopping || state_.step % config_.save_every == 0) {
+      saver.save(state_, parameters_, optimizer_);
+      observer_.saved(state_.step);
+    }
+  }
+  saver.wait();
+  return state_.step == config_.steps;
+}
+
+StepReport Pretraining::step() {
+  const auto started = std::chrono::steady_clock::now();
+  const auto seq = static_cast<size_t>(config_.seq);
+  for (size_t at = 0; at < ids_.size(); at += seq) {
+    loader_.next(std::span(ids_).subspan(at, seq), std::span(labels_).subspan(at, seq),
+                 std::span(starts_).subspan(at, seq));
+  }
+  const std::span<const int32_t> starts =
+      config_.isolate_documents ? std::span<const int32_t>(starts_) : std::span<const int32_t>();
+  const TrainingBatch whole = {config_.batch, config_.seq, ids_, labels_, starts};
+  // The mean over all labels of the step, however they fall into micro-batches. A step of padding
+  // alone has no gradient.
+  const int64_t count = std::max<int64_t>(1, whole.count_labels());
+  const auto scale = static_cast<float>(1.0 / static_cast<double>(count));
+
+  gradients_.clear(backend_);
+  double loss = 0;
+  const size_t micro = static_cast<size_t>(config_.micro_batch) * seq;
+  const auto micro_batches = static_cast<uint64_t>(config_.batch / config_.micro_batch);
+  for (uint64_t i = 0; i < micro_batches; ++i) {
+    const size_t at = i * micro;
+    const TrainingBatch part = {config_.micro_batch, config_.seq, whole.ids.subspan(at, micro),
+                                whole.labels.subspan(at, micro),
+                                starts.empty() ? starts : starts.subspan(at, micro)};
+    const uint64_t stream = static_cast<uint64_t>(state_.step) * micro_batches + i;
+    loss += pass_.forward_backward(parameters_, gradients_, part, scale, stream).loss;
+  }
+  loss /= static_cast<double>(count);
+
+  const GradientNorm norm = optimizer_.measure(gradients_);
+  StepReport report;
+  report.step = state_.step + 1;
+  report.loss = loss;
+  report.gradient_norm = norm.norm;
+  report.learning_rate = config_.schedule.rate_of_step(report.step);
+  report.verdict = guard_.judge(loss, norm.norm);
+  if (report.verdict == GradientGuard::Verdict::Take) {
+    optimizer_.step(parameters_, gradients_, report.learning_rate, norm.scale);
+  }
+  state_.step = report.step;
+  state_.tokens += config_.batch * config_.seq;
+  state_.optimizer_steps = optimizer_.steps();
+  state_.position = loader_.position();
+  state_.guard = guard_.state();
+  report.tokens = state_.tokens;
+  report.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return report;
+}
+
+void Pretraining::validate() {
+  std::vector<int32_t> ids(static_cast<size_t>(config_.micro_batch * config_.seq));
+  std::vector<int32_t> labels(ids.size()), starts(ids.size());
+  for (size_t source = 0; source < valid_.size(); ++source) {
+    const Dataset& data = *valid_[source];
+    // The same windows each time: the stream from its beginning, uncut.
+    const int64_t most = std::min(config_.validate_tokens, data.tokens());
+    const int64_t windows = std::max<int64_t>(1, most / config_.seq);
+    LossSum sum;
+    for (int64_t first = 0; first < windows; first += config_.micro_batch) {
+      const int64_t rows = std::min(config_.micro_batch, windows - first);
+      for (int64_t row = 0; row < rows; ++row) {
+        const auto at = static_cast<size_t>(row * config_.seq);
+        const int64_t begin = (first + row) * config_.seq;
+        const auto have = static_cast<size_t>(std::min(config_.seq, data.tokens() - begin));
+        const auto seq = static_cast<size_t>(config_.seq);
+        std::fill_n(labels.begin() + static_cast<ptrdiff_t>(at), seq, kIgnoredLabel);
+        std::fill_n(ids.begin() + static_cast<ptrdiff_t>(at), seq, 0);
+        data.read(begin, std::span(ids).subspan(at, have), std::span(labels).subspan(at, have));
+      }
+      const auto size = static_cast<size_t>(rows * config_.seq);
+      const LossSum part = pass_.loss(parameters_, {rows,
+                                                    config_.seq,
+                                                    std::span<const int32_t>(ids).first(size),
+                                                    std::span<const int32_t>(labels).first(size),
+                                                    {}});
+      sum.loss += part.loss;
+      sum.count += part.count;
+    }
+    const DatasetManifest& manifest = data.manifest();
+    ValidationReport report{state_.step, state_.tokens, config_.valid[source].name};
+    report.loss = sum.loss / static_cast<double>(std::max<int64_t>(1, sum.count));
+    report.bits_per_byte = report.loss / std::numbers::ln2 * static_cast<double>(manifest.tokens) /
+                           static_cast<double>(std::max<int64_t>(1, manifest.text_bytes));
+    observer_.validated(report);
+  }
+}
+
+void Pretraining::dump_skipped(const fs::path& run, const StepReport& report) const {
+  const fs::path folder = run / "skipped";
+  fs::create_directories(folder);
+  const fs::path file = folder / fmt::format("step-{:08}.json", report.step);
+  const auto number = [](double value) {
+    return std::isfinite(value) ? nlohmann::ordered_json(value)
+                                : nlohmann::ordered_json(fmt::format("{}", value));
+  };
+  const nlohmann::ordered_json json = {{"step", report.step},
+                                       {"why", word(report.verdict)},
+                                       {"loss", number(report.loss)},
+                                       {"gradient_norm", number(report.gradient_norm)},
+                                       {"batch", config_.batch},
+                                       {"seq", config_.seq},
+                                       {"ids", ids_}};
+  write_file(file, dump(json) + "\n");
+  log::warning(fmt::format(
+      "step {} is skipped: its gradient is {} (loss {:.4f}, norm {:.4g}); its "
+      "ids are in {}",
+      report.step, word(report.verdict), report.loss, report.gradient_norm, file.string()));
+}
+
+}  // namespace quern

@@ -1,0 +1,88 @@
+// The training loop: batches in, steps taken, reports out.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "model/backward.h"
+#include "train/checkpoint.h"
+
+namespace quern {
+
+struct StepReport {
+  int64_t step = 0;    // from 1
+  int64_t tokens = 0;  // seen so far
+  double loss = 0, learning_rate = 0, gradient_norm = 0;
+  double seconds = 0;  // of this step
+  GradientGuard::Verdict verdict = GradientGuard::Verdict::Take;
+};
+
+struct ValidationReport {
+  int64_t step = 0, tokens = 0;
+  std::string source;
+  double loss = 0;           // mean over tokens, in nats
+  double bits_per_byte = 0;  // of text, which does not depend on the tokenizer
+};
+
+// What a run tells while it goes. Each call comes from the thread that trains.
+class RunObserver {
+ public:
+  virtual ~RunObserver() = default;
+  virtual void began(const RunState&) {}  // at 0, or where it was resumed
+  virtual void stepped(const StepReport&) {}
+  virtual void validated(const ValidationReport&) {}
+  // Time for samples of text, should anyone want to see them.
+  virtual void may_sample(int64_t /*step*/, const Parameters&) {}
+  virtual void saved(int64_t /*step*/) {}
+  // Looked at after each step: the run saves a checkpoint and ends.
+  virtual bool wants_stop() { return false; }
+};
+
+// What a run takes of memory, in bytes, and of arithmetic.
+struct RunEstimate {
+  uint64_t parameters = 0, gradients = 0, moments = 0, activations = 0, checkpoint_copies = 0;
+  double tokens = 0;
+  double flops_per_token = 0;  // forward and backward
+
+  uint64_t total_bytes() const noexcept {
+    return parameters + gradients + moments + activations + checkpoint_copies;
+  }
+};
+RunEstimate estimate(const RunConfig& config);
+
+// Products and attention of one token, forward and backward, as PaLM's appendix B counts them: six
+// times the matrices' parameters, and attention over half of `seq` on average.
+double training_flops_per_token(const Config& config, int64_t seq);
+
+class Pretraining {
+ public:
+  // `valid` and `train` belong to config.valid and config.train, in order. Throws BadInput for a
+  // dataset of another vocabulary than the tokenizer's.
+  Pretraining(Backend& backend, const RunConfig& config, std::vector<const Dataset*> train,
+              std::vector<const Dataset*> valid, RunObserver& observer);
+
+  // Trains until config.steps or wants_stop(). Checkpoints go into `run`; with `resumed` it goes on
+  // from the newest there. `files` as for CheckpointSaver. True if the last step was reached.
+  // Throws Failed when too many steps in a row had to be skipped.
+  bool run(const fs::path& run, bool resumed, std::function<void(const fs::path&)> files);
+
+ private:
+  StepReport step();
+  void validate();
+  void dump_skipped(const fs::path& run, const StepReport& report) const;
+
+  Backend& backend_;
+  const RunConfig& config_;
+  std::vector<const Dataset*> valid_;
+  RunObserver& observer_;
+  Loader loader_;
+  Parameters parameters_, gradients_;
+  Optimizer optimizer_;
+  TrainingPass pass_;
+  GradientGuard guard_;
+  RunState state_;
+  std::vector<int32_t> ids_, labels_, starts_;  // [batch, seq] of the step in progress
+};
+
+}  // namespace quern

@@ -1,0 +1,279 @@
+#include "train/run_config.h"
+
+#include <fmt/format.h>
+#include <glob.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/toml.h"
+#include "train/presets.h"
+
+namespace quern {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kMany = int64_t{1} << 40;
+
+// Keys that hold a path, or a list of them.
+constexpr std::array<std::string_view, 5> kPathKeys = {"config", "tokenizer", "init_from", "path",
+                                                       "files"};
+
+fs::path absolute_in(const fs::path& folder, const std::string& path) {
+  return fs::absolute(folder / path).lexically_normal();
+}
+
+// Makes the paths of a tree absolute, seen from `folder`.
+void resolve_paths(json& node, const fs::path& folder) {
+  if (node.is_array()) {
+    for (json& item : node) resolve_paths(item, folder);
+  }
+  if (!node.is_object()) return;
+  for (auto& [key, value] : node.items()) {
+    const bool path = std::find(kPathKeys.begin(), kPathKeys.end(), key) != kPathKeys.end();
+    if (path && value.is_string() && !value.get_ref<const std::string&>().empty()) {
+      value = absolute_in(folder, value.get<std::string>()).string();
+    } else if (path && value.is_array()) {
+      for (json& item : value) {
+        if (item.is_string()) item = absolute_in(folder, item.get<std::string>()).string();
+      }
+    } else {
+      resolve_paths(value, folder);
+    }
+  }
+}
+
+// "optimizer.clip=0.5" into the tree. A word that is no TOML value is a string.
+void apply_override(json& tree, const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw Error(Kind::Misused, fmt::format("--set is '{}'", printable(text, 80)),
+                "expected KEY=VALUE, as in --set train.steps=100");
+  }
+  const std::string key = text.substr(0, equals), value = text.substr(equals + 1);
+  json parsed;
+  try {
+    parsed = parse_toml("v = " + value, "--set " + key).at("v").raw();
+  } catch (const Error&) {
+    parsed = value;
+  }
+  json* node = &tree;
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t dot = std::min(key.find('.', begin), key.size());
+    if (node->is_null()) *node = json::object();
+    if (!node->is_object()) {
+      throw Error(Kind::Misused, fmt::format("--set {}: '{}' is no table", printable(key, 80),
+                                             printable(key.substr(0, begin - 1), 80)));
+    }
+    node = &(*node)[key.substr(begin, dot - begin)];
+    begin = dot + 1;
+  }
+  *node = std::move(parsed);
+}
+
+// The files that a pattern of the shell names.
+void expand(const Json& item, std::vector<fs::path>& out) {
+  glob_t found{};
+  const int status = ::glob(item.string().c_str(), 0, nullptr, &found);
+  for (size_t i = 0; status == 0 && i < found.gl_pathc; ++i) out.emplace_back(found.gl_pathv[i]);
+  ::globfree(&found);
+  if (status != 0) item.fail("names no file: " + printable(item.string()));
+}
+
+std::vector<std::pair<std::string, std::string>> read_pairs(const Json& table) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [key, value] : table.members()) {
+    if (value.is_array()) {
+      for (const Json& item : value.items()) out.emplace_back(key, item.string());
+    } else {
+      out.emplace_back(key, value.string());
+    }
+  }
+  return out;
+}
+
+RunSource read_source(const Json& table) {
+  table.only_keys({"name", "path", "files", "field", "messages", "where", "replace", "weight"});
+  RunSource out;
+  out.path = table.string_or("path", "");
+  if (const auto files = table.find("files")) {
+    for (const Json& item : files->items()) expand(item, out.files);
+  }
+  if (out.path.empty() == out.files.empty()) {
+    table.fail("has neither or both of path and files", "name a dataset's folder, or documents");
+  }
+  out.documents.text_field = table.string_or("field", "text");
+  out.documents.messages_field = table.string_or("messages", "");
+  if (const auto where = table.find("where")) out.documents.where = read_pairs(*where);
+  if (const auto replace = table.find("replace")) out.documents.replace = read_pairs(*replace);
+  const fs::path& named = out.path.empty() ? out.files[0] : out.path;
+  out.name = table.string_or("name", named.stem().string());
+  out.weight = table.number_or("weight", 1, 1e-9, 1e9);
+  return out;
+}
+
+std::vector<RunSource> read_sources(const Json& list) {
+  std::vector<RunSource> out;
+  for (const Json& table : list.items()) {
+    out.push_back(read_source(table));
+    for (size_t i = 0; i + 1 < out.size(); ++i) {
+      if (out[i].name == out.back().name) {
+        table.fail(
+            fmt::format("has the name '{}', as another one has", printable(out.back().name, 60)),
+            "give each its own name");
+      }
+    }
+  }
+  return out;
+}
+
+// An empty table where there is none, so that every default stands in one place.
+Json table_of(const Json& root, std::string_view key) {
+  if (const auto found = root.find(key)) return *found;
+  return Json::wrap(json::object(), root.where());
+}
+
+void read_model(const Json& table, RunConfig& out) {
+  table.only_keys({"preset", "config", "tokenizer", "init_from"});
+  out.init_from = table.string_or("init_from", "");
+  const std::string config = table.string_or("config", "");
+  if (!out.init_from.empty()) {
+    out.model = load_config(out.init_from);
+  } else if (!config.empty()) {
+    out.model = parse_config(Json::parse_file(config));
+  } else if (const auto name = table.find("preset")) {
+    const auto names = preset_names();
+    if (std::find(names.begin(), names.end(), name->string()) == names.end()) {
+      name->fail(fmt::format("is '{}'", printable(name->string(), 40)),
+                 "known are " + fmt::format("{}", fmt::join(names, ", ")));
+    }
+    out.model = preset(name->string());
+  } else {
+    table.fail("names no model", "set model.preset, model.config or model.init_from");
+  }
+  out.tokenizer = table.string_or("tokenizer", out.init_from.string());
+  if (out.tokenizer.empty()) {
+    table.fail("names no tokenizer", "set model.tokenizer to a tokenizer's file or folder");
+  }
+}
+
+void read_data(const Json& table, RunConfig& out) {
+  table.only_keys({"seq", "packing", "isolate_documents", "train", "valid"});
+  out.seq = table.integer_or("seq", out.seq, 2, int64_t{1} << 24);
+  out.packing = parse_packing(table.string_or("packing", "stream"), table.where() + ".packing");
+  out.isolate_documents = table.boolean_or("isolate_documents", true);
+  out.train = read_sources(table.at("train"));
+  if (out.train.empty()) table.at("train").fail("names no source");
+  if (const auto valid = table.find("valid")) out.valid = read_sources(*valid);
+}
+
+void read_training(const Json& table, RunConfig& out) {
+  table.only_keys({"steps", "batch", "micro_batch", "seed", "precision", "dropout",
+                   "recompute_layers", "save_memory"});
+  out.steps = table.integer_or("steps", out.steps, 1, kMany);
+  out.batch = table.integer_or("batch", out.batch, 1, 1 << 24);
+  out.micro_batch = table.integer_or("micro_batch", 0, 0, out.batch);
+  if (out.micro_batch == 0) out.micro_batch = out.batch;
+  if (out.batch % out.micro_batch != 0) {
+    table.at("micro_batch")
+        .fail(fmt::format("is {}, which does not divide batch, {}", out.micro_batch, out.batch));
+  }
+  out.seed = static_cast<uint64_t>(table.integer_or("seed", 0, 0));
+  out.precision = table.string_or("precision", out.precision);
+  if (out.precision != "auto" && out.precision != "fp32" && out.precision != "bf16") {
+    table.at("precision")
+        .fail(fmt::format("is '{}', expected auto, fp32 or bf16", printable(out.precision, 40)));
+  }
+  out.dropout = table.number_or("dropout", 0, 0, 0.99);
+  out.recompute_layers = table.integer_or("recompute_layers", 0, 0, out.model.layers);
+  out.save_memory = table.boolean_or("save_memory", false);
+}
+
+void read_optimizer(const Json& table, RunConfig& out) {
+  table.only_keys({"learning_rate", "min_ratio", "warmup", "schedule", "beta_1", "beta_2",
+                   "epsilon", "weight_decay", "decay", "clip"});
+  out.schedule.peak = table.number_or("learning_rate", out.schedule.peak, 0, 10);
+  out.schedule.floor = table.number_or("min_ratio", out.schedule.floor, 0, 1);
+  out.schedule.warmup = table.integer_or("warmup", std::min<int64_t>(2000, out.steps / 10), 0);
+  out.schedule.total = out.steps;
+  out.schedule.decline =
+      parse_decline(table.string_or("schedule", "cosine"), table.where() + ".schedule");
+  OptimizerOptions& adamw = out.optimizer;
+  adamw.beta_1 = table.number_or("beta_1", adamw.beta_1, 0, 0.999999);
+  adamw.beta_2 = table.number_or("beta_2", adamw.beta_2, 0, 0.999999);
+  adamw.epsilon = table.number_or("epsilon", adamw.epsilon, 1e-30, 1);
+  adamw.weight_decay = table.number_or("weight_decay", adamw.weight_decay, 0, 10);
+  adamw.decay = parse_decay(table.string_or("decay", "matrices"));
+  adamw.clip = table.number_or("clip", adamw.clip, 0, 1e9);
+}
+
+void read_reports(const Json& root, RunConfig& out) {
+  const Json guard = table_of(root, "guard");
+  guard.only_keys({"z_score", "settle_steps", "max_skips"});
+  out.guard.z_score = guard.number_or("z_score", out.guard.z_score, 0, 1e6);
+  out.guard.settle_steps = guard.integer_or("settle_steps", out.guard.settle_steps, 1);
+  out.guard.max_skips = guard.integer_or("max_skips", out.guard.max_skips, 1);
+
+  const Json checkpoint = table_of(root, "checkpoint");
+  checkpoint.only_keys({"every", "keep_last", "keep_every", "background"});
+  out.save_every = checkpoint.integer_or("every", out.save_every, 1);
+  out.keep_last = checkpoint.integer_or("keep_last", out.keep_last, 1);
+  out.keep_every = checkpoint.integer_or("keep_every", 0, 0);
+  out.save_in_background = checkpoint.boolean_or("background", true);
+
+  const Json validation = table_of(root, "validation");
+  validation.only_keys({"every", "tokens"});
+  out.validate_every = validation.integer_or("every", out.validate_every, 1);
+  out.validate_tokens = validation.integer_or("tokens", out.validate_tokens, 1, kMany);
+
+  const Json samples = table_of(root, "samples");
+  samples.only_keys({"every", "tokens", "prompts"});
+  out.sample_every = samples.integer_or("every", out.sample_every, 1);
+  out.sample_tokens = samples.integer_or("tokens", out.sample_tokens, 1, 1 << 20);
+  if (const auto prompts = samples.find("prompts")) {
+    for (const Json& item : prompts->items()) out.sample_prompts.push_back(item.string());
+  }
+}
+
+}  // namespace
+
+RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides) {
+  const std::string source = file.string();
+  json own = parse_toml_file(source).raw();
+  resolve_paths(own, fs::absolute(file).parent_path());
+  json set = json::object();
+  for (const std::string& text : overrides) apply_override(set, text);
+  resolve_paths(set, fs::current_path());
+  own.merge_patch(set);
+
+  json tree = json::object();
+  if (const auto name = Json::wrap(own, source).find("preset")) {
+    tree = parse_toml(run_preset(name->string(), source + ": preset"), "preset").raw();
+  }
+  // A model named another way is not the preset's as well.
+  if (own.contains("model") && own["model"].is_object() &&
+      (own["model"].contains("config") || own["model"].contains("init_from"))) {
+    tree["model"].erase("preset");
+  }
+  tree.merge_patch(own);
+  tree.erase("preset");
+
+  RunConfig out{.merged = Json::wrap(tree, source)};
+  out.merged.only_keys(
+      {"model", "data", "train", "optimizer", "guard", "checkpoint", "validation", "samples"});
+  read_model(table_of(out.merged, "model"), out);
+  read_data(table_of(out.merged, "data"), out);
+  read_training(table_of(out.merged, "train"), out);
+  read_optimizer(table_of(out.merged, "optimizer"), out);
+  read_reports(out.merged, out);
+  if (out.seq > out.model.max_context) {
+    out.merged.at("data").fail(fmt::format("seq is {}, the model's longest context is {}", out.seq,
+                                           out.model.max_context));
+  }
+  return out;
+}
+
+}  // namespace quern

@@ -1,0 +1,66 @@
+// A training run as its TOML file describes it. Every key is listed once, in run_config.cpp.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/documents.h"
+#include "data/loader.h"
+#include "model/config.h"
+#include "train/gradient_guard.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace quern {
+
+struct RunSource {
+  std::string name;
+  fs::path path;                // a dataset's folder
+  std::vector<fs::path> files;  // or documents, packed when the run begins
+  DocumentOptions documents;    // how to read these
+  double weight = 1;
+};
+
+struct RunConfig {
+  Json merged;  // preset, file and overrides together, with absolute paths: what checkpoints keep
+
+  Config model;
+  fs::path tokenizer;
+  fs::path init_from;  // a checkpoint whose weights the run begins with; empty: random ones
+
+  std::vector<RunSource> train, valid;
+  int64_t seq = 512;
+  Packing packing = Packing::Stream;
+  bool isolate_documents = true;
+
+  int64_t steps = 1000;
+  int64_t batch = 8;        // sequences of a step
+  int64_t micro_batch = 0;  // sequences in memory at a time; 0: all
+  uint64_t seed = 0;
+  std::string precision = "auto";  // auto, fp32, bf16
+  double dropout = 0;
+  int64_t recompute_layers = 0;
+  bool save_memory = false;  // TrainingOptions::release_activations
+  OptimizerOptions optimizer;
+  Schedule schedule;
+  GuardOptions guard;
+
+  int64_t save_every = 500;
+  int64_t keep_last = 3;
+  int64_t keep_every = 0;  // steps whose checkpoints are kept for good; 0: none
+  bool save_in_background = true;
+
+  int64_t validate_every = 250;
+  int64_t validate_tokens = int64_t{1} << 17;  // of each source
+  int64_t sample_every = 500;
+  int64_t sample_tokens = 64;
+  std::vector<std::string> sample_prompts;
+};
+
+// Reads a run's file: its preset's settings, then its own, then `overrides` ("optimizer.clip=0.5",
+// values as in TOML). Paths in the file are relative to it, paths in overrides to the working
+// folder. Throws BadInput naming the key, with the nearest known one for a key that is not known.
+RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides);
+
+}  // namespace quern

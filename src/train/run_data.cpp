@@ -1,0 +1,53 @@
+#include "train/run_data.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "data/pack.h"
+
+namespace quern {
+namespace {
+
+std::unique_ptr<Dataset> open_source(const RunSource& source, const char* kind,
+                                     const Tokenizer& tokenizer, const fs::path& run,
+                                     ThreadPool& pool,
+                                     const std::function<void(const std::string&)>& progress) {
+  fs::path folder = source.path;
+  if (folder.empty()) {
+    folder = run / "data" / fmt::format("{}-{}", kind, printable(source.name, 60));
+    if (!fs::exists(folder / "manifest.json")) {
+      fs::create_directories(folder.parent_path());
+      AtomicFolder made(folder);
+      PackOptions options{.documents = source.documents, .name = source.name};
+      options.system = kDefaultSystem;
+      pack(source.files, tokenizer, made.temporary(), options, pool,
+           [&](uint64_t) { progress(source.name); });
+      made.commit();
+    }
+  }
+  auto data = std::make_unique<Dataset>(folder, pool);
+  if (data->manifest().tokenizer_hash != tokenizer.hash()) {
+    throw_bad_input(fmt::format("{}: was packed with another tokenizer (hash {}, the run's is {})",
+                                (folder / "manifest.json").string(),
+                                printable(data->manifest().tokenizer_hash.substr(0, 12)),
+                                tokenizer.hash().substr(0, 12)),
+                    "pack the data again with the run's tokenizer");
+  }
+  return data;
+}
+
+}  // namespace
+
+RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& run,
+                      ThreadPool& pool, const std::function<void(const std::string&)>& progress) {
+  RunData out;
+  for (const RunSource& source : config.train) {
+    out.train.push_back(open_source(source, "train", tokenizer, run, pool, progress));
+  }
+  for (const RunSource& source : config.valid) {
+    out.valid.push_back(open_source(source, "valid", tokenizer, run, pool, progress));
+  }
+  return out;
+}
+
+}  // namespace quern

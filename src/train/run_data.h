@@ -1,0 +1,23 @@
+// The datasets of a run: opened, or packed from documents first.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "data/dataset.h"
+#include "text/tokenizer.h"
+#include "train/run_config.h"
+
+namespace quern {
+
+struct RunData {
+  std::vector<std::unique_ptr<Dataset>> train, valid;
+};
+
+// Sources that name documents are packed into `run`/data/ once, and read from there after. Throws
+// BadInput for a dataset that was made with another tokenizer. `progress` is told what is packed
+// and may throw to stop.
+RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& run,
+                      ThreadPool& pool, const std::function<void(const std::string&)>& progress);
+
+}  // namespace quern
