@@ -119,6 +119,7 @@ void add_man(CLI::App& root);
 void add_perplexity(CLI::App& root);
 void add_pretrain(CLI::App& root);
 void add_tokenize(CLI::App& root);
+void add_tokenizer(CLI::App& root);
 void add_verify(CLI::App& root);
 
 }  // namespace quern::cli

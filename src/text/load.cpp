@@ -12,13 +12,14 @@ namespace {
 
 // The tokenizer's file in a folder, or an empty path.
 fs::path find_file(const fs::path& folder) {
+  if (fs::exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
   std::vector<fs::path> ranks;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     if (entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
   }
   if (!ranks.empty()) return *std::min_element(ranks.begin(), ranks.end());
-  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model"}) {
+  for (const char* name : {"vocab.json", "tokenizer.model"}) {
     if (fs::exists(folder / name)) return folder / name;
   }
   return {};

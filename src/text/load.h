@@ -13,7 +13,7 @@ struct TokenizerOptions {
   fs::path extra_vocab;        // .tiktoken file of vocabulary expansion; empty for none
 };
 
-// From a file, or from a model's folder, where it is looked for as *.tiktoken, tokenizer.json,
+// From a file, or from a model's folder, where it is looked for as tokenizer.json, *.tiktoken,
 // vocab.json with merges.txt, and tokenizer.model, in this order. Throws BadInput naming the folder
 // and what was looked for.
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& file_or_folder,
