@@ -254,7 +254,7 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
     tree = parse_toml(run_preset(name->string(), source + ": preset"), "preset").raw();
   }
   // A model named another way is not the preset's as well.
-  if (own.contains("model") && own["model"].is_object() &&
+  if (tree.contains("model") && own.contains("model") && own["model"].is_object() &&
       (own["model"].contains("config") || own["model"].contains("init_from"))) {
     tree["model"].erase("preset");
   }
