@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,13 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Of all threads: what a step costs whatever else the machine is busy with.
+double cpu_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 double median(std::vector<double> values) {
   std::ranges::sort(values);
   return values[values.size() / 2];
@@ -73,10 +81,11 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   const TrainingBatch batch = {shape.batch, shape.seq, ids, ids, {}};
   const auto scale = 1.0f / static_cast<float>(batch.count_labels());
 
-  std::vector<double> passes, updates;
+  std::vector<double> passes, updates, cpu;
   double loss = 0;
   for (int step = 1; step <= steps + 1; ++step) {  // the first touches the memory
     const auto start = std::chrono::steady_clock::now();
+    const double cpu_start = cpu_seconds();
     const LossSum sum = pass.forward_backward(parameters, gradients, batch, scale);
     const double pass_s = seconds_since(start);
     const double norm = std::sqrt(backend.squared_norm(gradients.all()));
@@ -91,6 +100,7 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
     if (step == 1) continue;
     passes.push_back(pass_s);
     updates.push_back(total_s - pass_s);
+    cpu.push_back(cpu_seconds() - cpu_start);
   }
 
   const auto count = count_parameters(config);
@@ -103,10 +113,11 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   fmt::print(
       "{}: {} threads, {} {}: {:.0f} tokens/s, {:.1f} GFLOP/s ({:.0f} % of the measured peak "
       "{:.0f}), "
-      "pass {:.3f} s, optimizer {:.3f} s, peak memory {:.2f} GB, loss {:.3f}\n",
+      "pass {:.3f} s, optimizer {:.3f} s, CPU {:.3f} s, peak memory {:.2f} GB, loss {:.3f}\n",
       shape.name, threads, cpu::name(backend.isa()), precision == Precision::F32 ? "fp32" : "bf16",
       rate, rate * flops_per_token * 1e-9, 100 * rate * flops_per_token / peak, peak * 1e-9,
-      median(passes), median(updates), static_cast<double>(usage.ru_maxrss) * 1024e-9, loss);
+      median(passes), median(updates), median(cpu), static_cast<double>(usage.ru_maxrss) * 1024e-9,
+      loss);
 }
 
 }  // namespace

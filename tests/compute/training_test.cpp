@@ -381,6 +381,54 @@ TEST_P(Training, AttentionAndItsGradients) {
   }
 }
 
+// The relative error of a whole tensor: what rounding does to single elements depends on the
+// others.
+double distance(const Floats& got, const Floats& want) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
+    size += double{want[i]} * want[i];
+  }
+  return std::sqrt(error / size);
+}
+
+// Rounding to eight bits loses up to 2^-9 of a factor; a wrong pair would be off by the whole
+// value.
+TEST_P(Training, Bf16AttentionStaysNearFloat) {
+  if (!CpuTrainingBackend::supports(Precision::BF16, GetParam())) {
+    GTEST_SKIP() << "skipped: no bf16 products with " << cpu::name(GetParam()) << " on this CPU";
+  }
+  CpuTrainingBackend rounding(pool_, GetParam(), Precision::BF16);
+  for (const AttentionCase& c : kAttention) {
+    if (c.seq == 1) continue;  // d_q and d_k are zero but for rounding
+    const int64_t tokens = c.batch * c.seq;
+    const std::vector<int32_t> starts = document_starts(c);
+    const TrainingAttention shape = {
+        .batch = c.batch, .seq = c.seq, .scale = 0.7f, .window = c.window, .starts = starts};
+    const Floats d_out = random_floats(size_t(tokens * c.heads * c.head_dim), 4);
+    std::vector<Floats> results[2];
+    for (CpuTrainingBackend* backend : {&run(), &rounding}) {
+      Floats q = random_floats(size_t(tokens * c.heads * c.head_dim), 1);
+      Floats k = random_floats(size_t(tokens * c.kv_heads * c.head_dim), 2);
+      Floats v = random_floats(k.size(), 3), out(q.size()), d = d_out;
+      Floats log_sum(size_t(tokens * c.heads));
+      const auto heads = [&](Floats& x) {
+        return heads_in(x, int64_t(x.size()) / (tokens * c.head_dim), c.head_dim);
+      };
+      backend->attention_training(heads(out), rows_in(log_sum, c.heads), heads(q), heads(k),
+                                  heads(v), shape);
+      backend->attention_training_backward(heads(q), heads(k), heads(v), heads(d), heads(out),
+                                           rows_in(log_sum, c.heads), heads(q), heads(k), heads(v),
+                                           shape);
+      results[backend == &rounding] = {out, log_sum, q, k, v};
+    }
+    for (size_t i = 0; i < results[0].size(); ++i) {
+      EXPECT_LT(distance(results[1][i], results[0][i]), 0.02)
+          << fmt::format("{} x {}, heads of {}, tensor {}", c.batch, c.seq, c.head_dim, i);
+    }
+  }
+}
+
 TEST_P(Training, CrossEntropyOverSeveralChunks) {
   // 40,000 columns make chunks of 256 rows; 300 rows count.
   constexpr int64_t kTokens = 310, kDim = 3, kVocab = 40000;

@@ -19,7 +19,7 @@ namespace {
 // Elements that the optimizer's loops take at a time.
 constexpr int64_t kStretch = 1 << 14;
 
-int64_t divided_up(int64_t x, int64_t by) noexcept { return (x + by - 1) / by; }
+constexpr int64_t divided_up(int64_t x, int64_t by) noexcept { return (x + by - 1) / by; }
 
 const float* floats_of(const Weight& weight) noexcept {
   assert(weight.format == WeightFormat::F32);
@@ -53,74 +53,107 @@ double CpuTrainingBackend::measured_peak() {
   return cpu::measured_loop_peak(pool(), bf16_->dot_loop, bf16_->dot_flops_per_round);
 }
 
-// The output is cut into blocks of at most gemm_block_cols columns, and of as many rows as leave
-// every thread two blocks: a block of `b` is packed again for each block of rows.
-void CpuTrainingBackend::multiply(const cpu::Gemm& gemm) {
-  if (gemm.m == 0 || gemm.n == 0) return;
+const cpu::GemmKernels& CpuTrainingBackend::products() const noexcept {
+  return bf16_ != nullptr ? bf16_->products : training_.products;
+}
+
+const cpu::AttentionKernels& CpuTrainingBackend::attention_kernels() const noexcept {
+  return bf16_ != nullptr ? bf16_->attention : training_.attention;
+}
+
+// The right factors are packed once by all threads. Then the output is cut into blocks of as many
+// panels as stay in a cache, and of many rows, because a block reads its panels anew.
+void CpuTrainingBackend::multiply(const cpu::Strided& a, int64_t m, int64_t depth,
+                                  std::span<const RightFactor> factors) {
+  constexpr int64_t kRows = 512;
+  const cpu::GemmKernels& kernels = products();
   const int64_t threads = pool().size();
-  const auto kernel = bf16_ != nullptr ? bf16_->gemm : training_.gemm;
-  const int64_t floats =
-      bf16_ != nullptr ? bf16_->gemm_scratch_floats : training_.gemm_scratch_floats;
-  for (int t = 0; t < pool().size(); ++t) scratch(t, floats);
-  const int64_t col_blocks = divided_up(gemm.n, training_.gemm_block_cols);
-  const int64_t tile_cols = training_.gemm_tile_cols, tile_rows = training_.gemm_tile_rows;
-  const int64_t cols = divided_up(divided_up(gemm.n, col_blocks), tile_cols) * tile_cols;
-  const int64_t wanted = divided_up(2 * threads, col_blocks);
-  int64_t rows = std::min(divided_up(gemm.m, wanted), 12 * training_.gemm_block_rows);
-  const int64_t unit = rows > training_.gemm_block_rows ? training_.gemm_block_rows : tile_rows;
-  rows = divided_up(rows, unit) * unit;
-  const int64_t row_blocks = divided_up(gemm.m, rows);
+  std::vector<cpu::GemmPart> parts;
+  int64_t panels = 0;
+  for (const RightFactor& factor : factors) {
+    parts.push_back(factor.part);
+    parts.back().first_panel = panels;
+    panels += divided_up(factor.part.n, kernels.panel_cols);
+  }
+  if (m == 0 || panels == 0) return;
+  const int64_t packed_floats =
+      divided_up(kernels.packed_bytes(panels, depth), int64_t{sizeof(float)});
+  const cpu::Gemm gemm = {
+      .a = a,
+      .m = m,
+      .depth = depth,
+      .parts = parts,
+      .packed = reinterpret_cast<std::byte*>(grown(packed_, 1, packed_floats).data),
+      .panels = panels};
+  pool().parallel_for(panels, divided_up(panels, 4 * threads),
+                      [&](int64_t begin, int64_t end, int) {
+                        for (int64_t panel = begin; panel < end; ++panel) {
+                          size_t i = parts.size() - 1;
+                          while (panel < parts[i].first_panel) --i;
+                          const cpu::Strided& b = factors[i].b;
+                          const int64_t col = (panel - parts[i].first_panel) * kernels.panel_cols;
+                          kernels.pack(gemm.packed, panels, panel,
+                                       {b.data + col * b.col_step, b.row_step, b.col_step}, depth,
+                                       std::min(kernels.panel_cols, parts[i].n - col));
+                        }
+                      });
+
+  for (int t = 0; t < pool().size(); ++t) scratch(t, kernels.scratch_floats);
+  const int64_t col_blocks = divided_up(panels, kernels.block_panels(depth));
+  const int64_t width = divided_up(panels, col_blocks);
+  int64_t row_blocks = divided_up(m, kRows);
+  while (row_blocks * col_blocks % threads != 0) ++row_blocks;  // a whole number for each thread
+  const int64_t rows = divided_up(divided_up(m, row_blocks), kernels.tile_rows) * kernels.tile_rows;
+  row_blocks = divided_up(m, rows);
   pool().parallel_for(row_blocks * col_blocks, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t m = block / col_blocks * rows, n = block % col_blocks * cols;
-      kernel(gemm, m, std::min(m + rows, gemm.m), n, std::min(n + cols, gemm.n),
-             scratch(thread, floats));
+      const int64_t row = block % row_blocks * rows, panel = block / row_blocks * width;
+      kernels.gemm(gemm, row, std::min(row + rows, m), panel, std::min(panel + width, panels),
+                   scratch(thread, kernels.scratch_floats));
     }
   });
 }
 
 void CpuTrainingBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
+  std::vector<RightFactor> factors;
   for (const MatmulPart& part : parts) {
     if (part.weight->format != WeightFormat::F32) {
       CpuBackend::matmul(x, {&part, 1});
       continue;
     }
-    multiply({.out = part.out.data,
-              .out_step = part.out.stride,
-              .m = x.rows,
-              .n = part.weight->rows,
-              .depth = x.cols,
-              .a = {x.data, x.stride, 1},
-              .b = {floats_of(*part.weight), 1, part.weight->cols},
-              .bias = part.bias.empty() ? nullptr : part.bias.data(),
-              .accumulate = part.accumulate});
+    factors.push_back({{floats_of(*part.weight), 1, part.weight->cols},
+                       {.out = part.out.data,
+                        .out_step = part.out.stride,
+                        .n = part.weight->rows,
+                        .first_panel = 0,
+                        .bias = part.bias.empty() ? nullptr : part.bias.data(),
+                        .accumulate = part.accumulate}});
   }
+  multiply({x.data, x.stride, 1}, x.rows, x.cols, factors);
 }
 
 void CpuTrainingBackend::matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight,
                                          bool accumulate) {
-  multiply({.out = d_x.data,
-            .out_step = d_x.stride,
-            .m = d_out.rows,
-            .n = weight.cols,
-            .depth = weight.rows,
-            .a = {d_out.data, d_out.stride, 1},
-            .b = {floats_of(weight), weight.cols, 1},
-            .bias = nullptr,
-            .accumulate = accumulate});
+  const RightFactor factor = {{floats_of(weight), weight.cols, 1},
+                              {.out = d_x.data,
+                               .out_step = d_x.stride,
+                               .n = weight.cols,
+                               .first_panel = 0,
+                               .bias = nullptr,
+                               .accumulate = accumulate}};
+  multiply({d_out.data, d_out.stride, 1}, d_out.rows, weight.rows, {&factor, 1});
 }
 
 void CpuTrainingBackend::matmul_backward_weight(MutRows d_weight, std::span<float> d_bias,
                                                 ConstRows d_out, ConstRows x) {
-  multiply({.out = d_weight.data,
-            .out_step = d_weight.stride,
-            .m = d_out.cols,
-            .n = x.cols,
-            .depth = x.rows,
-            .a = {d_out.data, 1, d_out.stride},
-            .b = {x.data, x.stride, 1},
-            .bias = nullptr,
-            .accumulate = true});
+  const RightFactor factor = {{x.data, x.stride, 1},
+                              {.out = d_weight.data,
+                               .out_step = d_weight.stride,
+                               .n = x.cols,
+                               .first_panel = 0,
+                               .bias = nullptr,
+                               .accumulate = true}};
+  multiply({d_out.data, 1, d_out.stride}, d_out.cols, d_out.rows, {&factor, 1});
   if (d_bias.empty()) return;
   sum_items(d_bias, d_out.rows, [&](int64_t begin, int64_t end, float* out) {
     for (int64_t r = begin; r < end; ++r) training_.add(out, d_out.row(r), d_out.cols);
@@ -228,13 +261,14 @@ void CpuTrainingBackend::attention_training(MutHeads out, MutRows log_sum, Const
                                             ConstHeads k, ConstHeads v,
                                             const TrainingAttention& shape) {
   const int64_t seq = shape.seq;
-  const int64_t floats = training_.attention_scratch_floats(seq, q.head_dim);
+  const cpu::AttentionKernels& attention = attention_kernels();
+  const int64_t floats = attention.forward_scratch_floats(seq, q.head_dim);
   for (int t = 0; t < pool().size(); ++t) scratch(t, floats);
   pool().parallel_for(shape.batch * k.heads, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t s = i / k.heads;
-      training_.attention(task_of(q, k, v, shape, s, i % k.heads), sequence_of(out, s, seq),
-                          log_sum.slice(s * seq, (s + 1) * seq), scratch(thread, floats));
+      attention.forward(task_of(q, k, v, shape, s, i % k.heads), sequence_of(out, s, seq),
+                        log_sum.slice(s * seq, (s + 1) * seq), scratch(thread, floats));
     }
   });
 }
@@ -244,20 +278,20 @@ void CpuTrainingBackend::attention_training_backward(MutHeads d_q, MutHeads d_k,
                                                      ConstRows log_sum, ConstHeads q, ConstHeads k,
                                                      ConstHeads v, const TrainingAttention& shape) {
   const int64_t seq = shape.seq;
-  const int64_t floats =
-      training_.attention_backward_scratch_floats(seq, q.head_dim, q.heads / k.heads);
+  const cpu::AttentionKernels& attention = attention_kernels();
+  const int64_t floats = attention.backward_scratch_floats(seq, q.head_dim, q.heads / k.heads);
   for (int t = 0; t < pool().size(); ++t) scratch(t, floats);
   pool().parallel_for(shape.batch * k.heads, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t s = i / k.heads;
-      training_.attention_backward(task_of(q, k, v, shape, s, i % k.heads),
-                                   {.d_out = sequence_of(d_out, s, seq),
-                                    .out = sequence_of(out, s, seq),
-                                    .log_sum = log_sum.slice(s * seq, (s + 1) * seq),
-                                    .d_q = sequence_of(d_q, s, seq),
-                                    .d_k = sequence_of(d_k, s, seq),
-                                    .d_v = sequence_of(d_v, s, seq)},
-                                   scratch(thread, floats));
+      attention.backward(task_of(q, k, v, shape, s, i % k.heads),
+                         {.d_out = sequence_of(d_out, s, seq),
+                          .out = sequence_of(out, s, seq),
+                          .log_sum = log_sum.slice(s * seq, (s + 1) * seq),
+                          .d_q = sequence_of(d_q, s, seq),
+                          .d_k = sequence_of(d_k, s, seq),
+                          .d_v = sequence_of(d_v, s, seq)},
+                         scratch(thread, floats));
     }
   });
 }

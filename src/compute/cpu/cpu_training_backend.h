@@ -53,7 +53,16 @@ class CpuTrainingBackend final : public CpuBackend {
   void dropout(MutRows x, const Dropout& dropout) override;
 
  private:
-  void multiply(const cpu::Gemm& gemm);
+  // A right factor and where its product goes.
+  struct RightFactor {
+    cpu::Strided b;
+    cpu::GemmPart part;
+  };
+  // Products of one left factor [m, depth].
+  void multiply(const cpu::Strided& a, int64_t m, int64_t depth,
+                std::span<const RightFactor> factors);
+  const cpu::GemmKernels& products() const noexcept;
+  const cpu::AttentionKernels& attention_kernels() const noexcept;
   // `rows(begin, end, out)` adds the items [begin, end) to out[width]; their sum is added to `sum`.
   // Items are grouped the same way for any number of threads.
   void sum_items(std::span<float> sum, int64_t items,
@@ -62,6 +71,7 @@ class CpuTrainingBackend final : public CpuBackend {
 
   const cpu::TrainingKernels& training_;
   const cpu::Bf16Kernels* bf16_;                   // null where products are float
+  Tensor packed_;                                  // right factors of multiply
   Tensor partial_sums_;                            // of sum_items
   Tensor logits_, hidden_chunk_, d_hidden_chunk_;  // of cross_entropy: one chunk of tokens
 };

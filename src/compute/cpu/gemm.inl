@@ -1,20 +1,27 @@
 // Matrix products by outer products (Goto, van de Geijn, "Anatomy of high-performance matrix
-// multiplication", 2008): both factors are copied into panels that the tile reads in order, so one
-// tile serves every combination of transposed factors.
+// multiplication", 2008): the right factor is copied into panels once for all threads, the left one
+// a block of rows at a time, so that one tile serves every combination of transposed factors. What
+// the next block will read is asked for while this one is worked on.
 
 constexpr int kTileRows = Vec::kLanes == 16 ? 12 : 6;  // 12 x 2 sums in 32 registers, 6 x 2 in 16
 constexpr int kTileCols = 2 * Vec::kLanes;
+constexpr int64_t kLine = 16;  // floats in a line of the cache
 
 // The sums of a tile of the output.
 struct Tile {
   Vec sums[kTileRows][2];
 
-  [[gnu::always_inline]] inline void clear() noexcept {
-    for (auto& row : sums) row[0] = row[1] = Vec::zero();
+  [[gnu::always_inline]] inline void clear() noexcept { fill(Vec::zero(), Vec::zero()); }
+  [[gnu::always_inline]] inline void fill(Vec left, Vec right) noexcept {
+#pragma GCC unroll 12
+    for (auto& row : sums) {
+      row[0] = left;
+      row[1] = right;
+    }
   }
 
-  // sums[i, j] += sum over p of a(i, p) · b[p, j], with a(i, p) at a + i * kRowStep + p * kDepthStep
-  // and b[p] at b + p * kTileCols.
+  // sums[i, j] += sum over p of a(i, p) · b[p, j], with a(i, p) at a + i * kRowStep + p *
+  // kDepthStep and b[p] at b + p * kTileCols.
   template <int64_t kRowStep, int64_t kDepthStep>
   [[gnu::always_inline]] inline void multiply(const float* a, const float* b,
                                               int64_t depth) noexcept {
@@ -59,51 +66,63 @@ inline void copy_floats(float* to, const float* from, int64_t count) noexcept {
   });
 }
 
+// The first `count` floats of p and zeros; count may be more than there are lanes, or negative.
+inline Vec load_some(const float* p, int64_t count) noexcept {
+  if (count >= Vec::kLanes) return Vec::load(p);
+  return count <= 0 ? Vec::zero() : Vec::load_n(p, count);
+}
+
 // Panels of floats.
 struct FloatPanels {
   using Element = float;
-  static constexpr int64_t kDepth = 256;           // of a stretch: a panel stays in the first cache
-  static constexpr int64_t kRowStep = kDepth + 16;  // its rows keep off each other's cache sets
+  static constexpr int64_t kDepth = 512;            // at most, of a stretch: a tile's part of `a`
+  static constexpr int64_t kRowStep = kDepth + 16;  // stays in the first cache
 
   static int64_t padded(int64_t depth) noexcept { return depth; }
 
-  // The columns [first, first + cols) of b's rows [first_row, first_row + depth), as panels
-  // [cols / kTileCols][depth][kTileCols] with zeros behind the last column.
-  static void pack_b(float* panel, const Strided& b, int64_t first_row, int64_t depth,
-                     int64_t first, int64_t cols) noexcept {
-    for (int64_t col = 0; col < cols; col += kTileCols, panel += depth * kTileCols) {
-      const int64_t width = std::min<int64_t>(kTileCols, cols - col);
-      const float* from = b.data + first_row * b.row_step + (first + col) * b.col_step;
-      if (width < kTileCols) std::fill_n(panel, depth * kTileCols, 0.0f);
-      if (b.col_step == 1) {
-        for (int64_t p = 0; p < depth; ++p) {
-          copy_floats(panel + p * kTileCols, from + p * b.row_step, width);
+  // Columns [0, width) of a matrix of `depth` rows as a panel [depth][kTileCols], zeros behind.
+  static void pack_b(float* panel, const Strided& b, int64_t depth, int64_t width) noexcept {
+    if (b.col_step == 1) {
+      for (int64_t p = 0; p < depth; ++p) {
+        const float* from = b.data + p * b.row_step;
+        for (int64_t j = 0; j < kTileCols; j += Vec::kLanes) {
+          load_some(from + j, width - j).store(panel + p * kTileCols + j);
         }
-        continue;
       }
-      for (int64_t j = 0; j < width; ++j) {
-        const float* column = from + j * b.col_step;
-        for (int64_t p = 0; p < depth; ++p) panel[p * kTileCols + j] = column[p];
+      return;
+    }
+    for (int64_t p = 0; p < depth; p += Vec::kLanes) {
+      const int64_t count = std::min<int64_t>(Vec::kLanes, depth - p);
+      for (int64_t half = 0; half < kTileCols; half += Vec::kLanes) {
+        Vec block[Vec::kLanes];
+        for (int64_t j = 0; j < Vec::kLanes; ++j) {
+          const bool there = half + j < width;
+          block[j] = there ? load_some(b.data + (half + j) * b.col_step + p, count) : Vec::zero();
+        }
+        Vec::transpose(block);
+        for (int64_t q = 0; q < count; ++q) block[q].store(panel + (p + q) * kTileCols + half);
       }
     }
   }
 
-  // a's rows [first, first + rows), columns [first_col, first_col + depth): where rows are
-  // contiguous as rows kRowStep apart, else as panels [rows / kTileRows][depth][kTileRows]; each is
-  // a plain copy. Rows past the last hold anything: their sums are not written.
-  static void pack_a(float* panel, const Strided& a, int64_t first, int64_t rows,
-                     int64_t first_col, int64_t depth) noexcept {
-    const float* from = a.data + first * a.row_step + first_col * a.col_step;
+  // The rows [0, rows) of a matrix of `depth` columns: where rows are contiguous as rows kRowStep
+  // apart, else as panels [rows / kTileRows][depth][kTileRows]. `there`: rows that may be read.
+  // Rows past `rows` hold anything: their sums are not written.
+  static void pack_a(float* panel, const Strided& a, int64_t rows, int64_t depth,
+                     int64_t there) noexcept {
     if (a.col_step == 1) {
       for (int64_t i = 0; i < rows; ++i) {
-        copy_floats(panel + i * kRowStep, from + i * a.row_step, depth);
+        copy_floats(panel + i * kRowStep, a.data + i * a.row_step, depth);
       }
       return;
     }
-    for (int64_t i = 0; i < rows; i += kTileRows, panel += depth * kTileRows) {
-      const int64_t height = std::min<int64_t>(kTileRows, rows - i);
-      for (int64_t p = 0; p < depth; ++p) {
-        copy_floats(panel + p * kTileRows, from + i + p * a.col_step, height);
+    // A vector is wider than the panel: what sticks out is overwritten by the next row.
+    for (int64_t p = 0; p < depth; ++p) {
+      const bool last = p + 1 == depth;
+      for (int64_t i = 0; i < rows; i += kTileRows) {
+        const Vec values = load_some(a.data + i + p * a.col_step, there - i);
+        float* to = panel + i * depth + p * kTileRows;
+        last ? values.store_n(to, kTileRows) : values.store(to);
       }
     }
   }
@@ -118,68 +137,172 @@ struct FloatPanels {
   }
 };
 
-constexpr int64_t kGemmRows = 8 * kTileRows;
-constexpr int64_t kGemmCols = 384;
+// Rows of `a` at a time: a tile's, which go from the first cache to it; but of a transposed `a` so
+// many that whole lines of the cache are read.
+constexpr int64_t kGemmRows = 48;
+static_assert(kGemmRows % kTileRows == 0);
+constexpr int64_t kGemmBlockBytes = 512 << 10;  // of panels, which stay in the second cache
 
 template <class Panels>
 constexpr int64_t gemm_scratch_floats() noexcept {
-  constexpr auto kElements = kGemmRows * Panels::kRowStep + kGemmCols * Panels::kDepth;
+  constexpr auto kElements = kGemmRows * Panels::kRowStep + 64;
   return kElements * int64_t{sizeof(typename Panels::Element)} / int64_t{sizeof(float)} +
          int64_t{kTileRows} * kTileCols;
 }
 
-// Writes the part of a tile that lies inside the output.
-inline void write_tile(const Gemm& g, const Tile& tile, int64_t row, int64_t col, int64_t height,
-                       int64_t width, bool adds, bool with_bias, float* edge) noexcept {
-  float* out = g.out + row * g.out_step + col;
-  if (height == kTileRows && width == kTileCols) {
-    adds ? tile.add_to(out, g.out_step) : tile.store(out, g.out_step);
-  } else {
-    tile.store(edge, kTileCols);
-    for (int64_t r = 0; r < height; ++r) {
-      for (int64_t c = 0; c < width; ++c) {
-        const float before = adds ? out[r * g.out_step + c] : 0;
-        out[r * g.out_step + c] = before + edge[r * kTileCols + c];
-      }
-    }
-  }
-  if (!with_bias) return;
-  for (int64_t r = 0; r < height; ++r) {
-    for (int64_t c = 0; c < width; ++c) out[r * g.out_step + c] += g.bias[col + c];
+// Stretches of the depth are of one even length, the last shorter: a function of the depth alone.
+template <class Panels>
+int64_t stretch_of(int64_t depth) noexcept {
+  const int64_t count = std::max<int64_t>((depth + Panels::kDepth - 1) / Panels::kDepth, 1);
+  return (depth + 2 * count - 1) / (2 * count) * 2;
+}
+
+// Where the panels of the stretch that begins at row p start. Those of a stretch lie side by side,
+// each [depth of the stretch, kTileCols].
+template <class Panels>
+typename Panels::Element* stretch_panels(std::byte* packed, int64_t panels, int64_t p) noexcept {
+  return reinterpret_cast<typename Panels::Element*>(packed) + p * panels * kTileCols;
+}
+
+// See TrainingKernels.
+template <class Panels>
+int64_t packed_bytes(int64_t panels, int64_t depth) noexcept {
+  return panels * kTileCols * Panels::padded(depth) * int64_t{sizeof(typename Panels::Element)};
+}
+
+template <class Panels>
+int64_t block_panels(int64_t depth) noexcept {
+  const int64_t bytes =
+      kTileCols * stretch_of<Panels>(depth) * int64_t{sizeof(typename Panels::Element)};
+  return std::max<int64_t>(kGemmBlockBytes / bytes, 1);
+}
+
+template <class Panels>
+void pack_panel(std::byte* packed, int64_t panels, int64_t panel, const Strided& b, int64_t depth,
+                int64_t width) noexcept {
+  const int64_t step = stretch_of<Panels>(depth);
+  for (int64_t p = 0; p < depth; p += step) {
+    const int64_t rows = std::min(step, depth - p);
+    Panels::pack_b(
+        stretch_panels<Panels>(packed, panels, p) + panel * kTileCols * Panels::padded(rows),
+        {b.data + p * b.row_step, b.row_step, b.col_step}, rows, width);
   }
 }
 
-// See TrainingKernels::gemm.
+// Asks for a block of `a` line by line.
+struct Prefetcher {
+  const float* line = nullptr;
+  int64_t lines = 0, width = 0;  // of a line of the matrix: left in this one, in each
+  int64_t rows = 0, step = 0;
+
+  Prefetcher(const Strided& a, int64_t rows_wanted, int64_t depth) noexcept {
+    const bool contiguous = a.col_step == 1;
+    line = a.data;
+    rows = contiguous ? rows_wanted : depth;
+    step = contiguous ? a.row_step : a.col_step;
+    lines = width = ((contiguous ? depth : rows_wanted) + kLine - 1) / kLine;
+  }
+  [[gnu::always_inline]] inline void next(int64_t count) noexcept {
+    for (; count > 0 && rows > 0; --count) {
+      __builtin_prefetch(line + (width - lines) * kLine, 0, 2);
+      if (--lines == 0) {
+        lines = width;
+        line += step;
+        --rows;
+      }
+    }
+  }
+  int64_t total() const noexcept { return rows * width; }
+};
+
+// Writes the part of a tile that lies inside the output.
+inline void write_edge(float* out, int64_t step, const Tile& tile, int64_t height, int64_t width,
+                       bool adds, float* edge) noexcept {
+  tile.store(edge, kTileCols);
+  for (int64_t r = 0; r < height; ++r) {
+    for (int64_t c = 0; c < width; ++c) {
+      const float before = adds ? out[r * step + c] : 0;
+      out[r * step + c] = before + edge[r * kTileCols + c];
+    }
+  }
+}
+
 template <class Panels>
-void gemm(const Gemm& g, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end,
+void gemm(const Gemm& g, int64_t m_begin, int64_t m_end, int64_t panel_begin, int64_t panel_end,
           float* scratch) noexcept {
   using Element = typename Panels::Element;
   float* edge = scratch;
-  auto* a_panel = reinterpret_cast<Element*>(edge + int64_t{kTileRows} * kTileCols);
-  Element* b_panel = a_panel + kGemmRows * Panels::kRowStep;
+  auto* a_block = reinterpret_cast<Element*>(edge + int64_t{kTileRows} * kTileCols);
   const bool rows_contiguous = g.a.col_step == 1;
-  for (int64_t p = 0; p < g.depth; p += Panels::kDepth) {
-    const int64_t depth = std::min(Panels::kDepth, g.depth - p);
-    const int64_t padded = Panels::padded(depth);
-    const bool adds = g.accumulate || p > 0, with_bias = g.bias != nullptr && p == 0;
-    Panels::pack_b(b_panel, g.b, p, depth, n_begin, n_end - n_begin);
-    for (int64_t m = m_begin; m < m_end; m += kGemmRows) {
-      const int64_t rows = std::min(kGemmRows, m_end - m);
-      Panels::pack_a(a_panel, g.a, m, rows, p, depth);
+  const int64_t block_rows = rows_contiguous ? kTileRows : kGemmRows;
+  const int64_t step = stretch_of<Panels>(g.depth);
+  const auto block_of_a = [&](int64_t m, int64_t p) {
+    return Strided{g.a.data + m * g.a.row_step + p * g.a.col_step, g.a.row_step, g.a.col_step};
+  };
+  for (int64_t p = 0; p < g.depth; p += step) {
+    const int64_t depth = std::min(step, g.depth - p), padded = Panels::padded(depth);
+    const Element* panels = stretch_panels<Panels>(g.packed, g.panels, p);
+    for (int64_t m = m_begin; m < m_end; m += block_rows) {
+      const int64_t rows = std::min(block_rows, m_end - m);
+      Panels::pack_a(a_block, block_of_a(m, p), rows, depth, g.m - m);
+      // The block after this one: of the same stretch, or the first of the next.
+      const bool last = m + block_rows >= m_end;
+      const int64_t next_m = last ? m_begin : m + block_rows, next_p = last ? p + step : p;
+      Prefetcher ahead(block_of_a(next_m, next_p),
+                       next_p < g.depth ? std::min(block_rows, m_end - next_m) : 0,
+                       std::min(step, g.depth - next_p));
+      const int64_t tiles = (rows + kTileRows - 1) / kTileRows * (panel_end - panel_begin);
+      const int64_t lines = ahead.total() / tiles + 1;
       for (int64_t i = 0; i < rows; i += kTileRows) {
-        for (int64_t n = n_begin; n < n_end; n += kTileCols) {
-          const Element* b = b_panel + (n - n_begin) * padded;
-          Tile tile;
-          tile.clear();
-          if (rows_contiguous) {
-            Panels::multiply_rows(tile, a_panel + i * Panels::kRowStep, b, padded);
-          } else {
-            Panels::multiply_panel(tile, a_panel + i * padded, b, padded);
+        const int64_t height = std::min<int64_t>(kTileRows, rows - i);
+        const Element* a = a_block + i * (rows_contiguous ? Panels::kRowStep : padded);
+        const GemmPart* part = g.parts.data();
+        for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+          while (panel >= part->first_panel + (part->n + kTileCols - 1) / kTileCols) ++part;
+          const int64_t col = (panel - part->first_panel) * kTileCols;
+          const int64_t width = std::min<int64_t>(kTileCols, part->n - col);
+          float* out = part->out + (m + i) * part->out_step + col;
+          for (int64_t r = 0; r < height; ++r) {
+            __builtin_prefetch(out + r * part->out_step, 1, 3);
+            __builtin_prefetch(out + r * part->out_step + kTileCols - 1, 1, 3);
           }
-          write_tile(g, tile, m + i, n, std::min<int64_t>(kTileRows, rows - i),
-                     std::min<int64_t>(kTileCols, n_end - n), adds, with_bias, edge);
+          ahead.next(lines);
+          Tile tile;
+          if (p == 0 && part->bias != nullptr) {
+            tile.fill(load_some(part->bias + col, width),
+                      load_some(part->bias + col + Vec::kLanes, width - Vec::kLanes));
+          } else {
+            tile.clear();
+          }
+          const Element* b = panels + panel * kTileCols * padded;
+          if (rows_contiguous) {
+            Panels::multiply_rows(tile, a, b, padded);
+          } else {
+            Panels::multiply_panel(tile, a, b, padded);
+          }
+          const bool adds = part->accumulate || p > 0;
+          if (height < kTileRows || width < kTileCols) {
+            write_edge(out, part->out_step, tile, height, width, adds, edge);
+          } else if (adds) {
+            tile.add_to(out, part->out_step);
+          } else {
+            tile.store(out, part->out_step);
+          }
         }
       }
     }
   }
+}
+
+template <class Panels>
+constexpr GemmKernels gemm_table() noexcept {
+  return {
+      .pack = pack_panel<Panels>,
+      .packed_bytes = packed_bytes<Panels>,
+      .panel_cols = kTileCols,
+      .gemm = gemm<Panels>,
+      .tile_rows = kTileRows,
+      .block_panels = block_panels<Panels>,
+      .scratch_floats = gemm_scratch_floats<Panels>(),
+  };
 }

@@ -3,86 +3,77 @@
 
 struct Bf16Panels {
   using Element = uint16_t;
-  static constexpr int64_t kDepth = 512;
+  static constexpr int64_t kDepth = 1024;
   static constexpr int64_t kRowStep = kDepth + 32;
 
   static int64_t padded(int64_t depth) noexcept { return (depth + 1) / 2 * 2; }
 
-  static __m512 load_n(const float* p, int64_t n) noexcept {
-    if (n >= 16) return _mm512_loadu_ps(p);
-    return n <= 0 ? _mm512_setzero_ps() : Vec::load_n(p, n).v;
-  }
   // Sixteen pairs, the first of each from `even`.
-  static __m512i pairs(__m512 even, __m512 odd) noexcept {
+  static __m512i pairs(Vec even, Vec odd) noexcept {
     alignas(64) static constexpr uint16_t kInterleaved[32] = {
         0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd.v, even.v));
     return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleaved), both);
   }
   // Thirty-two neighbours of a row, `count` of them there and the others zero.
   static __m512i row_stretch(const float* from, int64_t count) noexcept {
     return reinterpret_cast<__m512i>(
-        _mm512_cvtne2ps_pbh(load_n(from + 16, count - 16), load_n(from, count)));
+        _mm512_cvtne2ps_pbh(load_some(from + 16, count - 16).v, load_some(from, count).v));
   }
 
-  // Panels [cols / kTileCols][depth / 2][kTileCols][2].
-  static void pack_b(uint16_t* panel, const Strided& b, int64_t first_row, int64_t depth,
-                     int64_t first, int64_t cols) noexcept {
+  // A panel [depth / 2][kTileCols][2].
+  static void pack_b(uint16_t* panel, const Strided& b, int64_t depth, int64_t width) noexcept {
     const int64_t whole = padded(depth);
-    for (int64_t col = 0; col < cols; col += kTileCols, panel += whole * kTileCols) {
-      const int64_t width = std::min<int64_t>(kTileCols, cols - col);
-      const float* from = b.data + first_row * b.row_step + (first + col) * b.col_step;
-      if (b.col_step == 1) {
-        for (int64_t p = 0; p < whole; p += 2) {
-          const float* even = from + p * b.row_step;
-          const float* odd = p + 1 < depth ? even + b.row_step : nullptr;
-          for (int64_t j = 0; j < kTileCols; j += 16) {
-            const __m512 second = odd != nullptr ? load_n(odd + j, width - j) : _mm512_setzero_ps();
-            _mm512_storeu_si512(panel + p * kTileCols + 2 * j,
-                                pairs(load_n(even + j, width - j), second));
-          }
+    if (b.col_step == 1) {
+      for (int64_t p = 0; p < whole; p += 2) {
+        const float* even = b.data + p * b.row_step;
+        const float* odd = even + b.row_step;
+        for (int64_t j = 0; j < kTileCols; j += 16) {
+          const Vec second = p + 1 < depth ? load_some(odd + j, width - j) : Vec::zero();
+          _mm512_storeu_si512(panel + p * kTileCols + 2 * j,
+                              pairs(load_some(even + j, width - j), second));
         }
-        continue;
       }
-      // Columns are contiguous: sixteen pairs of each go to sixteen rows of the panel.
-      const __m512i rows = _mm512_mullo_epi32(
-          _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-          _mm512_set1_epi32(kTileCols));
-      for (int64_t j = 0; j < kTileCols; ++j) {
-        const float* column = from + j * b.col_step;
-        for (int64_t p = 0; p < whole; p += 32) {
-          const __mmask16 there = Vec::mask(std::min<int64_t>(16, (whole - p) / 2));
-          const __m512i values =
-              j < width ? row_stretch(column + p, depth - p) : _mm512_setzero_si512();
-          _mm512_mask_i32scatter_epi32(panel + p * kTileCols + 2 * j, there, rows, values, 4);
+      return;
+    }
+    for (int64_t p = 0; p < whole; p += 32) {
+      const int64_t count = std::min<int64_t>(16, (whole - p) / 2);
+      for (int64_t half = 0; half < kTileCols; half += 16) {
+        Vec block[16];  // of pairs, which move like floats
+        for (int64_t j = 0; j < 16; ++j) {
+          const float* column = b.data + (half + j) * b.col_step + p;
+          block[j].v = half + j < width ? _mm512_castsi512_ps(row_stretch(column, depth - p))
+                                        : _mm512_setzero_ps();
+        }
+        Vec::transpose(block);
+        for (int64_t q = 0; q < count; ++q) {
+          _mm512_storeu_ps(panel + (p + 2 * q) * kTileCols + 2 * half, block[q].v);
         }
       }
     }
   }
 
   // Rows kRowStep apart, or panels [rows / kTileRows][depth / 2][kTileRows][2].
-  static void pack_a(uint16_t* panel, const Strided& a, int64_t first, int64_t rows,
-                     int64_t first_col, int64_t depth) noexcept {
-    const float* from = a.data + first * a.row_step + first_col * a.col_step;
+  static void pack_a(uint16_t* panel, const Strided& a, int64_t rows, int64_t depth,
+                     int64_t there) noexcept {
     if (a.col_step == 1) {
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t p = 0; p < depth; p += 32) {
           _mm512_storeu_si512(panel + i * kRowStep + p,
-                              row_stretch(from + i * a.row_step + p, depth - p));
+                              row_stretch(a.data + i * a.row_step + p, depth - p));
         }
       }
       return;
     }
     const int64_t whole = padded(depth);
-    for (int64_t i = 0; i < rows; i += kTileRows, panel += whole * kTileRows) {
-      const int64_t height = std::min<int64_t>(kTileRows, rows - i);
-      for (int64_t p = 0; p < whole; p += 2) {
-        const float* even = from + i + p * a.col_step;
-        const __m512 second =
-            p + 1 < depth ? load_n(even + a.col_step, height) : _mm512_setzero_ps();
-        _mm512_mask_storeu_epi32(panel + p * kTileRows, Vec::mask(kTileRows),
-                                 pairs(load_n(even, height), second));
+    for (int64_t p = 0; p < whole; p += 2) {
+      const __mmask16 mask = Vec::mask(p + 2 < whole ? Vec::kLanes : kTileRows);
+      for (int64_t i = 0; i < rows; i += kTileRows) {
+        const float* even = a.data + i + p * a.col_step;
+        const Vec second = p + 1 < depth ? load_some(even + a.col_step, there - i) : Vec::zero();
+        _mm512_mask_storeu_epi32(panel + i * whole + p * kTileRows, mask,
+                                 pairs(load_some(even, there - i), second));
       }
     }
   }

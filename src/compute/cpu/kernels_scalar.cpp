@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <type_traits>
 
 #include "compute/cpu/kernels.h"

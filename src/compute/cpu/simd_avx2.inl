@@ -51,9 +51,34 @@ struct Vec {
   static Vec round(Vec a) noexcept {
     return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
   }
+  // What scale_by_power takes; it makes zero of the lower end.
+  static Vec exponent_range(Vec x) noexcept { return min(max(x, set1(-127)), set1(127)); }
   static Vec scale_by_power(Vec a, Vec n) noexcept {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
     return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)))};
+  }
+  // Turns eight rows of eight into columns.
+  [[gnu::always_inline]] static inline void transpose(Vec (&rows)[8]) noexcept {
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(rows[i].v, rows[i + 1].v);
+      t[i + 1] = _mm256_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    }
+    __m256 u[8];  // u[4 g + c]: of rows 4 g to 4 g + 3, the columns c and c + 4
+    for (int i = 0; i < 8; i += 4) {
+      u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+      u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int c = 0; c < 4; ++c) {
+      rows[c].v = _mm256_permute2f128_ps(u[c], u[c + 4], 0x20);
+      rows[c + 4].v = _mm256_permute2f128_ps(u[c], u[c + 4], 0x31);
+    }
+  }
+  // Lane by lane: a >= b ? x : y.
+  static Vec select_at_least(Vec a, Vec b, Vec x, Vec y) noexcept {
+    return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ))};
   }
   float sum() const noexcept {
     const Vec four[4] = {*this, zero(), zero(), zero()};
@@ -68,8 +93,7 @@ struct Vec {
     return _mm_cvtss_f32(m);
   }
   static void sum4(const Vec (&a)[4], float* out) noexcept {
-    const __m256 t =
-        _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
+    const __m256 t = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1)));
   }
 };

@@ -43,7 +43,41 @@ struct Vec {
   static Vec round(Vec a) noexcept {
     return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
   }
+  static Vec exponent_range(Vec x) noexcept { return x; }
   static Vec scale_by_power(Vec a, Vec n) noexcept { return {_mm512_scalef_ps(a.v, n.v)}; }
+  // Turns sixteen rows of sixteen into columns.
+  [[gnu::always_inline]] static inline void transpose(Vec (&rows)[16]) noexcept {
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+      t[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    }
+    __m512 u[16];  // u[4 g + c]: of rows 4 g to 4 g + 3, the columns c, c + 4, c + 8, c + 12
+    for (int i = 0; i < 16; i += 4) {
+      const auto pair = [&](int a, int b, bool high) {
+        const __m512d x = _mm512_castps_pd(t[i + a]), y = _mm512_castps_pd(t[i + b]);
+        return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(x, y) : _mm512_unpacklo_pd(x, y));
+      };
+      u[i] = pair(0, 2, false);
+      u[i + 1] = pair(0, 2, true);
+      u[i + 2] = pair(1, 3, false);
+      u[i + 3] = pair(1, 3, true);
+    }
+    for (int c = 0; c < 4; ++c) {
+      const __m512 low_even = _mm512_shuffle_f32x4(u[c], u[c + 4], 0x88);
+      const __m512 low_odd = _mm512_shuffle_f32x4(u[c], u[c + 4], 0xDD);
+      const __m512 high_even = _mm512_shuffle_f32x4(u[c + 8], u[c + 12], 0x88);
+      const __m512 high_odd = _mm512_shuffle_f32x4(u[c + 8], u[c + 12], 0xDD);
+      rows[c].v = _mm512_shuffle_f32x4(low_even, high_even, 0x88);
+      rows[c + 4].v = _mm512_shuffle_f32x4(low_odd, high_odd, 0x88);
+      rows[c + 8].v = _mm512_shuffle_f32x4(low_even, high_even, 0xDD);
+      rows[c + 12].v = _mm512_shuffle_f32x4(low_odd, high_odd, 0xDD);
+    }
+  }
+  // Lane by lane: a >= b ? x : y.
+  static Vec select_at_least(Vec a, Vec b, Vec x, Vec y) noexcept {
+    return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ), y.v, x.v)};
+  }
   float sum() const noexcept {
     const Vec four[4] = {*this, zero(), zero(), zero()};
     float out[4];

@@ -85,13 +85,26 @@ struct Vec {
     for (float& lane : a.v) lane = std::nearbyint(lane);
     return a;
   }
-  // a · 2^n for whole n in [-126, 127].
+  // What scale_by_power takes; it makes zero of the lower end.
+  static Vec exponent_range(Vec x) noexcept { return min(max(x, set1(-127)), set1(127)); }
+  // a · 2^n for whole n in [-126, 127]; 0 for -127.
   static Vec scale_by_power(Vec a, Vec n) noexcept {
     for (int i = 0; i < kLanes; ++i) {
       const auto bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
       a.v[i] *= std::bit_cast<float>(bits);
     }
     return a;
+  }
+  // Turns eight rows of eight into columns.
+  static void transpose(Vec (&rows)[kLanes]) noexcept {
+    for (int i = 0; i < kLanes; ++i) {
+      for (int j = 0; j < i; ++j) std::swap(rows[i].v[j], rows[j].v[i]);
+    }
+  }
+  // Lane by lane: a >= b ? x : y.
+  static Vec select_at_least(Vec a, Vec b, Vec x, Vec y) noexcept {
+    for (int i = 0; i < kLanes; ++i) x.v[i] = a.v[i] >= b.v[i] ? x.v[i] : y.v[i];
+    return x;
   }
   float sum() const noexcept {
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));

@@ -31,14 +31,16 @@ namespace {
 #include "compute/cpu/vector_math.inl"
 #include "compute/cpu/gemm.inl"
 #include "compute/cpu/gemm_bf16.inl"
+#include "compute/cpu/attention_training.inl"
+#include "compute/cpu/attention_training_bf16.inl"
 // clang-format on
 
 }  // namespace
 
 const Bf16Kernels* avx512_bf16_kernels() noexcept {
   static constexpr Bf16Kernels kTable = {
-      .gemm = gemm<Bf16Panels>,
-      .gemm_scratch_floats = gemm_scratch_floats<Bf16Panels>(),
+      .products = gemm_table<Bf16Panels>(),
+      .attention = attention_table<Bf16Factors>(),
       .dot_loop = bf16_loop,
       .dot_flops_per_round = int64_t{4} * kBf16Chains * Vec::kLanes,
   };

@@ -3,7 +3,9 @@
 // (training_scalar.cpp, ...). Each works on the piece of one thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "compute/backend.h"
 #include "compute/cpu/isa.h"
@@ -18,14 +20,22 @@ struct Strided {
   int64_t col_step;
 };
 
-// out[m, n] (+)= a[m, depth] · b[depth, n] (+ bias[n]).
-struct Gemm {
+// out[m, n] (+)= a[m, depth] · b[depth, n] (+ bias[n]), with `b` packed into panels of columns.
+struct GemmPart {
   float* out;
   int64_t out_step;  // floats from a row of `out` to the next
-  int64_t m, n, depth;
-  Strided a, b;
-  const float* bias;  // or null
+  int64_t n;
+  int64_t first_panel;  // of its columns
+  const float* bias;    // or null
   bool accumulate;
+};
+// Products that share `a`, their panels one after the other.
+struct Gemm {
+  Strided a;
+  int64_t m, depth;
+  std::span<const GemmPart> parts;
+  std::byte* packed;  // 64-byte aligned
+  int64_t panels;
 };
 
 // The heads of one sequence that read one kv head. The views begin at the sequence's first token.
@@ -55,24 +65,38 @@ struct AdamWFactors {
   float gradient_scale;
 };
 
-struct TrainingKernels {
-  // The rows [m_begin, m_end) and columns [n_begin, n_end) of a product; at most gemm_block_cols of
-  // columns. Any division of the output gives the same bits: an output is the sum over stretches of
-  // the depth, one after the other, each summed in order.
-  void (*gemm)(const Gemm& gemm, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end,
-               float* scratch) noexcept;
-  int64_t gemm_block_rows;  // a good number of rows for one call is a multiple of it
-  int64_t gemm_block_cols;
-  int64_t gemm_tile_rows, gemm_tile_cols;
-  int64_t gemm_scratch_floats;
+// Products, with factors rounded to one type and sums in float.
+struct GemmKernels {
+  // Packs the columns of `b` that begin at b.data, `width` of them, as panel `panel` of `panels`.
+  void (*pack)(std::byte* packed, int64_t panels, int64_t panel, const Strided& b, int64_t depth,
+               int64_t width) noexcept;
+  int64_t (*packed_bytes)(int64_t panels, int64_t depth) noexcept;
+  int64_t panel_cols;
 
-  void (*attention)(const AttentionTask& task, MutHeads out, MutRows log_sum,
-                    float* scratch) noexcept;
-  void (*attention_backward)(const AttentionTask& task, const AttentionGradients& gradients,
-                             float* scratch) noexcept;
-  int64_t (*attention_scratch_floats)(int64_t seq, int64_t head_dim) noexcept;
-  int64_t (*attention_backward_scratch_floats)(int64_t seq, int64_t head_dim,
-                                               int64_t group) noexcept;
+  // The rows [m_begin, m_end) and panels [panel_begin, panel_end). Any division of the output gives
+  // the same bits: an output is the sum over stretches of the depth, one after the other, each
+  // summed in order.
+  void (*gemm)(const Gemm& gemm, int64_t m_begin, int64_t m_end, int64_t panel_begin,
+               int64_t panel_end, float* scratch) noexcept;
+  int64_t tile_rows;                                // a good number of rows is a multiple
+  int64_t (*block_panels)(int64_t depth) noexcept;  // more of them no longer stay in a cache
+  int64_t scratch_floats;
+};
+
+// See Backend::attention_training; `scratch` is 64-byte aligned.
+struct AttentionKernels {
+  void (*forward)(const AttentionTask& task, MutHeads out, MutRows log_sum,
+                  float* scratch) noexcept;
+  void (*backward)(const AttentionTask& task, const AttentionGradients& gradients,
+                   float* scratch) noexcept;
+  int64_t (*forward_scratch_floats)(int64_t seq, int64_t head_dim) noexcept;
+  int64_t (*backward_scratch_floats)(int64_t seq, int64_t head_dim, int64_t group) noexcept;
+};
+
+struct TrainingKernels {
+  GemmKernels products;
+
+  AttentionKernels attention;
 
   // d_x += the gradient of one row; d_weight +=.
   void (*rms_norm_backward)(float* d_x, float* d_weight, const float* d_out, const float* x,
@@ -91,12 +115,10 @@ struct TrainingKernels {
 
 const TrainingKernels& training_kernels(Isa isa) noexcept;
 
-// Products with both factors rounded to bfloat16 and sums in float: in place of those above, with
-// the same tiles and blocks.
+// What computes with factors rounded to bfloat16 in place of those above.
 struct Bf16Kernels {
-  void (*gemm)(const Gemm& gemm, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end,
-               float* scratch) noexcept;
-  int64_t gemm_scratch_floats;
+  GemmKernels products;
+  AttentionKernels attention;
   // For measuring the peak: `rounds` times dot_flops_per_round, without memory traffic.
   float (*dot_loop)(int64_t rounds) noexcept;
   int64_t dot_flops_per_round;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "compute/cpu/training_kernels.h"
 #include "core/dtype.h"

@@ -14,6 +14,18 @@ inline Vec exp(Vec x) noexcept {
   return Vec::scale_by_power(sum, n);
 }
 
+// 2^x to about 1e-7 relative: x = n + r, the polynomial of degree 5 that is nearest for |r| <= 1/2.
+// Zero where x is far below -126.
+inline Vec exp2(Vec x) noexcept {
+  x = Vec::exponent_range(x);
+  const Vec n = Vec::round(x), r = x - n;
+  constexpr float kTerms[] = {0.00967554134f, 0.0555071327f, 0.240221197f, 0.693146967f,
+                              1.00000007f};
+  Vec sum = Vec::set1(0.00132764726f);
+  for (const float term : kTerms) sum = Vec::fma(sum, r, Vec::set1(term));
+  return Vec::scale_by_power(sum, n);
+}
+
 // Calls body(offset, lanes) over `count` elements, the last time with fewer lanes.
 template <class Body>
 inline void for_lanes(int64_t count, const Body& body) noexcept {
