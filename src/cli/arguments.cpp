@@ -132,6 +132,18 @@ std::vector<std::vector<TokenId>> read_ids_file(const std::string& path) {
   return lists;
 }
 
+fs::path shipped_model() {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  for (const fs::path& folder :
+       {program / "models", program / "../../models", program / "../share/quern/models"}) {
+    const fs::path model = folder / "quern-mini";
+    if (fs::exists(model / "config.json")) return model;
+  }
+  throw Error(Kind::Misused, "no model is named, and none comes with this build",
+              "name the folder of a checkpoint; 'quern init' makes an untrained one");
+}
+
 std::string for_terminal(std::string_view text) {
   static const bool terminal = ::isatty(STDOUT_FILENO) != 0;
   if (!terminal) return std::string(text);

@@ -37,6 +37,10 @@ struct SamplingArguments {
   StopRules stop_rules(const Model& model) const;
 };
 
+// Where the model that comes with Quern is, for when none is named. Throws Misused where this build
+// has none.
+fs::path shipped_model();
+
 // Ids from a JSON file: one list, or a list of lists. Throws BadInput naming the file and place.
 std::vector<std::vector<TokenId>> read_ids_file(const std::string& path);
 

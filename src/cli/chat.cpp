@@ -35,20 +35,6 @@ constexpr std::string_view kHelp =
     "/quit               leave; so does Ctrl-D\n"
     "Alt-Enter, or a backslash before Enter, begins a new line. Ctrl-C ends an answer.\n";
 
-// Where the model that comes with Quern is looked for when none is named.
-fs::path shipped_model() {
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const fs::path& folder :
-       {program / "models", program / "../../models", program / "../share/quern/models"}) {
-    const fs::path model = folder / "quern-mini";
-    if (fs::exists(model / "config.json")) return model;
-  }
-  throw Error(
-      Kind::Misused, "no model is named, and none comes with this build",
-      "name the folder of a checkpoint: quern chat FOLDER; 'quern init' makes an untrained one");
-}
-
 fs::path history_file() {
   const char* state = std::getenv("XDG_STATE_HOME");
   const char* home = std::getenv("HOME");

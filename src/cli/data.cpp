@@ -88,7 +88,7 @@ void add_data(CLI::App& root) {
   data.app().require_subcommand(1);
   Command command(
       data.app(), "pack", "Tokenize documents into a dataset for training",
-      {{"data pack books.jsonl.gz more.txt --tokenizer tokenizer/ --out data/books",
+      {{"data pack books.jsonl.gz notes.txt --tokenizer tokenizer/ --out data/books",
         "texts, joined by <|endoftext|>"},
        {"data pack all.jsonl.zst --where lang=en --where lang=fr --tokenizer tokenizer/ --out en",
         "some of the records"},
