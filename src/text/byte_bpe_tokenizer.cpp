@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <bit>
+#include <cstring>
+
 #include "core/error.h"
+#include "text/block_splitter.h"
 #include "text/splitter.h"
 #include "text/unicode.h"
 
@@ -112,12 +116,75 @@ void ByteBpeTokenizer::encode(std::string_view text, std::vector<TokenId>& out) 
   encode_stretch(normalize(text, storage), out);
 }
 
+// Blocks of text whose pieces are known together are looked up together; what the cache does not
+// know, and the end of the text, go the plain way.
 void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId>& out) const {
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = piece_end(text, begin);
-    bpe_.encode_piece(text.substr(begin, end - begin), out);
-    begin = end;
+  const PieceCaches::Lease lease(caches_);
+  PieceCache& cache = *lease;
+  const BlockCuts cuts_of = block_cuts();
+  constexpr size_t kReach = kSplitBlock + PieceCache::kReadAhead;
+  constexpr size_t kBuffer = 1024;
+  TokenId buffer[kBuffer + kSplitBlock + PieceCache::kWriteAhead];
+  TokenId* to = buffer;
+  const auto flush = [&] {
+    out.insert(out.end(), buffer, to);
+    to = buffer;
+  };
+  const auto encode_one = [&](const char* piece, size_t size) {
+    if (size > PieceCache::kMaxBytes) {
+      to += bpe_.encode_short({piece, size}, to);
+      return;
+    }
+    char padded[PieceCache::kReadAhead] = {};
+    std::memcpy(padded, piece, size);
+    const PieceCache::Key key = PieceCache::key_of(padded, size);
+    size_t count = cache.find(key, to);
+    if (count == 0) {
+      count = bpe_.encode_short({piece, size}, to);
+      if (count <= PieceCache::kMaxTokens) cache.insert(key, to, count);
+    }
+    to += count;
+  };
+
+  size_t begin = 0;
+  while (begin < text.size()) {
+    if (to > buffer + kBuffer) flush();
+    const char* const block = text.data() + begin;
+    uint64_t cuts = 0;
+    if (text.size() - begin >= kReach && static_cast<signed char>(*block) >= 0) {
+      cuts = cuts_of(block);
+    }
+    if (cuts == 0) {
+      const size_t end = piece_end(text, begin);
+      if (end - begin <= kSplitBlock) {
+        encode_one(block, end - begin);
+      } else {
+        flush();
+        bpe_.encode_piece(text.substr(begin, end - begin), out);
+      }
+      begin = end;
+      continue;
+    }
+    size_t at = 0;
+    for (; cuts != 0; cuts &= cuts - 1) {
+      const auto end = static_cast<size_t>(std::countr_zero(cuts));
+      const size_t size = end - at;
+      if (size <= PieceCache::kMaxBytes) {
+        const PieceCache::Key key = PieceCache::key_of(block + at, size);
+        size_t count = cache.find(key, to);
+        if (count == 0) [[unlikely]] {
+          count = bpe_.encode_short({block + at, size}, to);
+          if (count <= PieceCache::kMaxTokens) cache.insert(key, to, count);
+        }
+        to += count;
+      } else {
+        to += bpe_.encode_short({block + at, size}, to);
+      }
+      at = end;
+    }
+    begin += at;
   }
+  flush();
 }
 
 std::vector<std::string> ByteBpeTokenizer::split(std::string_view text) const {

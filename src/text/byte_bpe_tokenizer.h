@@ -3,6 +3,7 @@
 
 #include "formats/tiktoken.h"
 #include "formats/tokenizer_json.h"
+#include "text/piece_cache.h"
 #include "text/tokenizer.h"
 
 namespace quern {
@@ -33,6 +34,7 @@ class ByteBpeTokenizer : public Tokenizer {
 
   Bpe bpe_;
   bool nfc_;
+  mutable PieceCaches caches_;
 };
 
 }  // namespace quern

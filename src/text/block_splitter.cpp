@@ -1,0 +1,194 @@
+#include "text/block_splitter.h"
+
+#include <array>
+#include <bit>
+#include <cstdlib>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace quern {
+namespace {
+
+// Bit i tells of byte i. Of letters, numbers, white space and line breaks the ASCII ones.
+struct Masks {
+  uint64_t letter = 0, number = 0;
+  uint64_t white = 0;       // line breaks included
+  uint64_t line_break = 0;  // CR, LF
+  uint64_t blank = 0;       // U+0020
+  uint64_t apostrophe = 0;
+  uint64_t beyond = 0;  // not ASCII
+};
+
+// Ends of the contractions that begin at `starts`, apostrophes at which a piece begins.
+uint64_t contraction_ends(const char* text, uint64_t starts) noexcept {
+  uint64_t ends = 0;
+  for (; starts != 0; starts &= starts - 1) {
+    const int at = std::countr_zero(starts);
+    if (at + 2 >= 64) break;
+    const char first = static_cast<char>(text[at + 1] | 0x20);
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') {
+      ends |= uint64_t{1} << (at + 2);
+      continue;
+    }
+    if (at + 3 >= 64) break;
+    const char second = static_cast<char>(text[at + 2] | 0x20);
+    if ((second == 'e' && (first == 'r' || first == 'v')) || (second == 'l' && first == 'l')) {
+      ends |= uint64_t{1} << (at + 3);
+    }
+  }
+  return ends;
+}
+
+// The cuts, given the classes. `x << 1` reads "the byte before is x". Where in the pattern a piece
+// may begin does not depend on what came before the block, so none of its state is carried.
+[[gnu::always_inline]] inline uint64_t cuts_of(const char* text, const Masks& m) noexcept {
+  const uint64_t known =
+      m.beyond == 0 ? ~uint64_t{0} : (uint64_t{1} << std::countr_zero(m.beyond)) - 1;
+  const uint64_t black = ~m.white & known;
+  if (black == 0) return 0;
+  const uint64_t other = black & ~(m.letter | m.number);
+  const uint64_t space = m.white & ~m.line_break;
+
+  // Other characters begin a piece unless one or a blank leads them. One that does leads letters,
+  // as white space does.
+  const uint64_t other_starts = other & ~((other | m.blank) << 1);
+  uint64_t starts = m.number | other_starts;
+  starts |= m.letter & ~((m.letter | space | other_starts) << 1);
+  // Line breaks behind other characters or white space belong to their piece.
+  starts |= m.line_break & ~((m.white | other) << 1);
+  // White space: the first of a run, and the last, which leads what follows. Behind a line break
+  // it begins a piece where no other line break follows in the run.
+  starts |= space & (~(m.white << 1) | (black >> 1) | (m.line_break << 1));
+  if (const uint64_t leading = m.apostrophe & other_starts & (m.letter >> 1); leading != 0) {
+    starts |= contraction_ends(text, leading);
+  }
+
+  // What a run of white space that reaches the end of the block means is not known yet: only where
+  // it begins.
+  const int last_black = 63 - std::countl_zero(black);
+  uint64_t certain = last_black == 63 ? ~uint64_t{0} : (uint64_t{2} << (last_black + 1)) - 1;
+  // Blanks between line breaks, which are rare, are left to the definition.
+  const uint64_t indented = space & (m.line_break << 1);
+  if ((((indented + space) & ~space) & m.line_break) != 0) {
+    certain &= (indented & (~indented + 1)) - 1;
+  }
+  return starts & certain & known & ~uint64_t{1};
+}
+
+enum : uint8_t { kLetter = 1, kNumber = 2, kWhite = 4, kLineBreak = 8, kBlank = 16, kBeyond = 32 };
+
+constexpr std::array<uint8_t, 256> make_classes() {
+  std::array<uint8_t, 256> classes{};
+  for (int c = 'a'; c <= 'z'; ++c) {
+    classes[static_cast<size_t>(c)] = kLetter;
+    classes[static_cast<size_t>(c - 'a' + 'A')] = kLetter;
+  }
+  for (size_t c = '0'; c <= '9'; ++c) classes[c] = kNumber;
+  for (size_t c = '\t'; c <= '\r'; ++c) classes[c] = kWhite;
+  classes['\r'] = classes['\n'] = kWhite | kLineBreak;
+  classes[' '] = kWhite | kBlank;
+  for (size_t c = 0x80; c < 0x100; ++c) classes[c] = kBeyond;
+  return classes;
+}
+
+uint64_t cuts_scalar(const char* text) noexcept {
+  static constexpr std::array<uint8_t, 256> kClasses = make_classes();
+  Masks m;
+  for (size_t i = 0; i < kSplitBlock; ++i) {
+    const uint64_t kind = kClasses[static_cast<unsigned char>(text[i])];
+    if ((kind & kBeyond) != 0) {
+      m.beyond = uint64_t{1} << i;
+      break;
+    }
+    m.letter |= (kind & 1) << i;
+    m.number |= (kind >> 1 & 1) << i;
+    m.white |= (kind >> 2 & 1) << i;
+    m.line_break |= (kind >> 3 & 1) << i;
+    m.blank |= (kind >> 4 & 1) << i;
+    m.apostrophe |= uint64_t{text[i] == '\''} << i;
+  }
+  return cuts_of(text, m);
+}
+
+#if defined(__x86_64__)
+
+[[gnu::target("avx2")]] uint64_t cuts_avx2(const char* text) noexcept {
+  const __m256i half[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(text)),
+                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text + 32))};
+  uint64_t bits[7] = {};
+  for (int i = 0; i < 2; ++i) {
+    const __m256i c = half[i];
+    const __m256i letter =
+        _mm256_sub_epi8(_mm256_or_si256(c, _mm256_set1_epi8(0x20)), _mm256_set1_epi8('a'));
+    const __m256i digit = _mm256_sub_epi8(c, _mm256_set1_epi8('0'));
+    const __m256i control = _mm256_sub_epi8(c, _mm256_set1_epi8('\t'));
+    const __m256i blank = _mm256_cmpeq_epi8(c, _mm256_set1_epi8(' '));
+    const __m256i below[3] = {
+        _mm256_cmpeq_epi8(letter, _mm256_min_epu8(letter, _mm256_set1_epi8(25))),
+        _mm256_cmpeq_epi8(digit, _mm256_min_epu8(digit, _mm256_set1_epi8(9))),
+        _mm256_or_si256(blank,
+                        _mm256_cmpeq_epi8(control, _mm256_min_epu8(control, _mm256_set1_epi8(4))))};
+    const __m256i line_break = _mm256_or_si256(_mm256_cmpeq_epi8(c, _mm256_set1_epi8('\n')),
+                                               _mm256_cmpeq_epi8(c, _mm256_set1_epi8('\r')));
+    const __m256i all[7] = {below[0],   below[1], below[2],
+                            line_break, blank,    _mm256_cmpeq_epi8(c, _mm256_set1_epi8('\'')),
+                            c};
+    for (int k = 0; k < 7; ++k) {
+      bits[k] |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(all[k]))} << (32 * i);
+    }
+  }
+  return cuts_of(text, {bits[0], bits[1], bits[2], bits[3], bits[4], bits[5], bits[6]});
+}
+
+[[gnu::target("avx512f,avx512bw,bmi,bmi2,lzcnt")]] uint64_t cuts_avx512(const char* text) noexcept {
+  const __m512i c = _mm512_loadu_si512(text);
+  const auto among = [&](char first, char span) __attribute__((target("avx512f,avx512bw"))) {
+    return _mm512_cmple_epu8_mask(_mm512_sub_epi8(c, _mm512_set1_epi8(first)),
+                                  _mm512_set1_epi8(span));
+  };
+  const __m512i folded = _mm512_or_si512(c, _mm512_set1_epi8(0x20));
+  Masks m;
+  m.letter =
+      _mm512_cmple_epu8_mask(_mm512_sub_epi8(folded, _mm512_set1_epi8('a')), _mm512_set1_epi8(25));
+  m.number = among('0', 9);
+  m.blank = _mm512_cmpeq_epi8_mask(c, _mm512_set1_epi8(' '));
+  m.white = m.blank | among('\t', 4);
+  m.line_break = _mm512_cmpeq_epi8_mask(c, _mm512_set1_epi8('\n')) |
+                 _mm512_cmpeq_epi8_mask(c, _mm512_set1_epi8('\r'));
+  m.apostrophe = _mm512_cmpeq_epi8_mask(c, _mm512_set1_epi8('\''));
+  m.beyond = _mm512_movepi8_mask(c);
+  return cuts_of(text, m);
+}
+
+#endif
+
+}  // namespace
+
+std::vector<BlockCutsVariant> block_cuts_variants() {
+  std::vector<BlockCutsVariant> out = {{"scalar", cuts_scalar}};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) out.push_back({"avx2", cuts_avx2});
+  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2")) {
+    out.push_back({"avx512", cuts_avx512});
+  }
+#endif
+  return out;
+}
+
+BlockCuts block_cuts() noexcept {
+  static const BlockCuts chosen = [] {
+    const auto variants = block_cuts_variants();
+    const char* wanted = std::getenv("QUERN_ISA");
+    if (wanted != nullptr) {
+      for (const BlockCutsVariant& variant : variants) {
+        if (variant.name == wanted) return variant.cuts;
+      }
+    }
+    return variants.back().cuts;
+  }();
+  return chosen;
+}
+
+}  // namespace quern

@@ -1,0 +1,30 @@
+// The splitter's fast path: 64 bytes at a time, character classes as bit masks, the ends of pieces
+// by bit algebra. splitter.h's piece_end is the definition it is tested against.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace quern {
+
+constexpr size_t kSplitBlock = 64;
+
+// Bit i of the answer: one piece ends and the next begins at text + i, 0 < i < 64. A piece begins
+// at `text` itself, of which kSplitBlock bytes can be read. Every cut up to the last one reported
+// is reported; of what comes after it nothing is said, nor of anything past the first byte that is
+// not ASCII. 0: piece_end has to find the end.
+using BlockCuts = uint64_t (*)(const char* text) noexcept;
+
+// The variant for this machine; QUERN_ISA (scalar, avx2, avx512) asks for another.
+BlockCuts block_cuts() noexcept;
+
+struct BlockCutsVariant {
+  std::string_view name;
+  BlockCuts cuts;
+};
+// Those that this machine can run, plainest first.
+std::vector<BlockCutsVariant> block_cuts_variants();
+
+}  // namespace quern
