@@ -118,6 +118,7 @@ void add_logits(CLI::App& root);
 void add_man(CLI::App& root);
 void add_perplexity(CLI::App& root);
 void add_pretrain(CLI::App& root);
+void add_serve(CLI::App& root);
 void add_tokenize(CLI::App& root);
 void add_tokenizer(CLI::App& root);
 void add_verify(CLI::App& root);

@@ -39,6 +39,7 @@ struct Request {
   int64_t max_new_tokens = 512;
   int64_t top_logprobs = -1;  // -1: no logprobs; 0: of the chosen token; n: of the n likeliest too
   int64_t prompt_logprobs = -1;  // the same for the prompt's ids, given what stands before each
+  double max_seconds = 0;        // from its arrival; then it ends with what it has; 0: no limit
   uint64_t stream = 0;           // tells samples of one prompt apart
   bool truncate = false;    // an over-long prompt loses its beginning instead of being an error
   bool text_start = false;  // the new tokens begin a text (nothing was there before them)

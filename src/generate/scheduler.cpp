@@ -384,7 +384,40 @@ void Scheduler::plan() {
   }
 }
 
+// Ends what took longer than it may: with what it has, or with an error where it never began.
+void Scheduler::expire() {
+  const auto overdue = [&](const StreamPtr& stream) {
+    const double waited = seconds_since(stream->arrived);
+    const double most = stream->request.max_seconds;
+    const bool too_long = most > 0 && waited > most;
+    if (stream->started) return too_long;
+    return too_long || (options_.queue_seconds > 0 && waited > options_.queue_seconds);
+  };
+  const auto take = [&](auto& list) {
+    for (auto at = list.begin(); at != list.end();) {
+      if (!overdue(*at)) {
+        ++at;
+        continue;
+      }
+      StreamPtr stream = std::move(*at);
+      at = list.erase(at);
+      if (stream->started) {
+        end(*stream, FinishReason::Length);
+      } else {
+        stream->completion.failure = std::make_exception_ptr(
+            Error(Kind::NoResources, "the request waited too long for its turn",
+                  "try again when the server is less busy"));
+        end(*stream, FinishReason::Failed);
+      }
+      finish(std::move(stream));
+    }
+  };
+  take(running_);
+  take(waiting_);
+}
+
 bool Scheduler::step() {
+  expire();
   admit();
   if (running_.empty()) {
     assert(waiting_.empty());  // a context always fits into an empty cache

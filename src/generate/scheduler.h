@@ -31,6 +31,7 @@ struct EngineOptions {
   int64_t chunk = 512;         // tokens of prompts fed in one step at most
   ContextRules rules;          // dynamic NTK and LogN
   double step_seconds = 0.25;  // prompts beside running streams are cut to about this time a step
+  double queue_seconds = 0;    // a request that waits longer for its turn fails; 0: no limit
   int64_t speculate = 0;       // tokens guessed from earlier text and checked in one step; 0: off
 };
 
@@ -85,6 +86,7 @@ class Scheduler {
     int64_t position;  // of the id whose successor the row's logits tell
   };
 
+  void expire();
   std::vector<TokenId> fit(Request& request) const;
   void admit();
   bool try_admit(Stream& stream);

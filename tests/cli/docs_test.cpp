@@ -8,6 +8,7 @@
 #include "cli/program.h"
 #include "core/file.h"
 #include "formats/safetensors.h"
+#include "support/compress.h"
 
 namespace quern::test {
 namespace {
@@ -45,6 +46,7 @@ class Sandbox {
     put("prompts.json", "[[1, 2], [3]]");
     put("old-checkpoint/pytorch_model.bin", read_file(source("tests/fixtures/torch/plain.bin")));
     put_batch();
+    put_training();
     fs::create_directories(folder_ / ".local/share/bash-completion/completions");
     outer_.write("bin/quern", std::string("#!/bin/sh\nexec '") + QUERN_PROGRAM + "' \"$@\"\n");
     // Building and testing are what goes on already.
@@ -71,6 +73,29 @@ class Sandbox {
  private:
   void put(const std::string& name, const std::string& content) const {
     outer_.write("repository/" + name, content);
+  }
+
+  // Documents, and runs of two steps over them.
+  void put_training() const {
+    std::string records;
+    for (int i = 0; i < 200; ++i) {
+      records += "{\"lang\": \"en\", \"text\": \"Day " + std::to_string(i) + " was fine.\"}\n";
+    }
+    put("books.jsonl.gz", gzip(records));
+    put("all.jsonl.zst", zstd(records));
+    put("chats.jsonl",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}, "
+        "{\"role\": \"assistant\", \"content\": \"Good day.\"}]}\n");
+    put("notes.txt", "A note.");
+    put("tokenizer/vocab.tiktoken", byte_vocabulary());
+    const std::string run =
+        "preset = \"tiny\"\n[data]\nseq = 64\n[train]\nsteps = 2\nbatch = 1\n[model]\n";
+    put("run.toml", run +
+                        "tokenizer = \"tokenizer\"\n[[data.train]]\nfiles = "
+                        "[\"books.jsonl.gz\"]\n");
+    put("recipes/mini/tiny.toml", run +
+                                      "tokenizer = \"../../tokenizer\"\n[[data.train]]\nfiles = "
+                                      "[\"../../books.jsonl.gz\"]\n");
   }
 
   // Two rows of eight ids, as `quern gradients` takes them.
@@ -163,8 +188,10 @@ class Example : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Example, OfHelpRuns) {
   std::string command = GetParam();
-  // A checkpoint of 15 GB is too much for a test: its options are looked at.
-  if (command.find("--preset qwen-7b") != std::string::npos) command += " --show-config";
+  // A checkpoint of 15 GB is too much for a test, a server does not end: their options are looked at.
+  for (const char* part : {"--preset qwen-7b", "quern serve"}) {
+    if (command.find(part) != std::string::npos) command += " --show-config";
+  }
   const Outcome outcome = Sandbox().run(command);
   EXPECT_EQ(outcome.code, 0) << command << "\n" << outcome.err;
 }

@@ -133,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Program, WithoutACommandNamesThem) {
   const Outcome outcome = quern({});
   EXPECT_EQ(outcome.code, 2);
-  EXPECT_EQ(outcome.err.find("quern: name a command: chat, generate"), 0u) << outcome.err;
+  EXPECT_EQ(outcome.err.find("quern: name a command: chat, "), 0u) << outcome.err;
 }
 
 TEST(Program, PrintsItsVersion) {

@@ -20,7 +20,8 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"data", {"text"}},
     {"generate", {"model", "text"}},
     {"train", {"model", "data"}},
-    {"cli", {"generate", "train"}},
+    {"serve", {"generate"}},
+    {"cli", {"generate", "serve", "train"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

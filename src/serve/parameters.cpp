@@ -1,0 +1,141 @@
+#include "serve/parameters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <vector>
+
+#include "core/error.h"
+
+namespace quern::serve {
+namespace {
+
+using enum Parameter::Type;
+constexpr double kMaxInt = 2147483647;
+constexpr uint8_t kSampled = Chat | Text | Responses;
+constexpr uint8_t kAll = Chat | Text | Embeddings | Responses;
+
+constexpr Parameter kParameters[] = {
+    {"model", kAll, Other, 0, 0, "name of the model; the first one when absent"},
+    {"messages", Chat, Other, 0, 0,
+     "the conversation: `role` system, user or assistant, `content` a text or parts of type text; "
+     "the last is the user's"},
+    {"prompt", Text, Other, 0, 0, "a text, a list of token ids, or a list of either, at most 64"},
+    {"input", Embeddings | Responses, Other, 0, 0,
+     "embeddings: a text, a list of token ids, or a list of either; responses: a text or messages"},
+    {"instructions", Responses, Other, 0, 0, "the system message"},
+    {"max_tokens", Chat | Text, Integer, 0, kMaxInt,
+     "new tokens at most; by default what the context has room for, 16 for completions"},
+    {"max_completion_tokens", Chat, Integer, 0, kMaxInt, "the newer name of `max_tokens`"},
+    {"max_output_tokens", Responses, Integer, 1, kMaxInt, "new tokens at most"},
+    {"stream", kSampled, Boolean, 0, 0, "answer as server-sent events"},
+    {"stream_options", Chat | Text, Other, 0, 0, "`include_usage`: a last event with the counts"},
+    {"n", Chat | Text, Integer, 1, 16, "choices for each prompt"},
+    {"best_of", Text, Integer, 1, 16,
+     "choices made, of which the `n` with the highest mean log-probability are returned"},
+    {"temperature", kSampled, Number, 0, 2, "divides the logits; 0 is greedy"},
+    {"top_p", kSampled, Number, 0, 1, "keep the fewest tokens that reach this probability"},
+    {"top_k", kSampled, Integer, 0, kMaxInt, "keep the k most likely tokens; 0 is off"},
+    {"min_p", kSampled, Number, 0, 1, "keep tokens this likely beside the likeliest; 0 is off"},
+    {"typical_p", kSampled, Number, 0, 1, "locally typical sampling; 1 is off"},
+    {"presence_penalty", Chat | Text, Number, -2, 2, "subtracted once for an earlier use"},
+    {"frequency_penalty", Chat | Text, Number, -2, 2, "subtracted for each earlier use"},
+    {"repetition_penalty", kSampled, Number, 0.01, 10, "for ids seen before; 1 is off"},
+    {"no_repeat_ngram_size", Chat | Text, Integer, 0, 1000, "no n-gram twice; 0 is off"},
+    {"logit_bias", Chat | Text, Other, 0, 0,
+     "object of token ids and what is added to their logits, -100 to 100; at most 1,024"},
+    {"seed", kSampled, Integer, 0, 9.2e18,
+     "of the random numbers; the answer says which one was used"},
+    {"stop", Chat | Text, Other, 0, 0,
+     "a text, or at most 16, that end the answer and are not shown; each of at most 256 bytes"},
+    {"stop_token_ids", Chat | Text, Other, 0, 0, "ids that end the answer, at most 64"},
+    {"ignore_eos", Chat | Text, Boolean, 0, 0, "go on past end-of-text tokens"},
+    {"logprobs", Chat | Text, Other, 0, 20,
+     "chat: true for the log-probability of each token; completions: of so many likeliest, too"},
+    {"top_logprobs", Chat, Integer, 0, 20, "with `logprobs`: of so many likeliest tokens, too"},
+    {"echo", Text, Boolean, 0, 0, "the prompt comes before the answer"},
+    {"parse_special", Text, Boolean, 0, 0,
+     "names of control tokens in the prompt become control tokens; without it they are text"},
+    {"response_format", Chat | Text, Other, 0, 0,
+     "`type`: text, json_object, json_schema (`json_schema.schema`), regex (`regex`) or grammar "
+     "(`grammar`, in GBNF)"},
+    {"text", Responses, Other, 0, 0, "`format`, as `response_format` of chat"},
+    {"store", Responses | Chat, Boolean, 0, 0, "false only: nothing is stored"},
+    {"encoding_format", Embeddings, Other, 0, 0, "float or base64"},
+    {"user", kAll, Other, 0, 0, "taken and not used"},
+};
+
+std::string_view place(Where where) {
+  switch (where) {
+    case Chat:
+      return "chat completions";
+    case Text:
+      return "completions";
+    case Embeddings:
+      return "embeddings";
+    case Responses:
+      return "responses";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::span<const Parameter> parameters() noexcept { return kParameters; }
+
+bool is_parameter(std::string_view name) noexcept {
+  return std::ranges::any_of(kParameters, [&](const Parameter& p) { return p.name == name; });
+}
+
+Parameters::Parameters(const Json& body, Where where) : body_(body), where_(where) {
+  std::vector<std::string_view> names;
+  for (const Parameter& parameter : kParameters) {
+    if ((parameter.where & where) != 0) names.push_back(parameter.name);
+  }
+  if (!body.is_object()) body.fail("is not a JSON object");
+  for (const auto& [name, value] : body.members()) {
+    if (value.is_null() || std::ranges::find(names, name) != names.end()) continue;
+    const std::string guess = nearest(name, names);
+    value.fail(fmt::format("is not a parameter of {}", place(where)),
+               guess.empty() ? "" : "did you mean '" + guess + "'?");
+  }
+}
+
+const Parameter& Parameters::known(std::string_view name) const {
+  const auto found = std::ranges::find(kParameters, name, &Parameter::name);
+  assert(found != std::end(kParameters) && (found->where & where_) != 0);
+  return *found;
+}
+
+std::optional<int64_t> Parameters::integer(std::string_view name) const {
+  const Parameter& parameter = known(name);
+  const auto value = body_.find(name);
+  if (!value) return std::nullopt;
+  const double largest = 9.2e18;  // beyond it a double has no exact integers to compare with
+  return value->integer(static_cast<int64_t>(parameter.min),
+                        parameter.max >= largest ? INT64_MAX : static_cast<int64_t>(parameter.max));
+}
+
+std::optional<double> Parameters::number(std::string_view name) const {
+  const Parameter& parameter = known(name);
+  const auto value = body_.find(name);
+  if (!value) return std::nullopt;
+  return value->number(parameter.min, parameter.max);
+}
+
+bool Parameters::boolean(std::string_view name, bool fallback) const {
+  return body_.boolean_or(known(name).name, fallback);
+}
+
+Json Parameters::required(std::string_view name) const { return body_.at(known(name).name); }
+
+void only_members(const Json& object, std::span<const std::string_view> names) {
+  for (const auto& [name, value] : object.members()) {
+    if (value.is_null() || std::ranges::find(names, name) != names.end()) continue;
+    const std::string guess = nearest(name, names);
+    value.fail("is not known here", guess.empty() ? "" : "did you mean '" + guess + "'?");
+  }
+}
+
+}  // namespace quern::serve

@@ -1,0 +1,54 @@
+// The parameters of requests: one table says where each may stand, what it may be and what it
+// means. Parsing, refusing unknown ones and docs/server.md read it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/json.h"
+
+namespace quern::serve {
+
+enum Where : uint8_t { Chat = 1, Text = 2, Embeddings = 4, Responses = 8 };
+
+struct Parameter {
+  enum class Type { Integer, Number, Boolean, Other };
+  std::string_view name;
+  uint8_t where;  // of Where
+  Type type;
+  double min, max;  // of numbers
+  std::string_view meaning;
+};
+
+std::span<const Parameter> parameters() noexcept;
+bool is_parameter(std::string_view name) noexcept;
+
+// A request's body.
+class Parameters {
+ public:
+  // Throws BadInput naming the first parameter that is not known here.
+  Parameters(const Json& body, Where where);
+
+  // Absent and null ones give nothing. Throw BadInput for a wrong type or range.
+  std::optional<int64_t> integer(std::string_view name) const;
+  std::optional<double> number(std::string_view name) const;
+  bool boolean(std::string_view name, bool fallback = false) const;
+  std::optional<Json> other(std::string_view name) const { return body_.find(name); }
+  Json required(std::string_view name) const;
+  const Json& body() const noexcept { return body_; }
+
+ private:
+  const Parameter& known(std::string_view name) const;
+
+  Json body_;
+  Where where_;
+};
+
+// Throws BadInput naming the first member of an object that is not in `names`; null ones are as
+// absent.
+void only_members(const Json& object, std::span<const std::string_view> names);
+
+}  // namespace quern::serve
