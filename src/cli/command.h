@@ -117,6 +117,7 @@ void add_inspect(CLI::App& root);
 void add_logits(CLI::App& root);
 void add_man(CLI::App& root);
 void add_perplexity(CLI::App& root);
+void add_plot(CLI::App& root);
 void add_pretrain(CLI::App& root);
 void add_serve(CLI::App& root);
 void add_tokenize(CLI::App& root);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 
 #include "cli/arguments.h"
@@ -43,6 +44,11 @@ void append(const fs::path& path, const std::string& row) {
   }
 }
 
+double wall_seconds() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(now).count();
+}
+
 }  // namespace
 
 TrainingReport::TrainingReport(const RunConfig& config, const Tokenizer& tokenizer,
@@ -60,6 +66,7 @@ void TrainingReport::began(const RunState& state) {
     at = last.find(',', at);
     if (at != std::string::npos) seconds_ = std::strtod(last.c_str() + ++at, nullptr);
   }
+  events_.emplace(run_, state.step + 1, wall_seconds());
   peak_ = backend_.measured_peak();
   progress_ = std::make_unique<Progress>("training", static_cast<uint64_t>(config_.steps), "steps",
                                          static_cast<uint64_t>(state.step));
@@ -73,6 +80,12 @@ void TrainingReport::stepped(const StepReport& report) {
       run_ / "metrics.csv",
       fmt::format("{},{},{:.3f},{:.6g},{:.6g},{:.6g},{:.1f},{:.4f}", report.step, report.tokens,
                   seconds_, report.loss, report.learning_rate, report.gradient_norm, rate, share));
+  const double now = wall_seconds();
+  const std::pair<const char*, double> scalars[] = {{"train/loss", report.loss},
+                                                    {"train/learning_rate", report.learning_rate},
+                                                    {"train/gradient_norm", report.gradient_norm},
+                                                    {"train/tokens_per_s", rate}};
+  for (const auto& [tag, value] : scalars) events_->scalar(tag, report.step, now, value);
   note_ = fmt::format("loss {:.4f}, lr {:.2e}, norm {:.3f}, {} tokens/s, {:.0f} % of peak",
                       report.loss, report.learning_rate, report.gradient_norm,
                       human_count(static_cast<uint64_t>(rate)), 100 * share);
@@ -88,6 +101,7 @@ void TrainingReport::say(const std::string& line) {
 void TrainingReport::validated(const ValidationReport& report) {
   append(run_ / "validation.csv", fmt::format("{},{},{},{:.6f},{:.6f}", report.step, report.tokens,
                                               report.source, report.loss, report.bits_per_byte));
+  events_->scalar("valid/" + report.source + "/loss", report.step, wall_seconds(), report.loss);
   say(fmt::format("step {}: {} loss {:.4f}, perplexity {:.2f}, {:.4f} bits a byte", report.step,
                   report.source, report.loss, std::exp(report.loss), report.bits_per_byte));
 }

@@ -1,13 +1,15 @@
 // What a training run shows and keeps: the progress line, validation and samples on standard
-// output, metrics.csv and validation.csv in the run's folder.
+// output; metrics.csv, validation.csv and TensorBoard's event files in the run's folder.
 #pragma once
 
 #include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "compute/cpu/cpu_training_backend.h"
 #include "core/progress.h"
+#include "formats/tensorboard.h"
 #include "text/tokenizer.h"
 #include "train/pretrain.h"
 
@@ -37,6 +39,7 @@ class TrainingReport final : public RunObserver {
   double peak_ = 0;  // operations a second
   std::unique_ptr<Progress> progress_;
   std::string note_;
+  std::optional<EventFile> events_;
   double seconds_ = 0;  // of training, over all resumptions
 };
 

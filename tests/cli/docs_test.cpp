@@ -87,6 +87,11 @@ class Sandbox {
         "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}, "
         "{\"role\": \"assistant\", \"content\": \"Good day.\"}]}\n");
     put("notes.txt", "A note.");
+    for (const std::string run : {"mini", "other"}) {
+      put("runs/" + run + "/metrics.csv",
+          "step,tokens,seconds,loss,lr,grad_norm,tokens_per_s,share_of_peak\n"
+          "1,64,0.1,6.2,1e-4,1.5,640,0.5\n2,128,0.2,6.1,2e-4,1.4,640,0.5\n");
+    }
     put("tokenizer/vocab.tiktoken", byte_vocabulary());
     const std::string run =
         "preset = \"tiny\"\n[data]\nseq = 64\n[train]\nsteps = 2\nbatch = 1\n[model]\n";
@@ -188,7 +193,8 @@ class Example : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Example, OfHelpRuns) {
   std::string command = GetParam();
-  // A checkpoint of 15 GB is too much for a test, a server does not end: their options are looked at.
+  // A checkpoint of 15 GB is too much for a test, a server does not end: their options are looked
+  // at.
   for (const char* part : {"--preset qwen-7b", "quern serve"}) {
     if (command.find(part) != std::string::npos) command += " --show-config";
   }

@@ -13,6 +13,7 @@ namespace fs = std::filesystem;
 
 const std::map<std::string, std::vector<std::string>> kUses = {
     {"core", {}},
+    {"plot", {"core"}},
     {"formats", {"core"}},
     {"compute", {"core"}},
     {"text", {"formats"}},
@@ -21,7 +22,7 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"generate", {"model", "text"}},
     {"train", {"model", "data"}},
     {"serve", {"generate"}},
-    {"cli", {"generate", "serve", "train"}},
+    {"cli", {"generate", "serve", "train", "plot"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

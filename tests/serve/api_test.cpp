@@ -256,7 +256,8 @@ TEST_F(Api, ABiasForcesAndBansTokens) {
   const std::string best = first();
   // In this vocabulary a byte's id is its value.
   const bool is_text = !best.starts_with("bytes:\\x");
-  const int id = is_text ? static_cast<unsigned char>(best[0]) : std::stoi(best.substr(8), nullptr, 16);
+  const int id =
+      is_text ? static_cast<unsigned char>(best[0]) : std::stoi(best.substr(8), nullptr, 16);
   greedy["logit_bias"] = {{std::to_string(id), -100}};
   EXPECT_NE(first(), best);
 }
