@@ -52,12 +52,16 @@ TEST(EventFile, HoldsItsVersionItsStartAndTheNumbers) {
   // Field by field: wall_time (1, fixed64), step (2, varint), then what the event is.
   EXPECT_EQ(events[0][0], '\x09');
   EXPECT_EQ(raw<double>(events[0], 1), 1700000000.5);
-  EXPECT_EQ(events[0].substr(9), std::string("\x10\x00\x1a\x0d", 4) + "brain.Event:2");
-  EXPECT_EQ(events[1].substr(9), std::string("\x10\xad\x02\x3a\x02\x08\x01"));
+  EXPECT_EQ(events[0].substr(9), std::string_view("\x10\x00\x1a\x0d"
+                                                  "brain.Event:2",
+                                                  17));
+  EXPECT_EQ(events[1].substr(9), "\x10\xad\x02\x3a\x02\x08\x01");
   EXPECT_EQ(raw<double>(events[2], 1), 1700000001.25);
   const std::string value = events[2].substr(9);
   EXPECT_EQ(value.substr(0, value.size() - 4),
-            std::string("\x10\xad\x02\x2a\x13\x0a\x11\x0a\x0a") + "train/loss" + "\x15");
+            "\x10\xad\x02\x2a\x13\x0a\x11\x0a\x0a"
+            "train/loss"
+            "\x15");
   EXPECT_EQ(raw<float>(value, value.size() - 4), 2.5f);
 }
 

@@ -279,8 +279,11 @@ INSTANTIATE_TEST_SUITE_P(All, TrainingParity,
                          });
 
 // What the reference's model lacks: QK-norm, grouped queries, tied embeddings, biases everywhere,
-// windows, documents. The loss along each tensor's gradient, by finite differences.
-TEST(TrainingPass, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
+// windows, documents, dropout (whose pattern is the same for the same seed and stream). The loss
+// along each tensor's gradient, by finite differences.
+class Slopes : public testing::TestWithParam<float> {};
+
+TEST_P(Slopes, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
   Config c;
   c.family = Family::Qwen3;
   c.layers = 2;
@@ -295,7 +298,7 @@ TEST(TrainingPass, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
   c.windows = {3, 0};
   ThreadPool pool(2);
   CpuTrainingBackend backend(pool);
-  Parameters parameters(backend, c), gradients(backend, c);
+  Parameters parameters(backend, c), gradients(backend, c), unused(backend, c);
   for (size_t i = 0; i < parameters.specs().size(); ++i) {
     const Floats values = test::random_floats(parameters.tensor(i).size(), i);
     const float base = parameters.specs()[i].role == Role::Norm ? 1 : 0;
@@ -310,7 +313,9 @@ TEST(TrainingPass, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
     batch.labels.push_back(i % 5 == 3 ? kIgnoredLabel : i * 7 % 40);
     batch.starts.push_back(i % 9 >= 4 ? 4 : 0);
   }
-  TrainingPass pass(backend, c, {.batch = 2, .seq = 9, .recomputed_layers = 1});
+  TrainingPass pass(
+      backend, c,
+      {.batch = 2, .seq = 9, .recomputed_layers = 1, .dropout = GetParam(), .dropout_seed = 5});
   pass.forward_backward(parameters, gradients, batch.view(), 1);
   for (size_t i = 0; i < parameters.specs().size(); ++i) {
     const std::span<const float> gradient = gradients.tensor(i);
@@ -321,7 +326,8 @@ TEST(TrainingPass, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
       for (size_t j = 0; j < saved.size(); ++j) {
         parameters.tensor(i)[j] = saved[j] + static_cast<float>(step * gradient[j] / norm);
       }
-      return pass.loss(parameters, batch.view()).loss;
+      if (GetParam() == 0) return pass.loss(parameters, batch.view()).loss;
+      return pass.forward_backward(parameters, unused, batch.view(), 1).loss;
     };
     constexpr double kStep = 1e-2;
     const double slope = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);
@@ -329,6 +335,8 @@ TEST(TrainingPass, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
     EXPECT_NEAR(slope, norm, 0.01 * norm + 2e-3) << parameters.specs()[i].name;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Dropout, Slopes, testing::Values(0.0f, 0.2f));
 
 TEST(TrainingPass, LabelsAreShiftedWithinEachSequence) {
   const std::vector<int32_t> labels = {1, kIgnoredLabel, 2, 3, 4, kIgnoredLabel};
