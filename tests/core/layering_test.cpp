@@ -19,10 +19,11 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"text", {"formats"}},
     {"model", {"compute", "formats"}},
     {"data", {"text"}},
+    {"quantize", {"model"}},
     {"generate", {"model", "text"}},
     {"train", {"model", "data"}},
     {"serve", {"generate"}},
-    {"cli", {"generate", "serve", "train", "plot"}},
+    {"cli", {"generate", "serve", "train", "quantize", "plot"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

@@ -1,0 +1,369 @@
+#include "quantize/gptq_solver.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/dtype.h"
+#include "core/error.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kBlock = 128;         // columns between updates of all that follow
+constexpr int64_t kHessianRows = 1024;  // tokens summed in float before they are added in double
+
+size_t at(int64_t i) { return static_cast<size_t>(i); }
+
+struct Grid {
+  float scale;
+  float zero;
+};
+
+// Scale and zero of some values `stride` floats apart. The midpoint of a symmetric grid is
+// 2^(bits-1), its step 2 max|w| / (2^bits - 1).
+Grid grid_of(const float* values, int64_t count, const QuantizeSettings& s) {
+  const float levels = static_cast<float>((1 << s.bits) - 1);
+  float low = 0, high = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    low = std::min(low, values[i]);
+    high = std::max(high, values[i]);
+  }
+  if (s.symmetric) {
+    high = std::max(high, -low);
+    low = -high;
+  }
+  if (low == 0 && high == 0) low = -1, high = 1;
+  float scale = (high - low) / levels;
+  if (s.half_scales) {
+    scale = from_f16(to_f16(scale));
+    if (scale == 0) scale = from_f16(1);  // smaller weights than float16 can tell apart
+  }
+  const float zero = s.symmetric ? (levels + 1) / 2 : std::nearbyint(-low / scale);
+  return {scale, std::clamp(zero, 0.0f, levels)};
+}
+
+float level_of(float value, Grid grid, float levels) {
+  return std::clamp(std::nearbyint(value / grid.scale) + grid.zero, 0.0f, levels);
+}
+
+void check_scales(const QuantizedMatrix& m, const std::string& name) {
+  for (const float scale : m.scales) {
+    if (std::isfinite(scale)) continue;
+    throw_bad_input(name + " has weights too large for a float16 scale",
+                    "they are hardly meant to be so large: see 'quern verify'");
+  }
+}
+
+QuantizedMatrix blank(int64_t rows, int64_t cols, const QuantizeSettings& s,
+                      const std::string& name) {
+  const int64_t group = s.group < 0 ? cols : s.group;
+  if (group < 1 || group > cols || cols % group != 0) {
+    int64_t best = 1;
+    for (int64_t g = 2; g <= std::min<int64_t>(128, cols); ++g) {
+      if (cols % g == 0) best = g;
+    }
+    throw_bad_input(fmt::format("{}: groups of {} do not divide its {} inputs", name, group, cols),
+                    fmt::format("--group {} would, or --group -1 for one scale a row", best));
+  }
+  QuantizedMatrix m = {.rows = rows, .cols = cols, .groups = cols / group};
+  m.q.resize(at(rows * cols));
+  m.scales.resize(at(m.groups * rows));
+  m.zeros.resize(at(m.groups * rows));
+  m.g_idx.resize(at(cols));
+  for (int64_t i = 0; i < cols; ++i) m.g_idx[at(i)] = static_cast<int32_t>(i / group);
+  return m;
+}
+
+// Cholesky factor L of a symmetric matrix, in its lower triangle: H = L Lᵀ. By blocks of columns:
+// what follows a block is brought up to date by all of it at once, rows shared by the threads.
+bool cholesky(ThreadPool& pool, double* h, int64_t n) {
+  constexpr int64_t kPanel = 64;
+  for (int64_t begin = 0; begin < n; begin += kPanel) {
+    const int64_t end = std::min(begin + kPanel, n);
+    for (int64_t j = begin; j < end; ++j) {
+      double* row = h + j * n;
+      for (int64_t i = begin; i < j; ++i) {
+        double sum = row[i];
+        for (int64_t k = begin; k < i; ++k) sum -= row[k] * h[i * n + k];
+        row[i] = sum / h[i * n + i];
+      }
+      double square = row[j];
+      for (int64_t k = begin; k < j; ++k) square -= row[k] * row[k];
+      if (!(square > 0) || !std::isfinite(square)) return false;
+      row[j] = std::sqrt(square);
+    }
+    pool.parallel_for(n - end, 16, [&](int64_t first, int64_t last, int) {
+      for (int64_t j = end + first; j < end + last; ++j) {
+        double* row = h + j * n;
+        for (int64_t i = begin; i < end; ++i) {
+          double sum = row[i];
+          for (int64_t k = begin; k < i; ++k) sum -= row[k] * h[i * n + k];
+          row[i] = sum / h[i * n + i];
+        }
+      }
+    });
+    // row[c] -= sum over the panel of row[k] · h[c, k], from a copy of the panel turned on its
+    // side, so that neighbours in c are neighbours in memory.
+    const int64_t width = n - end, depth = end - begin;
+    std::vector<double> panel(at(depth * width));
+    for (int64_t c = 0; c < width; ++c) {
+      for (int64_t k = 0; k < depth; ++k) panel[at(k * width + c)] = h[(end + c) * n + begin + k];
+    }
+    pool.parallel_for(width, 8, [&](int64_t first, int64_t last, int) {
+      for (int64_t r = first; r < last; ++r) {
+        double* row = h + (end + r) * n + end;
+        const double* left = h + (end + r) * n + begin;
+        for (int64_t k = 0; k + 3 < depth; k += 4) {
+          const double a = left[k], b = left[k + 1], c2 = left[k + 2], d = left[k + 3];
+          const double* p = panel.data() + k * width;
+          for (int64_t c = 0; c <= r; ++c) {
+            row[c] -= a * p[c] + b * p[width + c] + c2 * p[2 * width + c] + d * p[3 * width + c];
+          }
+        }
+        for (int64_t k = depth / 4 * 4; k < depth; ++k) {
+          const double* p = panel.data() + k * width;
+          for (int64_t c = 0; c <= r; ++c) row[c] -= left[k] * p[c];
+        }
+      }
+    });
+  }
+  return true;
+}
+
+}  // namespace
+
+// With J turning the order of rows and columns round, J H J = L Lᵀ gives H = V Vᵀ for the upper
+// V = J L J, so that U = V⁻¹ is upper and H⁻¹ = Uᵀ U: one factorization and the inverse of a
+// triangle, where the definition takes two and a product.
+bool inverse_cholesky(ThreadPool& pool, std::span<double> h, int64_t n) {
+  std::reverse(h.begin(), h.end());  // J H J
+  if (!cholesky(pool, h.data(), n)) return false;
+  // Row j of M = L⁻¹ is the solution of m L = e_j, from the right: it takes only L's rows up to j.
+  // M[j, i] = -(sum over k in (i, j] of M[j, k] L[k, i]) / L[i, i]; done as updates by rows of L.
+  std::vector<double> inverse(h.size());
+  pool.parallel_for(n, 16, [&](int64_t first, int64_t last, int) {
+    for (int64_t k = last - 1; k >= 0; --k) {  // each row of L serves all rows of this chunk
+      const double* l = h.data() + k * n;
+      for (int64_t j = std::max(first, k); j < last; ++j) {
+        double* m = inverse.data() + j * n;
+        if (j == k) m[j] = 1;
+        m[k] /= l[k];
+        const double factor = m[k];
+        for (int64_t i = 0; i < k; ++i) m[i] -= factor * l[i];
+      }
+    }
+  });
+  // U = J M J, whose lower triangle is 0 as M's upper one is.
+  std::reverse_copy(inverse.begin(), inverse.end(), h.begin());
+  return true;
+}
+
+std::vector<float> QuantizedMatrix::dequantized() const {
+  std::vector<float> out(q.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const size_t place = at(g_idx[at(c)] * rows + r);
+      out[at(r * cols + c)] =
+          scales[place] * static_cast<float>(int{q[at(r * cols + c)]} - int{zeros[place]});
+    }
+  }
+  return out;
+}
+
+Hessian::Hessian(int64_t dim) : dim_(dim), sum_(at(dim * dim)), part_(at(dim * dim)) {}
+
+void Hessian::add(Backend& backend, ConstRows x, int64_t samples) {
+  for (int64_t begin = 0; begin < x.rows; begin += kHessianRows) {
+    const ConstRows rows = x.slice(begin, std::min(begin + kHessianRows, x.rows));
+    std::fill(part_.begin(), part_.end(), 0.0f);
+    backend.matmul_backward_weight({part_.data(), dim_, dim_, dim_}, {}, rows, rows);
+    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] += double{part_[i]};
+  }
+  samples_ += samples;
+}
+
+std::vector<double> Hessian::matrix() const {
+  std::vector<double> out = sum_;
+  const double factor = 2.0 / static_cast<double>(std::max<int64_t>(samples_, 1));
+  for (double& value : out) value *= factor;
+  return out;
+}
+
+QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight, int64_t rows,
+                                 const QuantizeSettings& s, const std::string& name) {
+  const int64_t cols = static_cast<int64_t>(weight.size()) / rows;
+  QuantizedMatrix m = blank(rows, cols, s, name);
+  const int64_t group = cols / m.groups;
+  const auto levels = static_cast<float>((1 << s.bits) - 1);
+  pool.parallel_for(rows, 16, [&](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t g = 0; g < m.groups; ++g) {
+        const float* values = weight.data() + r * cols + g * group;
+        const Grid grid = grid_of(values, group, s);
+        m.scales[at(g * rows + r)] = grid.scale;
+        m.zeros[at(g * rows + r)] = static_cast<uint8_t>(grid.zero);
+        if (!std::isfinite(grid.scale)) continue;
+        for (int64_t i = 0; i < group; ++i) {
+          m.q[at(r * cols + g * group + i)] =
+              static_cast<uint8_t>(level_of(values[i], grid, levels));
+        }
+      }
+    }
+  });
+  check_scales(m, name);
+  return m;
+}
+
+namespace {
+
+// Dead inputs, order and damping; `h` becomes U in the order of `order`. Returns the damping.
+double prepare(ThreadPool& pool, std::vector<double>& h, std::vector<int64_t>& order,
+               std::vector<bool>& dead, const QuantizeSettings& s, const std::string& name) {
+  const auto n = static_cast<int64_t>(order.size());
+  double mean = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    double& d = h[at(i * n + i)];
+    if (!std::isfinite(d)) throw_bad_input(name + ": its inputs are not finite");
+    dead[at(i)] = d == 0;
+    if (d == 0) d = 1;
+    mean += d / static_cast<double>(n);
+  }
+  std::iota(order.begin(), order.end(), int64_t{0});
+  if (s.act_order) {
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return h[at(a * n + a)] > h[at(b * n + b)]; });
+  }
+  std::vector<double> factor(h.size());
+  for (double damping = s.damping; damping <= 10; damping *= 10) {
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        factor[at(i * n + j)] = h[at(order[at(i)] * n + order[at(j)])];
+      }
+      factor[at(i * n + i)] += damping * mean;
+    }
+    if (inverse_cholesky(pool, factor, n)) {
+      h = std::move(factor);
+      return damping;
+    }
+    if (damping == 0) damping = 1e-4;
+  }
+  throw Error(Kind::Failed, name + ": the second moments of its inputs have no inverse",
+              "use more calibration text, or --method rtn");
+}
+
+}  // namespace
+
+QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> weight,
+                     int64_t rows, std::vector<double> hessian, const QuantizeSettings& s,
+                     const std::string& name) {
+  const int64_t cols = static_cast<int64_t>(weight.size()) / rows;
+  QuantizedMatrix m = blank(rows, cols, s, name);
+  const int64_t group = cols / m.groups;
+  const auto levels = static_cast<float>((1 << s.bits) - 1);
+  std::vector<int64_t> order(at(cols));
+  std::vector<bool> dead(at(cols));
+  m.damping = prepare(pool, hessian, order, dead, s, name);
+  const std::vector<double>& u = hessian;
+
+  // Grids that no update changes: of one group over the whole row, or of groups left in place.
+  const bool fixed = m.groups == 1 || s.static_groups;
+  if (fixed) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t g = 0; g < m.groups; ++g) {
+        const Grid grid = grid_of(weight.data() + r * cols + g * group, group, s);
+        m.scales[at(g * rows + r)] = grid.scale;
+        m.zeros[at(g * rows + r)] = static_cast<uint8_t>(grid.zero);
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < cols; ++i) {
+      m.g_idx[at(order[at(i)])] = static_cast<int32_t>(i / group);
+    }
+  }
+
+  std::vector<float> w(weight.size());  // columns in `order`; changes as errors are passed on
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < cols; ++i) {
+      const int64_t from = order[at(i)];
+      w[at(r * cols + i)] = dead[at(from)] ? 0.0f : weight[at(r * cols + from)];
+    }
+  }
+  std::vector<float> errors(at(rows * kBlock));
+  std::vector<float> u_block(at(kBlock * kBlock)), u_right;
+  for (int64_t begin = 0; begin < cols; begin += kBlock) {
+    const int64_t width = std::min(kBlock, cols - begin), rest = cols - begin - width;
+    for (int64_t i = 0; i < width; ++i) {
+      for (int64_t j = 0; j < width; ++j) {
+        u_block[at(i * kBlock + j)] = static_cast<float>(u[at((begin + i) * cols + begin + j)]);
+      }
+    }
+    pool.parallel_for(rows, 8, [&](int64_t first, int64_t last, int) {
+      for (int64_t r = first; r < last; ++r) {
+        float line[kBlock];  // the block's columns, updated within it
+        const float* whole = w.data() + r * cols;
+        std::copy_n(whole + begin, width, line);
+        float* error = errors.data() + r * kBlock;
+        for (int64_t i = 0; i < width; ++i) {
+          const int64_t column = begin + i, original = order[at(column)];
+          const auto g = static_cast<int64_t>(m.g_idx[at(original)]);
+          const size_t place = at(g * rows + r);
+          if (!fixed && column % group == 0) {
+            // From the weights as they were before this block: as the reference does it.
+            const Grid fresh = grid_of(whole + column, group, s);
+            m.scales[place] = fresh.scale;
+            m.zeros[place] = static_cast<uint8_t>(fresh.zero);
+          }
+          const Grid grid = {m.scales[place], static_cast<float>(m.zeros[place])};
+          const float level = std::isfinite(grid.scale) ? level_of(line[i], grid, levels) : 0;
+          m.q[at(r * cols + original)] = static_cast<uint8_t>(level);
+          const float* u_row = u_block.data() + i * kBlock;
+          error[i] = (line[i] - grid.scale * (level - grid.zero)) / u_row[i];
+          for (int64_t j = i; j < width; ++j) line[j] -= error[i] * u_row[j];
+          error[i] = -error[i];
+        }
+      }
+    });
+    if (rest == 0) break;
+    // The columns behind the block: w -= errors · U, a product like any other.
+    u_right.resize(at(rest * width));
+    for (int64_t j = 0; j < rest; ++j) {
+      for (int64_t i = 0; i < width; ++i) {
+        u_right[at(j * width + i)] =
+            static_cast<float>(u[at((begin + i) * cols + begin + width + j)]);
+      }
+    }
+    const Weight right = {.format = WeightFormat::F32,
+                          .rows = rest,
+                          .cols = width,
+                          .data = reinterpret_cast<const std::byte*>(u_right.data())};
+    const MatmulPart part = {{w.data() + begin + width, rows, rest, cols}, &right, {}, true};
+    backend.matmul({errors.data(), rows, width, kBlock}, {&part, 1});
+  }
+  check_scales(m, name);
+  return m;
+}
+
+double output_error(Backend& backend, std::span<const float> weight, const QuantizedMatrix& m,
+                    std::span<const double> hessian) {
+  const int64_t rows = m.rows, cols = m.cols;
+  const std::vector<float> h(hessian.begin(), hessian.end());
+  const Weight moments = {.format = WeightFormat::F32,
+                          .rows = cols,
+                          .cols = cols,
+                          .data = reinterpret_cast<const std::byte*>(h.data())};
+  std::vector<float> product(weight.size());
+  const auto energy = [&](std::span<const float> x) {
+    const MatmulPart part = {{product.data(), rows, cols, cols}, &moments, {}, false};
+    backend.matmul({x.data(), rows, cols, cols}, {&part, 1});
+    return std::inner_product(x.begin(), x.end(), product.begin(), 0.0);
+  };
+  std::vector<float> lost = m.dequantized();
+  for (size_t i = 0; i < lost.size(); ++i) lost[i] = weight[i] - lost[i];
+  const double all = energy(weight);
+  return all > 0 ? energy(lost) / all : 0;
+}
+
+}  // namespace quern

@@ -1,0 +1,76 @@
+// One matrix to few bits: rounded to nearest, or by GPTQ (Frantar et al. 2022), which spreads each
+// column's error over the columns that are still to come, as the inputs' second moments say.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "compute/backend.h"
+#include "core/thread_pool.h"
+
+namespace quern {
+
+struct QuantizeSettings {
+  int bits = 4;                // 4 or 8
+  int64_t group = 128;         // inputs that share a scale; -1 for all
+  bool symmetric = true;       // the zero is in the middle
+  bool act_order = false;      // columns in falling order of diag(H); groups then follow that order
+  bool static_groups = false;  // scales from the weights before any update, groups left in place
+  double damping = 0.01;       // of the mean of diag(H), added to it
+  bool half_scales = true;     // scales rounded to float16 first, as the file will hold them
+};
+
+// What a matrix became: weight[o, i] = scale[g, o] · (q[o, i] - zero[g, o]), g = g_idx[i].
+struct QuantizedMatrix {
+  int64_t rows = 0, cols = 0, groups = 0;
+  std::vector<uint8_t> q;      // [rows, cols]
+  std::vector<float> scales;   // [groups, rows]
+  std::vector<uint8_t> zeros;  // [groups, rows]
+  std::vector<int32_t> g_idx;  // [cols]
+  double damping = 0;  // that the solution took: more than was asked for where H is singular
+
+  // The matrix as floats [rows, cols].
+  std::vector<float> dequantized() const;
+};
+
+// Second moments of a matrix's inputs: H = 2 / samples · sum over all tokens of x xᵀ, summed in
+// double.
+class Hessian {
+ public:
+  explicit Hessian(int64_t dim);
+  // Inputs of `samples` sequences: [tokens, dim].
+  void add(Backend& backend, ConstRows x, int64_t samples);
+  int64_t dim() const noexcept { return dim_; }
+  int64_t samples() const noexcept { return samples_; }
+  std::vector<double> matrix() const;  // [dim, dim]
+
+ private:
+  int64_t dim_;
+  int64_t samples_ = 0;
+  std::vector<double> sum_;
+  std::vector<float> part_;
+};
+
+// `weight` [rows, cols] must be finite; `name` is for messages. Throws BadInput where the groups do
+// not divide the columns, or a scale is beyond float16.
+QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight, int64_t rows,
+                                 const QuantizeSettings& settings, const std::string& name);
+
+// `hessian`: [cols, cols], symmetric; it is consumed. A diagonal element of 0 (an input that is
+// never used) makes its column 0. Where H is singular the damping is raised tenfold until it is
+// not; throws Failed where even adding its mean does not help.
+QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> weight,
+                     int64_t rows, std::vector<double> hessian, const QuantizeSettings& settings,
+                     const std::string& name);
+
+// Of the output W x, how much is lost: sum of ((W - Q) x)² over sum of (W x)², by the second
+// moments of x.
+double output_error(Backend& backend, std::span<const float> weight, const QuantizedMatrix& matrix,
+                    std::span<const double> hessian);
+
+// The upper factor U of the inverse: H⁻¹ = Uᵀ U, in place. False where H is not positive definite.
+bool inverse_cholesky(ThreadPool& pool, std::span<double> h, int64_t dim);
+
+}  // namespace quern
