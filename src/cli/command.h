@@ -106,6 +106,7 @@ int run_program(int argc, char** argv);
 
 void add_bench(CLI::App& root);
 void add_chat(CLI::App& root);
+void add_compare(CLI::App& root);
 void add_completion(CLI::App& root);
 void add_convert(CLI::App& root);
 void add_data(CLI::App& root);
@@ -119,6 +120,7 @@ void add_man(CLI::App& root);
 void add_perplexity(CLI::App& root);
 void add_plot(CLI::App& root);
 void add_pretrain(CLI::App& root);
+void add_quantize(CLI::App& root);
 void add_serve(CLI::App& root);
 void add_tokenize(CLI::App& root);
 void add_tokenizer(CLI::App& root);

@@ -4,18 +4,24 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/arguments.h"
+#include "cli/checkpoint_files.h"
+#include "cli/convert_gguf.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/log.h"
 #include "core/progress.h"
 #include "formats/convert_floats.h"
 #include "formats/safetensors.h"
+#include "formats/tokenizer_json.h"
 #include "formats/torch_bin.h"
+#include "model/gguf_names.h"
+#include "text/gguf_tokenizer.h"
 
 namespace quern::cli {
 namespace {
 
 struct Arguments {
-  std::string model, out, dtype;
+  std::string model, out, dtype, to = "safetensors", type = "F16";
   bool from_pickle = false;
   int64_t shard_mb = 5000;
 };
@@ -37,7 +43,8 @@ Source open_source(const Arguments& args) {
     source.pickle = TorchBin::open(args.model);
     source.tensors = source.pickle->tensors();
   } else {
-    source.store = TensorStore::open(args.model);
+    source.store = is_gguf(args.model) ? gguf_tensors(args.model, load_config(args.model))
+                                       : TensorStore::open(args.model);
     for (const std::string& name : source.store->names()) {
       source.tensors.push_back({name, source.store->at(name)});
     }
@@ -47,25 +54,7 @@ Source open_source(const Arguments& args) {
 
 // config.json with the new type; everything else that belongs to a checkpoint as it is.
 void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
-  constexpr const char* kNames[] = {"generation_config.json",
-                                    "quantize_config.json",
-                                    "tokenizer_config.json",
-                                    "special_tokens_map.json",
-                                    "tokenizer.json",
-                                    "tokenizer.model",
-                                    "vocab.json",
-                                    "merges.txt",
-                                    "chat_template.jinja",
-                                    "LICENSE",
-                                    "NOTICE"};
-  for (const char* name : kNames) {
-    if (fs::is_regular_file(from / name)) write_file(to / name, read_file(from / name));
-  }
-  for (const auto& entry : fs::directory_iterator(from)) {
-    if (entry.path().extension() == ".tiktoken") {
-      write_file(to / entry.path().filename(), read_file(entry.path()));
-    }
-  }
+  copy_side_files(from, to);
   if (!fs::is_regular_file(from / "config.json")) return;
   const Json config = Json::parse_file((from / "config.json").string());
   nlohmann::ordered_json changed = config.raw();
@@ -75,6 +64,20 @@ void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> d
                                                     : "bfloat16";
   }
   write_file(to / "config.json", dump(changed, 2) + "\n");
+}
+
+// What a folder has beside the weights, out of a GGUF file's metadata.
+void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
+  const GgufFile file(from);
+  Config config = gguf_config(file);
+  config.dtype = dtype.value_or(DType::F16);
+  write_file(to / "config.json", dump(to_json(config), 2) + "\n");
+  if (!has_gguf_tokenizer(file)) return;
+  if (const auto parts = gguf_tokenizer_json(file)) {
+    write_tokenizer_json(to / "tokenizer.json", *parts);
+  } else {
+    log::info(from.string() + ": its tokenizer is SentencePiece's and is not written");
+  }
 }
 
 void convert(const Arguments& args) {
@@ -87,6 +90,14 @@ void convert(const Arguments& args) {
     }
   }
   if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such file or folder");
+  if (args.to == "gguf") {
+    convert_to_gguf(args.model, args.out, args.type);
+    return;
+  }
+  if (args.to != "safetensors") {
+    throw Error(Kind::Misused, fmt::format("--to is '{}'", printable(args.to, 40)),
+                "expected safetensors or gguf");
+  }
   const Source source = open_source(args);
   // GPTQ's scales belong to its packing and keep their type.
   const auto target = [&](const NamedTensor& tensor) {
@@ -120,6 +131,13 @@ void convert(const Arguments& args) {
     progress.update(written);
   }
   writer.finish();
+  if (is_gguf(args.model)) {
+    write_gguf_files(args.model, folder.temporary(), dtype);
+    folder.commit();
+    progress.finish();
+    print(fmt::format("{}: {} tensors, {}\n", args.out, plan.size(), human_bytes(total)));
+    return;
+  }
   const fs::path from =
       fs::is_directory(args.model) ? fs::path(args.model) : fs::path(args.model).parent_path();
   copy_files(from.empty() ? "." : from, folder.temporary(), dtype);
@@ -131,14 +149,18 @@ void convert(const Arguments& args) {
 }  // namespace
 
 void add_convert(CLI::App& root) {
-  Command command(root, "convert", "Rewrite a checkpoint: type, shard size, out of pickle files",
+  Command command(root, "convert",
+                  "Rewrite a checkpoint: type, shard size, to and from GGUF, out of pickle files",
                   {{"convert Qwen-7B Qwen-7B-fp16 --dtype fp16", "another number type"},
                    {"convert Qwen-7B out --shard-size 2000", "files of at most 2 GB"},
+                   {"convert Qwen-7B qwen-7b.gguf --to gguf --type Q8_0", "a file for llama.cpp"},
                    {"convert old-checkpoint out --from-pickle", "PyTorch .bin to safetensors"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder or file")->required();
-  command.positional("out", args->out, "Folder to make")->required();
+  command.positional("model", args->model, "Checkpoint folder or file, GGUF too")->required();
+  command.positional("out", args->out, "Folder to make, or GGUF file")->required();
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
+  command.option("--to", args->to, "safetensors or gguf");
+  command.option("--type", args->type, "GGUF: type of the matrices, F32, F16, BF16, Q8_0 or Q4_0");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   command.flag("--from-pickle", args->from_pickle,

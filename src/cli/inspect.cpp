@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "formats/gguf.h"
 #include "formats/gptq.h"
 #include "model/kv_cache.h"
 #include "model/tensors.h"
@@ -50,7 +51,7 @@ void inspect(const Arguments& args) {
       !fs::exists(folder) && std::find(names.begin(), names.end(), args.model) != names.end();
   const Config c = is_preset ? preset(args.model) : load_config(folder);
   const ParameterCount count = count_parameters(c);
-  const auto gptq = is_preset ? std::nullopt : read_gptq_config(folder);
+  const auto gptq = is_preset || is_gguf(folder) ? std::nullopt : read_gptq_config(folder);
   const std::pair<const char*, int> precisions[] = {
       {"fp32", 32}, {"bf16", 16}, {"int8", 8}, {"int4", 4}};
   const std::pair<const char*, DType> caches[] = {
@@ -136,7 +137,7 @@ void add_inspect(CLI::App& root) {
                   {{"inspect Qwen-7B", "what the checkpoint in a folder is"},
                    {"inspect qwen-7b --json", "a preset, for a program"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder, or the name of a preset")
+  command.positional("model", args->model, "Checkpoint folder, GGUF file, or the name of a preset")
       ->required();
   command.flag("--tensors", args->tensors, "List every tensor");
   command.flag("--json", args->json, "Print one JSON object");

@@ -4,6 +4,7 @@
 #include "cli/arguments.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "formats/gguf.h"
 #include "formats/safetensors.h"
 
 namespace quern::cli {
@@ -11,7 +12,8 @@ namespace {
 
 void verify(const std::string& path) {
   const fs::path folder = path;
-  if (fs::is_regular_file(folder)) {  // a file alone: its structure and its numbers
+  if (fs::is_regular_file(folder) &&
+      !is_gguf(folder)) {  // a file alone: its structure and its numbers
     const TensorStore store = TensorStore::open(folder);
     for (const NonFinite& bad : find_nonfinite(store)) {
       throw_bad_input(
@@ -24,12 +26,17 @@ void verify(const std::string& path) {
   const Config config = load_config(folder);
   const LoadedWeights weights = LoadedWeights::load(folder, config);
   weights.check_finite();
-  print(fmt::format("{}: {} weights, {}, shapes as config.json implies, all finite\n", path,
-                    weights.description(), human_bytes(weights.file_bytes())));
+  print(fmt::format("{}: {} weights, {}, shapes as {} implies, all finite\n", path,
+                    weights.description(), human_bytes(weights.file_bytes()),
+                    is_gguf(folder) ? "its metadata" : "config.json"));
   for (const std::string& name : weights.unused()) {
     print(fmt::format("  not used by the model: {}\n", name));
   }
   read_generation_config(folder);
+  if (is_gguf(folder) && !has_tokenizer(folder)) {
+    print("  no tokenizer\n");
+    return;
+  }
   const auto tokenizer = load_tokenizer(folder);
   if (tokenizer->size() > config.vocab) {
     throw_bad_input(fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", path,
@@ -47,7 +54,7 @@ void add_verify(CLI::App& root) {
       root, "verify", "Check a checkpoint: structure, shapes, numbers, tokenizer",
       {{"verify Qwen-7B", "every file of a folder"}, {"verify model.safetensors", "one file"}});
   auto path = std::make_shared<std::string>();
-  command.positional("model", *path, "Checkpoint folder or safetensors file")->required();
+  command.positional("model", *path, "Checkpoint folder, safetensors or GGUF file")->required();
   command.on_run([path] { verify(*path); });
 }
 

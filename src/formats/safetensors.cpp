@@ -342,6 +342,24 @@ TensorStore TensorStore::open(const fs::path& path) {
   return store;
 }
 
+TensorStore TensorStore::of_memory(const fs::path& source, std::vector<HeldTensor> tensors,
+                                   std::shared_ptr<const void> keeper) {
+  TensorStore store;
+  store.source_ = source;
+  store.keeper_ = std::move(keeper);
+  store.held_ = std::make_unique<std::vector<NamedTensor>>();
+  store.held_->reserve(tensors.size());  // what points at its items stays valid
+  for (HeldTensor& tensor : tensors) {
+    if (!tensor.bytes.empty()) {
+      tensor.view.data = tensor.bytes.data();
+      store.held_bytes_.push_back(std::move(tensor.bytes));
+    }
+    const NamedTensor& named = store.held_->emplace_back(NamedTensor{tensor.name, tensor.view});
+    store.where_.emplace(tensor.name, Place{&named, nullptr});
+  }
+  return store;
+}
+
 std::vector<std::string> TensorStore::names() const {
   std::vector<std::string> names;
   names.reserve(where_.size());
@@ -362,12 +380,16 @@ ConstTensorView TensorStore::at(std::string_view name) const {
 
 std::string TensorStore::file_of(std::string_view name) const {
   const auto it = where_.find(name);
-  return it == where_.end() ? source_.string() : it->second.file->path().string();
+  if (it == where_.end() || it->second.file == nullptr) return source_.string();
+  return it->second.file->path().string();
 }
 
 uint64_t TensorStore::total_bytes() const noexcept {
   uint64_t total = 0;
   for (const auto& file : files_) total += file->data_bytes();
+  if (held_ != nullptr) {
+    for (const NamedTensor& tensor : *held_) total += tensor.view.size_bytes();
+  }
   return total;
 }
 

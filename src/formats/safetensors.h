@@ -44,11 +44,23 @@ class SafetensorsFile {
   uint64_t data_bytes_ = 0;
 };
 
+// A tensor that was read from another format: its own bytes, or (where there are none) a view of
+// memory that somebody else keeps.
+struct HeldTensor {
+  std::string name;
+  std::vector<std::byte> bytes;
+  ConstTensorView view;
+};
+
 // All tensors of a checkpoint: a .safetensors file, or a folder with model.safetensors, or one with
 // model.safetensors.index.json and its shards.
 class TensorStore {
  public:
   static TensorStore open(const fs::path& file_or_folder);
+  // Tensors of another format, with what keeps the memory that their views look at: shared, as the
+  // store is one of several that may.
+  static TensorStore of_memory(const fs::path& source, std::vector<HeldTensor> tensors,
+                               std::shared_ptr<const void> keeper);
 
   std::vector<std::string> names() const;  // sorted
   size_t size() const noexcept { return where_.size(); }
@@ -61,12 +73,15 @@ class TensorStore {
  private:
   struct Place {
     const NamedTensor* tensor;
-    const SafetensorsFile* file;
+    const SafetensorsFile* file;  // null for held tensors
   };
   void add(std::unique_ptr<SafetensorsFile> file);
 
   fs::path source_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::vector<std::byte>> held_bytes_;
+  std::unique_ptr<std::vector<NamedTensor>> held_;
+  std::shared_ptr<const void> keeper_;
   std::map<std::string, Place, std::less<>> where_;
 };
 

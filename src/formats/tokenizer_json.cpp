@@ -41,26 +41,9 @@ const ByteAlphabet& alphabet() {
 }
 
 std::string to_bytes(std::string_view text, const Json& where) {
-  std::string out;
-  while (!text.empty()) {
-    const utf8::Point point = utf8::decode(text);
-    const auto it = alphabet().to_byte.find(point.value);
-    if (it == alphabet().to_byte.end()) {
-      where.fail(fmt::format("has the token '{}', which is not in the byte-level alphabet",
-                             printable(text, 40)));
-    }
-    out += it->second;
-    text.remove_prefix(point.length);
-  }
-  return out;
-}
-
-std::string from_bytes(std::string_view bytes) {
-  std::string out;
-  for (const char byte : bytes) {
-    utf8::append(out, alphabet().of_byte[static_cast<unsigned char>(byte)]);
-  }
-  return out;
+  if (auto bytes = byte_level_to_bytes(text)) return *std::move(bytes);
+  where.fail(fmt::format("has the token '{}', which is not in the byte-level alphabet",
+                         printable(text, 40)));
 }
 
 void set_token(std::vector<std::string>& tokens, int64_t id, std::string bytes, const Json& where) {
@@ -132,6 +115,26 @@ void read_pre_tokenizer(const Json& json, TokenizerJson& out) {
 }
 
 }  // namespace
+
+std::optional<std::string> byte_level_to_bytes(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const utf8::Point point = utf8::decode(text);
+    const auto it = alphabet().to_byte.find(point.value);
+    if (it == alphabet().to_byte.end()) return std::nullopt;
+    out += it->second;
+    text.remove_prefix(point.length);
+  }
+  return out;
+}
+
+std::string bytes_to_byte_level(std::string_view bytes) {
+  std::string out;
+  for (const char byte : bytes) {
+    utf8::append(out, alphabet().of_byte[static_cast<unsigned char>(byte)]);
+  }
+  return out;
+}
 
 TokenizerJson read_tokenizer_json(const fs::path& path) {
   const Json json = Json::parse_file(path.string(), kLimits);
@@ -226,11 +229,11 @@ void write_tokenizer_json(const fs::path& path, const TokenizerJson& tokenizer) 
                                    {"use_regex", false}};
   ordered_json vocab = ordered_json::object();
   for (size_t id = 0; id < tokenizer.tokens.size(); ++id) {
-    if (!tokenizer.tokens[id].empty()) vocab[from_bytes(tokenizer.tokens[id])] = id;
+    if (!tokenizer.tokens[id].empty()) vocab[bytes_to_byte_level(tokenizer.tokens[id])] = id;
   }
   ordered_json merges = ordered_json::array();
   for (const auto& [left, right] : tokenizer.merges) {
-    merges.push_back({from_bytes(left), from_bytes(right)});
+    merges.push_back({bytes_to_byte_level(left), bytes_to_byte_level(right)});
   }
   const ordered_json json = {
       {"version", "1.0"},

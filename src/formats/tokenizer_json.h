@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,6 +27,11 @@ struct TokenizerJson {
   std::string pattern;  // of the splitting pre-tokenizer; empty for GPT-2's default
   bool ignore_merges = false;
 };
+
+// Byte-level BPE's way to write bytes as printable characters, and back; nothing for a text with
+// other characters.
+std::optional<std::string> byte_level_to_bytes(std::string_view text);
+std::string bytes_to_byte_level(std::string_view bytes);
 
 // Throws BadInput naming the field; components other than byte-level BPE's are refused by name.
 TokenizerJson read_tokenizer_json(const fs::path& path);

@@ -6,8 +6,10 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/progress.h"
 #include "text/chatml.h"
+#include "text/gguf_tokenizer.h"
 
 namespace quern {
 namespace {
@@ -46,7 +48,7 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
       config_([&] {
         if (!fs::exists(folder)) {
           throw_bad_input(folder.string() + ": there is no such folder",
-                          "name the folder of a checkpoint");
+                          "name the folder of a checkpoint, or a GGUF file");
         }
         Config config = load_config(folder);
         if (options.dynamic_ntk) config.dynamic_ntk = *options.dynamic_ntk;
@@ -58,6 +60,13 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
       }()),
       weights_(LoadedWeights::load(folder, config_, {.adapters = options.adapters})),
       generation_(read_generation_config(folder)) {
+  if (is_gguf(folder)) {
+    const GgufChat chat = gguf_chat(GgufFile(folder));
+    if (chat != GgufChat::ChatMl) generation_.chat_format = "raw";
+    if (chat == GgufChat::Other) {
+      log::info(folder.string() + ": its chat template is not ChatML and is not used");
+    }
+  }
   if (quern::has_tokenizer(folder)) tokenizer_ = load_tokenizer(folder, options.tokenizer);
   engine_.kv_type = parse_kv_type(options.kv_cache, config_);
   engine_.context = options.context > 0 ? options.context : config_.max_context;

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "model/gguf_names.h"
 
 namespace quern {
 namespace {
@@ -300,6 +301,7 @@ Config parse_config(const Json& json) {
 }
 
 Config load_config(const std::filesystem::path& model_folder) {
+  if (is_gguf(model_folder)) return gguf_config(GgufFile(model_folder));
   const auto path = model_folder / "config.json";
   if (!std::filesystem::exists(path)) {
     throw_bad_input(model_folder.string() + ": has no config.json",

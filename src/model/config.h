@@ -68,7 +68,8 @@ struct Config {
 // Reads config.json of Qwen (first and later release), Qwen1.5/2/2.5/3 dense, and LLaMA. Throws
 // BadInput naming the field; an unknown architecture's message lists those that are known.
 Config parse_config(const Json& json);
-Config load_config(const std::filesystem::path& model_folder);
+// Of a checkpoint's folder, or from the metadata of a GGUF file.
+Config load_config(const std::filesystem::path& model);
 
 // config.json as the family's newest release writes it: what `quern init` and training save.
 nlohmann::ordered_json to_json(const Config& config);

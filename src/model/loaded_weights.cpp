@@ -11,6 +11,7 @@
 #include "formats/adapter_config.h"
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
+#include "model/gguf_names.h"
 #include "model/weights.h"
 
 namespace quern {
@@ -93,7 +94,7 @@ std::span<const float> LoadedWeights::State::keep_floats(const TensorStore& from
 }
 
 Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
-  const bool packed = gptq && spec.role == Role::Matrix && store.find(spec.module + ".qweight");
+  const bool packed = gptq && spec.role != Role::Embedding && store.find(spec.module + ".qweight");
   if (!packed) return dense(store, spec.name, spec.shape);
   const int64_t out = spec.shape[0], in = spec.shape[1];
   const GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
@@ -202,8 +203,12 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
                                   const LoadOptions& options) {
   auto state = std::make_unique<State>();
   State& s = *state;
-  s.store = TensorStore::open(folder);
-  s.gptq = read_gptq_config(folder);
+  if (is_gguf(folder)) {
+    s.store = gguf_tensors(folder, config);
+  } else {
+    s.store = TensorStore::open(folder);
+    s.gptq = read_gptq_config(folder);
+  }
   s.weights = bind_weights(
       config, {.matrix = [&](const TensorSpec& spec) { return s.matrix(spec); },
                .vector =
@@ -243,13 +248,14 @@ std::string LoadedWeights::description() const {
                            ? std::string("one group")
                            : fmt::format("groups of {}", state_->gptq->group_size));
   }
+  const bool gguf = is_gguf(state_->store.source());
   switch (state_->weights.layers[0].q.weight.format) {
     case WeightFormat::F16:
-      return "fp16";
+      return gguf ? "GGUF, as fp16" : "fp16";
     case WeightFormat::BF16:
-      return "bf16";
+      return gguf ? "GGUF, bf16" : "bf16";
     default:
-      return "fp32";
+      return gguf ? "GGUF, fp32" : "fp32";
   }
 }
 

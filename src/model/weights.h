@@ -74,8 +74,9 @@ struct LoadOptions {
   std::vector<std::filesystem::path> adapters;  // LoRA folders in PEFT's layout, applied in order
 };
 
-// A checkpoint in a folder: config.json, safetensors (one file or shards, float or GPTQ). Matrices
-// stay mapped in the file's own format; norms and biases are converted to float.
+// A checkpoint in a folder: config.json, safetensors (one file or shards, float or GPTQ); or a GGUF
+// file. Matrices stay mapped in the file's own format (GGUF's blocks become float16); norms and
+// biases are converted to float.
 class LoadedWeights {
  public:
   // Throws BadInput naming file and tensor for whatever is missing, misshapen or not finite. (Of a

@@ -41,7 +41,13 @@ Grid grid_of(const float* values, int64_t count, const QuantizeSettings& s) {
     scale = from_f16(to_f16(scale));
     if (scale == 0) scale = from_f16(1);  // smaller weights than float16 can tell apart
   }
-  const float zero = s.symmetric ? (levels + 1) / 2 : std::nearbyint(-low / scale);
+  float zero = s.symmetric ? (levels + 1) / 2 : std::nearbyint(-low / scale);
+  if (s.half_scales && zero == 0) {
+    // The file stores the zero less one. A grid that begins at 0 gives one level up for that.
+    zero = 1;
+    scale = from_f16(to_f16(high / (levels - 1)));
+    if (scale == 0) scale = from_f16(1);
+  }
   return {scale, std::clamp(zero, 0.0f, levels)};
 }
 
@@ -185,11 +191,11 @@ void Hessian::add(Backend& backend, ConstRows x, int64_t samples) {
   samples_ += samples;
 }
 
-std::vector<double> Hessian::matrix() const {
-  std::vector<double> out = sum_;
+std::vector<double> Hessian::take() && {
+  part_ = {};
   const double factor = 2.0 / static_cast<double>(std::max<int64_t>(samples_, 1));
-  for (double& value : out) value *= factor;
-  return out;
+  for (double& value : sum_) value *= factor;
+  return std::move(sum_);
 }
 
 QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight, int64_t rows,

@@ -19,7 +19,8 @@ struct QuantizeSettings {
   bool act_order = false;      // columns in falling order of diag(H); groups then follow that order
   bool static_groups = false;  // scales from the weights before any update, groups left in place
   double damping = 0.01;       // of the mean of diag(H), added to it
-  bool half_scales = true;     // scales rounded to float16 first, as the file will hold them
+  // As a file will hold them: scales rounded to float16 first, and no zero of 0.
+  bool half_scales = true;
 };
 
 // What a matrix became: weight[o, i] = scale[g, o] · (q[o, i] - zero[g, o]), g = g_idx[i].
@@ -44,7 +45,8 @@ class Hessian {
   void add(Backend& backend, ConstRows x, int64_t samples);
   int64_t dim() const noexcept { return dim_; }
   int64_t samples() const noexcept { return samples_; }
-  std::vector<double> matrix() const;  // [dim, dim]
+  // [dim, dim]. The sum itself, scaled in place: a second copy of a large one would be a gigabyte.
+  std::vector<double> take() &&;
 
  private:
   int64_t dim_;

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "text/byte_bpe_tokenizer.h"
+#include "text/gguf_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
 
 namespace quern {
@@ -33,7 +34,9 @@ bool adds_bos(const fs::path& folder) {
 
 }  // namespace
 
-bool has_tokenizer(const fs::path& folder) { return !find_file(folder).empty(); }
+bool has_tokenizer(const fs::path& path) {
+  return is_gguf(path) ? has_gguf_tokenizer(GgufFile(path)) : !find_file(path).empty();
+}
 
 void copy_tokenizer(const fs::path& path, const fs::path& to) {
   const bool folder = fs::is_directory(path);
@@ -52,6 +55,7 @@ void copy_tokenizer(const fs::path& path, const fs::path& to) {
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
                                                 const TokenizerOptions& options) {
+  if (is_gguf(path)) return load_gguf_tokenizer(GgufFile(path));
   const fs::path file = fs::is_directory(path) ? find_file(path) : path;
   if (file.empty()) {
     throw_bad_input(path.string() + ": has no tokenizer",
@@ -76,7 +80,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
   if (file.extension() == ".model") {
     return std::make_shared<SentencePieceTokenizer>(file, adds_bos(file.parent_path()));
   }
-  throw_bad_input(file.string() + ": is no tokenizer file", "expected .tiktoken, .json or .model");
+  throw_bad_input(file.string() + ": is no tokenizer file",
+                  "expected .tiktoken, .json, .model or .gguf");
 }
 
 }  // namespace quern

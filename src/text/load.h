@@ -13,16 +13,16 @@ struct TokenizerOptions {
   fs::path extra_vocab;        // .tiktoken file of vocabulary expansion; empty for none
 };
 
-// From a file, or from a model's folder, where it is looked for as tokenizer.json, *.tiktoken,
-// vocab.json with merges.txt, and tokenizer.model, in this order. Throws BadInput naming the folder
-// and what was looked for.
+// From a file (a GGUF file, too), or from a model's folder, where it is looked for as
+// tokenizer.json, *.tiktoken, vocab.json with merges.txt, and tokenizer.model, in this order.
+// Throws BadInput naming the folder and what was looked for.
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& file_or_folder,
                                                 const TokenizerOptions& options = {});
 
 // Copies the files of a model's tokenizer into another folder, its settings included.
 void copy_tokenizer(const fs::path& file_or_folder, const fs::path& to);
 
-// Whether a folder holds any of these.
-bool has_tokenizer(const fs::path& folder);
+// Whether a folder holds any of these, or a GGUF file a tokenizer.
+bool has_tokenizer(const fs::path& file_or_folder);
 
 }  // namespace quern

@@ -1,0 +1,165 @@
+// quern quantize: a checkpoint to 4 or 8 bits.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "cli/arguments.h"
+#include "cli/checkpoint_files.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "quantize/checkpoint.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string model, out, to, method, calibration;
+  int64_t group = 128, samples = 128, length = 0, shard_mb = 5000;
+  std::vector<std::string> keep = {"lm_head"};
+  bool act_order = false, static_groups = false, asymmetric = false;
+  bool report = false, json = false;
+};
+
+std::vector<int32_t> calibration_ids(const Arguments& args, int64_t length) {
+  std::vector<TokenId> ids;
+  load_tokenizer(args.model)->encode(read_input(args.calibration), ids);
+  const Config config = load_config(args.model);
+  check_ids(ids, config, args.calibration);
+  return calibration_samples(ids, args.samples, length, args.calibration);
+}
+
+void print_report(const std::vector<MatrixReport>& rows, bool json) {
+  if (json) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const MatrixReport& r : rows) {
+      list.push_back({{"module", r.module},
+                      {"rows", r.rows},
+                      {"cols", r.cols},
+                      {"weight_error", r.weight_error}});
+      if (r.output_error) list.back()["output_error"] = *r.output_error;
+      if (r.damping > 0) list.back()["damping"] = r.damping;
+    }
+    print(dump(nlohmann::ordered_json{{"matrices", list}}, 2) + "\n");
+    return;
+  }
+  print(fmt::format("{:<44} {:>14} {:>12} {:>12}\n", "matrix", "shape", "weight error",
+                    "output error"));
+  for (const MatrixReport& r : rows) {
+    const std::string output =
+        r.output_error ? fmt::format("{:.3g} %", 100 * *r.output_error) : std::string("-");
+    print(fmt::format("{:<44} {:>14} {:>12} {:>12}{}\n", r.module,
+                      fmt::format("{} x {}", r.rows, r.cols),
+                      fmt::format("{:.3g} %", 100 * r.weight_error), output,
+                      r.damping > 0.011 ? fmt::format("  damped by {:g}", r.damping) : ""));
+  }
+}
+
+void run(const Arguments& args) {
+  if (args.to != "int4" && args.to != "int8") {
+    throw Error(Kind::Misused, fmt::format("--to is '{}'", printable(args.to, 40)),
+                "expected int4 or int8");
+  }
+  std::string method = args.method;
+  if (method.empty()) method = args.calibration.empty() ? "rtn" : "gptq";
+  if (method != "rtn" && method != "gptq") {
+    throw Error(Kind::Misused, fmt::format("--method is '{}'", printable(method, 40)),
+                "expected rtn or gptq");
+  }
+  const bool solve = method == "gptq";
+  if (solve && args.calibration.empty()) {
+    throw Error(Kind::Misused, "--method gptq needs a text to calibrate with",
+                "name one with --calibration");
+  }
+  if (args.group == 0 || args.group < -1) {
+    throw Error(Kind::Misused, fmt::format("--group is {}", args.group),
+                "expected a number of inputs, or -1 for one scale a row");
+  }
+  if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such folder");
+  QuantizeJob job;
+  job.model = args.model;
+  job.out = args.out;
+  job.gptq = solve;
+  job.settings = {.bits = args.to == "int4" ? 4 : 8,
+                  .group = args.group,
+                  .symmetric = !args.asymmetric,
+                  .act_order = solve && args.act_order,
+                  .static_groups = solve && args.static_groups};
+  for (const std::string& part : args.keep) {
+    if (part != "none") job.keep.push_back(part);
+  }
+  job.measure = args.report && solve;
+  job.max_shard_bytes = static_cast<uint64_t>(args.shard_mb) * 1'000'000;
+  job.add_files = [&](const fs::path& folder) { copy_side_files(args.model, folder); };
+  if (solve) {
+    const Config config = load_config(args.model);
+    job.length = args.length > 0 ? args.length : std::min<int64_t>(512, config.trained_context);
+    if (job.length > config.trained_context) {
+      throw Error(Kind::Misused, fmt::format("--length is {}, the model was trained on {} tokens",
+                                             job.length, config.trained_context));
+    }
+    job.calibration = calibration_ids(args, job.length);
+  }
+  const InterruptScope scope;  // what is done stays, to go on from
+  std::optional<Progress> progress;
+  job.on_progress = [&](uint64_t done, uint64_t total, std::string_view module) {
+    check_interrupted();
+    if (!progress) progress.emplace("quantizing", total, "weights", done);
+    progress->update(done, module);
+  };
+  ThreadPool pool(globals().threads);
+  const std::vector<MatrixReport> rows = quantize_checkpoint(job, pool);
+  if (progress) progress->finish();
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(args.out)) {
+    if (entry.path().extension() == ".safetensors") bytes += fs::file_size(entry.path());
+  }
+  if (args.report) print_report(rows, args.json);
+  if (!args.json) {
+    print(fmt::format("{}: {} matrices to {} ({}), {}\n", args.out, rows.size(), args.to, method,
+                      human_bytes(bytes)));
+  }
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& root) {
+  Command command(
+      root, "quantize", "A checkpoint to 4 or 8 bits, in the layout of GPTQ checkpoints",
+      {{"quantize Qwen-7B Qwen-7B-Int8 --to int8 --group 8", "rounded to nearest"},
+       {"quantize Qwen-7B Qwen-7B-Int4 --to int4 --group 8 --calibration book.txt --samples 4 "
+        "--length 128 --report",
+        "by GPTQ, with what it loses"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("model", args->model, "Checkpoint folder")->required();
+  command.positional("out", args->out, "Folder to make")->required();
+  command.option("--to", args->to, "int4 or int8")->required();
+  command.option("--group", args->group, "Inputs that share a scale; -1: all of a row");
+  command.option("--method", args->method, "gptq, or rtn: rounding to nearest",
+                 "gptq with --calibration, else rtn");
+  command.flag("--asymmetric", args->asymmetric, "Zero points of their own for each group");
+  command
+      .option("--keep", args->keep,
+              "Matrices to keep in 16 bits, by parts of their names; none: quantize lm_head, too",
+              "lm_head")
+      ->delimiter(',');
+  command.option("--shard-size", args->shard_mb, "Largest file, in MB")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command.group("GPTQ");
+  command.option("--calibration", args->calibration, "Text like what the model will read");
+  command.option("--samples", args->samples, "Sequences taken from it")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  command.option("--length", args->length, "Tokens of each; 0: 512, or the trained length")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  command.flag("--act-order", args->act_order, "Columns with the largest inputs first");
+  command.flag("--static-groups", args->static_groups,
+               "Groups stay in place: as fast as without --act-order");
+  command.group("Output");
+  command.flag("--report", args->report, "Print what each matrix lost");
+  command.flag("--json", args->json, "Print the report as one JSON object");
+  command.on_run([args] { run(*args); });
+}
+
+}  // namespace quern::cli

@@ -1,0 +1,47 @@
+// What a block's matrices get to see: the calibration text's way through one block, matrix by
+// matrix, with what stands in the block at that moment.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "compute/cpu/cpu_training_backend.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "quantize/gptq_solver.h"
+
+namespace quern {
+
+// The residual stream of all calibration tokens, taken through the model block by block. Matrices
+// of the blocks are F32. Dynamic NTK and LogN act past the trained length only, which sequences
+// here do not reach.
+class Calibration {
+ public:
+  Calibration(Backend& backend, const Config& config, int64_t length);
+
+  void embed(const Weight& embedding, std::span<const int32_t> ids);
+  std::vector<float>& stream() noexcept { return x_; }  // [tokens, hidden]
+
+  // Second moments of what goes into each stage's matrices. They are called in this order; each
+  // carries on with the block's matrices of the stages before.
+  Hessian qkv_inputs(const Layer& layer);
+  Hessian attn_out_inputs(const Layer& layer, int64_t index);
+  Hessian up_gate_inputs(const Layer& layer);
+  Hessian down_inputs(const Layer& layer);
+  void finish(const Layer& layer);  // adds the block's last product to the stream
+  Hessian head_inputs(std::span<const float> final_norm);
+
+ private:
+  void swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up);
+
+  Backend& run_;
+  const Config& config_;
+  int64_t length_;
+  int64_t samples_ = 0;
+  std::vector<float> x_;          // [tokens, hidden]
+  std::vector<float> attended_;   // [tokens, query_dim]
+  std::vector<float> norm_;       // [length, hidden]: one sequence's
+  std::vector<float> cos_, sin_;  // [length, rotary_dim / 2]
+};
+
+}  // namespace quern

@@ -1,0 +1,118 @@
+// GGUF files where checkpoints can stand.
+#include "formats/gguf.h"
+
+#include <cmath>
+
+#include "cli/checkpoint.h"
+#include "cli/program.h"
+#include "core/json.h"
+#include "formats/safetensors.h"
+
+namespace quern::test {
+namespace {
+
+class Gguf : public ::testing::Test {
+ protected:
+  std::vector<float> logits(const fs::path& model, const std::string& ids = "[[5, 9, 200, 31]]") {
+    const fs::path list = folder.write("ids.json", ids), out = folder.path() / "logits.safetensors";
+    const Outcome got =
+        quern({"logits", model.string(), "--ids-file", list.string(), "--out", out.string()});
+    EXPECT_EQ(got.code, 0) << got.err;
+    const SafetensorsFile file(out);
+    return to_floats(file.tensors()[0].view, "logits");
+  }
+  fs::path convert(const fs::path& model, const std::string& type, const char* name = "m.gguf") {
+    const fs::path out = folder.path() / name;
+    const Outcome made =
+        quern({"convert", model.string(), out.string(), "--to", "gguf", "--type", type});
+    EXPECT_EQ(made.code, 0) << made.err;
+    return out;
+  }
+
+  TempFolder folder;
+};
+
+TEST_F(Gguf, ThePackagesLlamaComputesWhatItsCheckpointDoes) {
+  const fs::path model = folder.path() / "llama";
+  fs::create_directory(model);
+  fs::copy_file(source("tests/fixtures/gguf/llama.safetensors"), model / "model.safetensors");
+  folder.write("llama/config.json",
+               R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 32,
+  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "intermediate_size": 64, "vocab_size": 262, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+  "max_position_embeddings": 128, "tie_word_embeddings": false})");
+  check_close(logits(source("tests/fixtures/gguf/llama.gguf")), logits(model), {1e-5, 1e-5},
+              "logits");
+  // And back: our own file of it holds the same again.
+  check_close(logits(convert(model, "F16")), logits(model), {1e-5, 1e-5}, "converted");
+}
+
+TEST_F(Gguf, EveryFamilyThereAndBack) {
+  for (const char* name : {"qwen1-new", "qwen1-odd", "qwen2", "qwen2-tied", "qwen3", "qwen3-untied",
+                           "llama2", "llama-gqa"}) {
+    const fs::path own = source("tests/fixtures/models") / name;
+    const fs::path model = fs::exists(own) ? own : shared("fixtures/models") / name;
+    if (!fs::exists(model)) continue;
+    // Four ids are below every trained length: NTK and LogN, which GGUF lacks, do not act.
+    const fs::path file = convert(model, "F32", (std::string(name) + ".gguf").c_str());
+    check_close(logits(file), logits(model), {1e-4, 1e-4}, name);
+  }
+}
+
+TEST_F(Gguf, TypesLoseWhatTheirBitsSay) {
+  const fs::path model = tiny_checkpoint(folder);
+  const auto exact = logits(model);
+  double last = 0;
+  for (const char* type : {"BF16", "F16", "Q8_0", "Q4_0"}) {
+    const auto got = logits(convert(model, type, (std::string(type) + ".gguf").c_str()));
+    double error = 0, size = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      error += std::pow(double(got[i]) - double(exact[i]), 2);
+      size += std::pow(double(exact[i]), 2);
+    }
+    EXPECT_GE(error, last) << type;
+    EXPECT_LT(error, 0.05 * size) << type;
+    last = error;
+  }
+  EXPECT_GT(last, 0);
+}
+
+TEST_F(Gguf, TokenizerSpecialTokensAndTextComeAlong) {
+  const fs::path model = tiny_checkpoint(folder);
+  const fs::path file = convert(model, "F16");
+  const std::string text = "Hello <|im_start|> w\xC3\xB6rld 12";
+  const auto ids = [&](const fs::path& where) {
+    return run({QUERN_PROGRAM, "tokenize", where.string()}, {.input = text}).out;
+  };
+  EXPECT_EQ(ids(file), ids(model));
+  const Outcome verified = quern({"verify", file.string()});
+  EXPECT_EQ(verified.code, 0) << verified.err;
+  EXPECT_NE(verified.out.find("shapes as its metadata implies"), std::string::npos);
+  const Outcome inspected = quern({"inspect", file.string(), "--json"});
+  EXPECT_EQ(inspected.code, 0) << inspected.err;
+  EXPECT_EQ(Json::parse(inspected.out, "out").at("config").at("num_hidden_layers").integer(), 4);
+  const Outcome back =
+      quern({"convert", file.string(), (folder.path() / "back").string(), "--dtype", "fp16"});
+  ASSERT_EQ(back.code, 0) << back.err;
+  EXPECT_EQ(ids(folder.path() / "back"), ids(model));
+  check_close(logits(folder.path() / "back"), logits(file), {1e-5, 1e-5}, "back");
+}
+
+TEST_F(Gguf, NotEverythingConverts) {
+  const fs::path model = tiny_checkpoint(folder);
+  EXPECT_EQ(quern({"convert", model.string(), (folder.path() / "m.gguf").string(), "--to", "gguf",
+                   "--type", "Q9"})
+                .code,
+            2);
+  EXPECT_EQ(quern({"convert", model.string(), (folder.path() / "m").string(), "--to", "gguf"}).code,
+            2);
+  fill_tensor(model / "model.safetensors", "transformer.h.1.mlp.w2.weight", std::nanf(""));
+  const Outcome out =
+      quern({"convert", model.string(), (folder.path() / "m.gguf").string(), "--to", "gguf"});
+  EXPECT_EQ(out.code, 3);
+  EXPECT_NE(out.err.find("transformer.h.1.mlp.w2.weight"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder.path() / "m.gguf"));
+}
+
+}  // namespace
+}  // namespace quern::test

@@ -1,0 +1,272 @@
+// quern quantize and quern compare, as a user meets them.
+#include <signal.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <thread>
+
+#include "cli/checkpoint.h"
+#include "cli/program.h"
+#include "compute/cpu/cpu_backend.h"
+#include "core/json.h"
+#include "formats/gptq.h"
+#include "formats/safetensors.h"
+#include "generate/compare.h"
+#include "model/config.h"
+#include "model/tensors.h"
+
+extern char** environ;
+
+namespace quern::test {
+namespace {
+
+std::string prose() {
+  std::string text;
+  for (int i = 0; text.size() < 20'000; ++i) {
+    text += "All happy families are alike; number " + std::to_string(i * i) + " is not. ";
+  }
+  return text;
+}
+
+class Quantize : public ::testing::Test {
+ protected:
+  Quantize() : model(tiny_checkpoint(folder)), text(folder.write("prose.txt", prose())) {}
+
+  std::vector<std::string> gptq(const fs::path& out, std::vector<std::string> more = {}) const {
+    std::vector<std::string> all = {
+        "quantize",      model.string(), out.string(), "--to", "int4",     "--group", "8",
+        "--calibration", text.string(),  "--samples",  "4",    "--length", "64"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  fs::path path(const char* name) const { return folder.path() / name; }
+
+  TempFolder folder;
+  fs::path model, text;
+};
+
+// The checkpoint that a quantized one stands for, by the packing's definition (fixtures: README).
+void write_dequantized(const fs::path& from, const fs::path& to) {
+  fs::create_directories(to);
+  for (const auto& entry : fs::directory_iterator(from)) {
+    if (entry.path().extension() == ".tiktoken") {
+      fs::copy_file(entry.path(), to / entry.path().filename());
+    }
+  }
+  const Config config = load_config(from);
+  const auto gptq = read_gptq_config(from);
+  const TensorStore store = TensorStore::open(from);
+  Config plain = config;
+  plain.dtype = DType::F32;
+  write_file(to / "config.json", dump(to_json(plain)));
+  std::vector<PlannedTensor> plan;
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    plan.push_back({spec.name, DType::F32, spec.shape});
+  }
+  SafetensorsWriter writer(to / "model.safetensors", plan);
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    std::vector<float> values(static_cast<size_t>(spec.shape.count()));
+    if (const auto packed = store.find(spec.module + ".qweight");
+        packed && spec.role != Role::Bias) {
+      const int bits = gptq->bits, per = 32 / bits;
+      const uint32_t mask = (1u << bits) - 1;
+      const auto qweight = packed->as<int32_t>();
+      const auto qzeros = store.at(spec.module + ".qzeros").as<int32_t>();
+      const auto scales = store.at(spec.module + ".scales").as<uint16_t>();
+      const auto g_idx = store.at(spec.module + ".g_idx").as<int32_t>();
+      const auto out = static_cast<size_t>(spec.shape[0]), in = static_cast<size_t>(spec.shape[1]);
+      for (size_t j = 0; j < out; ++j) {
+        for (size_t i = 0; i < in; ++i) {
+          const size_t g = static_cast<size_t>(g_idx[i]), p = static_cast<size_t>(per);
+          const uint32_t q =
+              static_cast<uint32_t>(qweight[i / p * out + j]) >> (size_t(bits) * (i % p)) & mask;
+          const uint32_t z =
+              (static_cast<uint32_t>(qzeros[g * (out / p) + j / p]) >> (size_t(bits) * (j % p)) &
+               mask) +
+              1;
+          values[j * in + i] =
+              from_f16(scales[g * out + j]) * (static_cast<float>(q) - static_cast<float>(z));
+        }
+      }
+    } else {
+      values = to_floats(store.at(spec.name), spec.name);
+    }
+    writer.write(bytes_of(std::span<const float>(values)));
+  }
+  writer.finish();
+}
+
+Json compare_models(const fs::path& a, const fs::path& b, const fs::path& text) {
+  const Outcome out = quern({"compare", a.string(), b.string(), "--data", text.string(), "--length",
+                             "128", "--limit", "1000", "--json"});
+  EXPECT_EQ(out.code, 0) << out.err;
+  return Json::parse(out.out, "compare");
+}
+
+TEST_F(Quantize, ComputesWhatTheDequantizedMatricesCompute) {
+  for (const auto& more : std::vector<std::vector<std::string>>{{},
+                                                                {"--act-order"},
+                                                                {"--asymmetric"},
+                                                                {"--act-order", "--static-groups"},
+                                                                {"--keep", "none"},
+                                                                {"--to", "int8"},
+                                                                {"--group", "-1"}}) {
+    const std::string name = more.empty() ? "plain" : more[0] + (more.size() > 1 ? more[1] : "");
+    std::vector<std::string> arguments = gptq(path(name.c_str()));
+    for (size_t i = 0; i < more.size(); ++i) {
+      const auto same = std::find(arguments.begin(), arguments.end(), more[i]);
+      if (same != arguments.end()) {
+        *(same + 1) = more[++i];
+      } else {
+        arguments.push_back(more[i]);
+      }
+    }
+    const Outcome made = quern(arguments);
+    ASSERT_EQ(made.code, 0) << name << made.err;
+    EXPECT_FALSE(fs::exists(path((name + ".quantizing").c_str())));
+    write_dequantized(path(name.c_str()), path((name + "-float").c_str()));
+    const Json same = compare_models(path((name + "-float").c_str()), path(name.c_str()), text);
+    EXPECT_LT(same.at("kl_max").number(), 1e-6) << name;
+    // And it is still the model that it was: random logits differ by far more.
+    const Json lost = compare_models(model, path(name.c_str()), text);
+    EXPECT_LT(lost.at("kl_mean").number(), 0.01) << name;
+  }
+}
+
+TEST_F(Quantize, GptqLosesLessThanRounding) {
+  ASSERT_EQ(quern(gptq(path("solved"), {"--act-order"})).code, 0);
+  ASSERT_EQ(
+      quern({"quantize", model.string(), path("rounded").string(), "--to", "int4", "--group", "8"})
+          .code,
+      0);
+  EXPECT_LT(compare_models(model, path("solved"), text).at("kl_mean").number(),
+            compare_models(model, path("rounded"), text).at("kl_mean").number());
+}
+
+TEST_F(Quantize, ReportNamesEveryMatrix) {
+  const Outcome made = quern(gptq(path("out"), {"--report", "--json"}));
+  ASSERT_EQ(made.code, 0) << made.err;
+  const Json matrices = Json::parse(made.out, "report").at("matrices");
+  EXPECT_EQ(matrices.size(), 4u * 5u);  // c_attn, c_proj, w1, w2, c_proj
+  for (const Json& row : matrices.items()) {
+    EXPECT_GT(row.at("weight_error").number(), 0);
+    EXPECT_LT(row.at("weight_error").number(), 0.03);
+    EXPECT_GT(row.at("output_error").number(), 0);
+    EXPECT_LT(row.at("output_error").number(), 0.03);
+  }
+}
+
+TEST_F(Quantize, GoesOnAfterKillToTheSameBytes) {
+  std::vector<std::string> slow = gptq(path("whole"));
+  slow[10] = "64";
+  ASSERT_EQ(quern(slow).code, 0);
+  slow[2] = path("killed").string();
+  std::vector<std::string> command = slow;
+  command.insert(command.begin(), QUERN_PROGRAM);
+  std::vector<char*> raw;
+  for (std::string& word : command) raw.push_back(word.data());
+  raw.push_back(nullptr);
+  pid_t child = 0;
+  ASSERT_EQ(posix_spawn(&child, QUERN_PROGRAM, nullptr, nullptr, raw.data(), environ), 0);
+  const fs::path first = path("killed.quantizing") / "block-00000.safetensors";
+  for (int i = 0; i < 60'000 && !fs::exists(first); ++i) ::usleep(500);
+  ::kill(child, SIGKILL);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status)) << "it was done before it could be killed";
+  ASSERT_TRUE(fs::exists(first));
+  EXPECT_FALSE(fs::exists(path("killed")));
+  // Another job must not go on from there.
+  std::vector<std::string> other = slow;
+  other.emplace_back("--asymmetric");
+  EXPECT_EQ(quern(other).code, 3);
+  const Outcome resumed = quern(slow);
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_FALSE(fs::exists(path("killed.quantizing")));
+  for (const char* file : {"model.safetensors", "config.json"}) {
+    EXPECT_TRUE(read_file(path("whole") / file) == read_file(path("killed") / file)) << file;
+  }
+}
+
+TEST_F(Quantize, CalibrationTextThatSaysNothing) {
+  const auto with = [&](std::string_view content) {
+    std::vector<std::string> arguments = gptq(path("out"));
+    arguments[8] = folder.write("other.txt", content).string();
+    const Outcome out = quern(arguments);
+    EXPECT_EQ(out.code, 3);
+    EXPECT_FALSE(fs::exists(path("out")));
+    return out.err;
+  };
+  EXPECT_NE(with("").find("other.txt: the calibration text is empty"), std::string::npos);
+  EXPECT_NE(with("short").find("has 5 tokens, a sequence takes 64"), std::string::npos);
+  EXPECT_NE(with(std::string(500, 'a')).find("one token, 97, over and over"), std::string::npos);
+}
+
+TEST_F(Quantize, NanWeightsAreNamed) {
+  fill_tensor(model / "model.safetensors", "transformer.h.1.mlp.w2.weight", std::nanf(""));
+  const Outcome out = quern(gptq(path("out")));
+  EXPECT_EQ(out.code, 3);
+  EXPECT_NE(out.err.find("transformer.h.1.mlp.w2.weight"), std::string::npos) << out.err;
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
+TEST_F(Quantize, WhatIsQuantizedAlready) {
+  ASSERT_EQ(quern(gptq(path("once"))).code, 0);
+  const Outcome out = quern(
+      {"quantize", path("once").string(), path("twice").string(), "--to", "int8", "--group", "8"});
+  EXPECT_EQ(out.code, 3);
+  EXPECT_NE(out.err.find("is quantized already (GPTQ int4)"), std::string::npos) << out.err;
+}
+
+TEST_F(Quantize, GroupsThatDoNotDivide) {
+  const Outcome out = quern({"quantize", model.string(), path("out").string(), "--to", "int4"});
+  EXPECT_EQ(out.code, 3);
+  EXPECT_NE(out.err.find("groups of 128 do not divide its 344 inputs"), std::string::npos);
+}
+
+TEST_F(Quantize, MisuseIsNamed) {
+  EXPECT_EQ(quern({"quantize", model.string(), path("out").string(), "--to", "int3"}).code, 2);
+  EXPECT_EQ(
+      quern({"quantize", model.string(), path("out").string(), "--to", "int4", "--method", "gptq"})
+          .code,
+      2);
+  EXPECT_EQ(
+      quern({"quantize", model.string(), path("out").string(), "--to", "int4", "--group", "0"})
+          .code,
+      2);
+}
+
+// No disk of its own is at hand: a limit on the size of files stands in for a full one.
+TEST_F(Quantize, AFullDiskLeavesNothingUnderTheFinalName) {
+  const Outcome out =
+      run({"/bin/sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"", QUERN_PROGRAM,
+           "quantize", model.string(), path("out").string(), "--to", "int8", "--group", "8"});
+  EXPECT_NE(out.code, 0);
+  EXPECT_LT(out.code, 128) << out.err;
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
+TEST_F(Quantize, ComparingAModelWithItselfLosesNothing) {
+  const Json same = compare_models(model, model, text);
+  EXPECT_EQ(same.at("kl_mean").number(), 0);
+  EXPECT_EQ(same.at("top1_agreement").number(), 1);
+  EXPECT_EQ(same.at("perplexity_ratio").number(), 1);
+  // The perplexity is the one that `quern perplexity` gives.
+  const Outcome out = quern({"perplexity", model.string(), text.string(), "--length", "128",
+                             "--limit", "1000", "--json"});
+  ASSERT_EQ(out.code, 0) << out.err;
+  const double expected = Json::parse(out.out, "out").at("results")[0].at("perplexity").number();
+  EXPECT_NEAR(same.at("a").at("perplexity").number(), expected, 1e-4 * expected);
+}
+
+TEST(KlDivergence, IsItsDefinition) {
+  const float p[] = {0, std::log(3.0f)}, q[] = {0, 0};  // 1/4, 3/4 against 1/2, 1/2
+  EXPECT_NEAR(kl_divergence(p, q), 0.25 * std::log(0.5) + 0.75 * std::log(1.5), 1e-6);
+  EXPECT_EQ(kl_divergence(p, p), 0);
+}
+
+}  // namespace
+}  // namespace quern::test
