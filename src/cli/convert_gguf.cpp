@@ -96,7 +96,8 @@ TokenizerJson tokenizer_parts(const fs::path& model) {
     TokenizerJson out;
     out.tokens = read_tiktoken(entry.path()).tokens;
     add_merges(out.tokens, out);
-    for (const SpecialToken& special : load_tokenizer(model)->specials()) {
+    const auto tokenizer = load_tokenizer(model);
+    for (const SpecialToken& special : tokenizer->specials()) {
       out.added.push_back({special.id, special.name});
     }
     return out;

@@ -116,6 +116,7 @@ TEST(Gguf, TensorsAgainstTheMetadata) {
   expect_error([&] { LoadedWeights::load(path, load_config(path)); }, Kind::BadInput,
                {"blk.0.attn_norm.weight is [9], the metadata imply [8]"});
   bytes.tensors = {tensor("token_embd.weight", {8, 10, 1}, 0, 0)};
+  bytes.data_bytes = 320;
   path = folder.write("m.gguf", bytes.file());
   expect_error([&] { load_config(path); }, Kind::BadInput, {"token_embd.weight"});
 }
