@@ -125,8 +125,9 @@ bool Bpe::stand_side_by_side(TokenId left, TokenId right) const {
 // first merge over one of the edges between them would have happened in merging those two alone as
 // well, for until then both have seen the same merges. So a long piece is encoded in windows: of
 // each the tokens well before its end are kept, and the next begins where they end. Where the first
-// token of a window may not stand beside what was kept, the windows get larger, and some of what
-// was kept is done again; at worst the whole piece is one window.
+// token of a window may not stand beside what was kept, some of that is done again in a larger
+// window, and the windows stay so large until that place is behind; if it fails there again they
+// grow, so that at worst the whole piece is one window.
 void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const {
   if (piece.size() <= kShortPiece) {
     const size_t before = out.size();
@@ -142,9 +143,15 @@ void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const 
   }
   const size_t first = out.size();
   std::vector<TokenId> window;
-  size_t begin = 0, window_bytes = 0;  // 0: as many bytes as fit on the stack
-  TokenId expected = -1;               // the token that followed in the window before
+  size_t begin = 0;
+  size_t window_bytes = 0;  // 0: as many bytes as fit on the stack
+  size_t trouble = 0;       // up to here the windows stay large
+  TokenId expected = -1;    // the token that followed in the window before
+  const auto enlarge = [&](size_t at_least) {
+    window_bytes = std::max({2 * window_bytes, at_least, size_t{1024}});
+  };
   while (begin < piece.size()) {
+    if (begin > trouble) window_bytes = 0;
     size_t taken = 0;
     window.clear();
     if (window_bytes == 0) {
@@ -157,11 +164,14 @@ void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const 
       merge_with_heap(piece.substr(begin, taken), window);
     }
     if (out.size() > first && window[0] != expected && !stand_side_by_side(out.back(), window[0])) {
+      trouble = std::max(trouble, begin);
+      size_t undone = 0;
       for (size_t back = 4; back > 0 && out.size() > first; --back) {
-        begin -= bytes(out.back()).size();
+        undone += bytes(out.back()).size();
         out.pop_back();
       }
-      window_bytes = std::max(2 * window_bytes, size_t{1024});
+      begin -= undone;
+      enlarge(2 * (trouble - begin));
       expected = -1;
       continue;
     }
@@ -171,11 +181,11 @@ void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const 
         kept_bytes -= bytes(window[--keep]).size();
       }
       if (keep == 0) {
-        window_bytes = std::max(2 * window_bytes, size_t{1024});
+        trouble = std::max(trouble, begin);
+        enlarge(0);
         continue;
       }
       expected = window[keep];
-      window_bytes = 0;
     }
     out.insert(out.end(), window.begin(), window.begin() + static_cast<ptrdiff_t>(keep));
     begin += kept_bytes;
