@@ -1,8 +1,10 @@
 // Encoding speed on a file of documents: what bench/tokenizer_peers.py races against other
-// tokenizers. The documents of the first half are encoded by a fresh tokenizer (cold), then those of
-// the second, which it has not seen (warm), then these again.
+// tokenizers. The documents of the first half are encoded by a fresh tokenizer (cold), then those
+// of the second, which it has not seen (warm), then these again.
 //
-//   bench_tokenizer VOCABULARY FILE SEPARATOR    one line of JSON
+//   bench_tokenizer VOCABULARY FILE SEPARATOR           one line of JSON
+//   bench_tokenizer VOCABULARY FILE ''                  the whole file as one text, best of three
+//   bench_tokenizer --train FILE SEPARATOR VOCAB_SIZE   learns a vocabulary
 #include <fmt/format.h>
 #include <time.h>
 
@@ -13,8 +15,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "formats/tiktoken.h"
-#include "text/byte_bpe_tokenizer.h"
+#include "text/bpe_trainer.h"
 #include "text/load.h"
 
 namespace quern {
@@ -43,8 +44,33 @@ std::vector<std::string_view> documents(std::string_view text, std::string_view 
   return out;
 }
 
+int encode_whole(const std::string& vocabulary, const std::string& text) {
+  const auto tokenizer = load_tokenizer(vocabulary);
+  std::vector<TokenId> ids;
+  double best = 1e9;
+  for (int round = 0; round < 3; ++round) {
+    ids.clear();
+    best = std::min(best, seconds([&] { tokenizer->encode(text, ids); }));
+  }
+  fmt::print("{{\"piece_ms\": {:.2f}, \"tokens\": {}}}\n", 1e3 * best, ids.size());
+  return 0;
+}
+
+int train(const std::string& file, const std::string& separator, int64_t vocab) {
+  const std::string text = read_file(file);
+  TrainedBpe trained;
+  const double time = seconds([&] {
+    BpeTrainer trainer;
+    for (const std::string_view document : documents(text, separator)) trainer.add(document);
+    trained = trainer.train({.vocab = vocab});
+  });
+  fmt::print("{{\"seconds\": {:.3f}, \"tokens\": {}}}\n", time, trained.tokens.size());
+  return 0;
+}
+
 int run(const std::string& vocabulary, const std::string& file, const std::string& separator) {
   const std::string text = read_file(file);
+  if (separator.empty()) return encode_whole(vocabulary, text);
   const auto all = documents(text, separator);
   size_t half = 0, half_bytes = 0;
   while (half < all.size() && 2 * half_bytes < text.size()) half_bytes += all[half++].size();
@@ -85,12 +111,13 @@ int run(const std::string& vocabulary, const std::string& file, const std::strin
 }  // namespace quern
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
+  if (argc != 4 && argc != 5) {
     std::fputs("usage: bench_tokenizer VOCABULARY FILE SEPARATOR (see tokenizer_peers.py)\n",
                stderr);
     return argc == 1 ? 0 : 2;
   }
   try {
+    if (argc == 5) return quern::train(argv[2], argv[3], std::stoll(argv[4]));
     return quern::run(argv[1], argv[2], argv[3]);
   } catch (const quern::Error& error) {
     fmt::print(stderr, "bench_tokenizer: {}\n", error.line());

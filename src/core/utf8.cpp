@@ -1,6 +1,22 @@
 #include "core/utf8.h"
 
+#include <cstring>
+
 namespace quern::utf8 {
+namespace {
+
+// The first byte from `i` on that is not ASCII, or a little before it.
+inline size_t skip_ascii(std::string_view text, size_t i) noexcept {
+  constexpr size_t kStep = 32;
+  for (; i + kStep <= text.size(); i += kStep) {
+    uint64_t words[kStep / 8];
+    std::memcpy(words, text.data() + i, kStep);
+    if (((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) != 0) break;
+  }
+  return i;
+}
+
+}  // namespace
 
 Point decode(std::string_view text) noexcept {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -54,10 +70,21 @@ void append(std::string& out, char32_t point) {
 }
 
 size_t first_invalid(std::string_view text) noexcept {
-  size_t i = 0;
+  const auto continues = [&](size_t at) {
+    return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
+  };
+  size_t i = skip_ascii(text, 0);
   while (i < text.size()) {
-    if (static_cast<unsigned char>(text[i]) < 0x80) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    if (lead < 0x80) {
       ++i;
+      if ((i & 31) == 0) i = skip_ascii(text, i);
+      continue;
+    }
+    // Most of what is not ASCII: leads whose second byte has no bounds of its own.
+    const bool three = lead > 0xE0 && lead < 0xED && i + 2 < text.size();
+    if (three && continues(i + 1) && continues(i + 2)) {
+      i += 3;
       continue;
     }
     const Point point = decode(text.substr(i));

@@ -71,7 +71,7 @@ class TokenFinder {
   }
 
   std::span<const std::string> tokens_;
-  std::vector<uint64_t> slots_;
+  std::vector<uint64_t, HugePages<uint64_t>> slots_;
   int shift_;
 };
 
@@ -118,10 +118,11 @@ Bpe::Bpe(std::span<const std::string> tokens) {
   arena_.reserve(total);
   offsets_.push_back(0);
   by_bytes_.assign(std::bit_ceil(2 * tokens.size() + 1), 0);
+  filter_.assign(size_t{1} << (kFilterBits - 6), 0);
   byte_ids_.fill(-1);
   for (size_t id = 0; id < tokens.size(); ++id) {
     const std::string& token = tokens[id];
-    arena_ += token;
+    arena_.insert(arena_.end(), token.begin(), token.end());
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
     if (token.empty()) continue;  // a gap in the ids
     longest_ = std::max(longest_, token.size());
@@ -129,6 +130,8 @@ Bpe::Bpe(std::span<const std::string> tokens) {
     size_t slot = hash & (by_bytes_.size() - 1);
     while (by_bytes_[slot] != 0) slot = (slot + 1) & (by_bytes_.size() - 1);
     by_bytes_[slot] = (hash & kUpperHalf) | (id + 1);
+    const uint64_t bit = hash >> (64 - kFilterBits);
+    filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
     if (token.size() == 1) {
       byte_ids_[static_cast<unsigned char>(token[0])] = static_cast<TokenId>(id);
     }
@@ -142,6 +145,8 @@ Bpe::Bpe(std::span<const std::string> tokens) {
 
 std::optional<TokenId> Bpe::find(std::string_view wanted) const noexcept {
   const uint64_t hash = hash_bytes(wanted);
+  const uint64_t bit = hash >> (64 - kFilterBits);
+  if ((filter_[bit >> 6] >> (bit & 63) & 1) == 0) return std::nullopt;
   for (size_t slot = hash & (by_bytes_.size() - 1); by_bytes_[slot] != 0;
        slot = (slot + 1) & (by_bytes_.size() - 1)) {
     if (((by_bytes_[slot] ^ hash) & kUpperHalf) != 0) continue;

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "text/huge_pages.h"
+
 namespace quern {
 
 using TokenId = int32_t;
@@ -35,6 +37,11 @@ class PairRanks {
     }
   }
 
+  // Fetches what find is going to read.
+  void prefetch(TokenId left, TokenId right) const noexcept {
+    __builtin_prefetch(&slots_[index_of(key_of(left, right))]);
+  }
+
  private:
   static constexpr uint64_t kRankMask = (uint64_t{1} << kRankBits) - 1;
   static constexpr uint64_t kEmpty = ~uint64_t{0};
@@ -45,7 +52,7 @@ class PairRanks {
   }
   size_t index_of(uint64_t key) const noexcept { return key * 0x9E3779B97F4A7C15u >> shift_; }
 
-  std::vector<uint64_t> slots_;
+  std::vector<uint64_t, HugePages<uint64_t>> slots_;
   size_t mask_ = 0, count_ = 0;
   int shift_ = 63;
 };
@@ -69,7 +76,7 @@ class Bpe {
   size_t size() const noexcept { return offsets_.size() - 1; }
   std::string_view bytes(TokenId id) const noexcept {
     const auto i = static_cast<size_t>(id);
-    return std::string_view(arena_).substr(offsets_[i], offsets_[i + 1] - offsets_[i]);
+    return {arena_.data() + offsets_[i], offsets_[i + 1] - offsets_[i]};
   }
   std::optional<TokenId> find(std::string_view bytes) const noexcept;
 
@@ -100,12 +107,18 @@ class Bpe {
   }
   size_t begin_symbols(std::string_view piece, TokenId* ids, size_t& count) const noexcept;
   size_t merge_symbols(TokenId* ids, size_t count) const noexcept;
+  size_t merge_window(TokenId* ids, size_t count) const noexcept;
+  void merge_long(std::string_view piece, std::vector<TokenId>& out) const;
   void merge_with_heap(std::string_view piece, std::vector<TokenId>& out) const;
   bool stand_side_by_side(TokenId left, TokenId right) const;
 
-  std::string arena_;
-  std::vector<uint32_t> offsets_;
-  std::vector<uint64_t> by_bytes_;  // open addressing: half a hash, and the id + 1
+  std::vector<char, HugePages<char>> arena_;
+  std::vector<uint32_t, HugePages<uint32_t>> offsets_;
+  // Open addressing: half a hash, and the id + 1. Most pieces that are looked up are no tokens,
+  // which one bit for each of kFilterBits hashes mostly tells.
+  std::vector<uint64_t, HugePages<uint64_t>> by_bytes_;
+  static constexpr int kFilterBits = 20;
+  std::vector<uint64_t> filter_;
   size_t longest_ = 0;
   PairRanks pairs_;
   std::vector<TokenId> joined_;  // by rank; empty where a token's rank is its id

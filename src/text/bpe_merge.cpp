@@ -13,6 +13,9 @@ constexpr int32_t kNoMerge = std::numeric_limits<int32_t>::max();
 static_assert(Bpe::kShortPiece == 1 << kPlaceBits);
 static_assert(PairRanks::kRankBits + kPlaceBits <= 31);
 
+// Pieces of up to kWindow symbols are merged in blocks of kBlock.
+constexpr size_t kWindow = 1024, kBlock = 32;
+
 }  // namespace
 
 // The symbols that merging a piece may begin with: bytes, or characters that are tokens. Takes as
@@ -60,6 +63,7 @@ size_t Bpe::merge_symbols(TokenId* ids, size_t count) const noexcept {
     const int32_t rank = pairs_.find(ids[left], ids[right]);
     return rank < 0 ? kNoMerge : rank << kPlaceBits | static_cast<int32_t>(left);
   };
+  for (size_t i = 0; i + 1 < count; ++i) pairs_.prefetch(ids[i], ids[i + 1]);
   const size_t padded = (count + 7) & ~size_t{7};
   for (size_t i = 0; i + 1 < count; ++i) merges[i] = look_up(i, i + 1);
   for (size_t i = count - 1; i < padded; ++i) merges[i] = kNoMerge;
@@ -76,6 +80,7 @@ size_t Bpe::merge_symbols(TokenId* ids, size_t count) const noexcept {
     const auto at = static_cast<size_t>(best & ((1 << kPlaceBits) - 1));
     const size_t gone = next[at], after = next[gone];
     ids[at] = joined(best >> kPlaceBits);
+    if (after < count) pairs_.prefetch(ids[at], ids[after]);
     merges[gone] = kNoMerge;
     next[at] = static_cast<uint8_t>(after);
     previous[after] = static_cast<uint8_t>(at);
@@ -85,6 +90,68 @@ size_t Bpe::merge_symbols(TokenId* ids, size_t count) const noexcept {
   size_t out = 0;
   for (size_t i = 0; i < count; i = next[i]) ids[out++] = ids[i];
   return out;
+}
+
+// The same for up to kWindow symbols: the lowest rank of each block is kept, so that a merge looks
+// at the blocks that it changes and at the lowest ranks of the others.
+size_t Bpe::merge_window(TokenId* ids, size_t count) const noexcept {
+  alignas(32) int32_t ranks[kWindow];
+  alignas(32) int32_t lowest[kWindow / kBlock];
+  uint16_t next[kWindow], previous[kWindow + 1];
+  const auto look_up = [&](size_t left, size_t right) {
+    const int32_t rank = pairs_.find(ids[left], ids[right]);
+    return rank < 0 ? kNoMerge : rank;
+  };
+  for (size_t i = 0; i < count; ++i) {
+    next[i] = static_cast<uint16_t>(i + 1);
+    previous[i + 1] = static_cast<uint16_t>(i);
+    if (i + 2 < count) pairs_.prefetch(ids[i + 1], ids[i + 2]);
+    ranks[i] = i + 1 < count ? look_up(i, i + 1) : kNoMerge;
+  }
+  const size_t blocks = (count + kBlock - 1) / kBlock;
+  for (size_t i = count; i < blocks * kBlock; ++i) ranks[i] = kNoMerge;
+  const auto refresh = [&](size_t block) {
+    int32_t best = kNoMerge;
+    for (size_t k = 0; k < kBlock; ++k) best = std::min(best, ranks[block * kBlock + k]);
+    lowest[block] = best;
+  };
+  for (size_t block = 0; block < blocks; ++block) refresh(block);
+  while (true) {
+    int32_t best = kNoMerge;
+    for (size_t block = 0; block < blocks; ++block) best = std::min(best, lowest[block]);
+    if (best == kNoMerge) break;
+    size_t block = 0;
+    while (lowest[block] != best) ++block;
+    size_t at = block * kBlock;
+    while (ranks[at] != best) ++at;
+    const size_t gone = next[at], after = next[gone];
+    ids[at] = joined(best);
+    next[at] = static_cast<uint16_t>(after);
+    previous[after] = static_cast<uint16_t>(at);
+    ranks[gone] = kNoMerge;
+    ranks[at] = after < count ? look_up(at, after) : kNoMerge;
+    refresh(block);
+    if (gone / kBlock != block) refresh(gone / kBlock);
+    if (at > 0) {
+      const size_t before = previous[at];
+      ranks[before] = look_up(before, at);
+      refresh(before / kBlock);
+    }
+  }
+  size_t out = 0;
+  for (size_t i = 0; i < count; i = next[i]) ids[out++] = ids[i];
+  return out;
+}
+
+// Merges a piece, or part of one, from its bytes. Sets `out` to the result.
+void Bpe::merge_long(std::string_view piece, std::vector<TokenId>& out) const {
+  out.clear();
+  if (piece.size() > kWindow) {
+    merge_with_heap(piece, out);
+    return;
+  }
+  for (const char byte : piece) out.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+  out.resize(merge_window(out.data(), out.size()));
 }
 
 size_t Bpe::encode_short(std::string_view piece, TokenId* out) const noexcept {
@@ -117,7 +184,7 @@ bool Bpe::stand_side_by_side(TokenId left, TokenId right) const {
     return count == 2 && ids[0] == left && ids[1] == right;
   }
   std::vector<TokenId> merged;
-  merge_with_heap(both, merged);
+  merge_long(both, merged);
   return merged.size() == 2 && merged[0] == left && merged[1] == right;
 }
 
@@ -161,7 +228,7 @@ void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const 
       window.resize(merge_symbols(window.data(), count));
     } else {
       taken = std::min(window_bytes, piece.size() - begin);
-      merge_with_heap(piece.substr(begin, taken), window);
+      merge_long(piece.substr(begin, taken), window);
     }
     if (out.size() > first && window[0] != expected && !stand_side_by_side(out.back(), window[0])) {
       trouble = std::max(trouble, begin);

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "text/block_splitter.h"
 #include "text/splitter.h"
 #include "text/unicode.h"
@@ -116,6 +118,19 @@ void ByteBpeTokenizer::encode(std::string_view text, std::vector<TokenId>& out) 
   encode_stretch(normalize(text, storage), out);
 }
 
+// Valid stretches are cut and merged as ever; a byte that belongs to none is a piece by itself.
+void ByteBpeTokenizer::encode_raw(std::string_view bytes, std::vector<TokenId>& out) const {
+  while (!bytes.empty()) {
+    const size_t valid = std::min(utf8::first_invalid(bytes), bytes.size());
+    encode_stretch(bytes.substr(0, valid), out);
+    bytes.remove_prefix(valid);
+    if (bytes.empty()) return;
+    const size_t bad = utf8::decode(bytes).length;
+    for (size_t i = 0; i < bad; ++i) bpe_.encode_piece(bytes.substr(i, 1), out);
+    bytes.remove_prefix(bad);
+  }
+}
+
 // Blocks of text whose pieces are known together are looked up together; what the cache does not
 // know, and the end of the text, go the plain way.
 void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId>& out) const {
@@ -126,6 +141,7 @@ void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId
   constexpr size_t kBuffer = 1024;
   TokenId buffer[kBuffer + kSplitBlock + PieceCache::kWriteAhead];
   TokenId* to = buffer;
+  if (out.empty()) out.reserve(text.size() / 4 + 8);
   const auto flush = [&] {
     out.insert(out.end(), buffer, to);
     to = buffer;
@@ -165,21 +181,27 @@ void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId
       begin = end;
       continue;
     }
-    size_t at = 0;
-    for (; cuts != 0; cuts &= cuts - 1) {
+    // First all keys, so that what they need is on its way, then all answers.
+    PieceCache::Key keys[kSplitBlock];
+    size_t at = 0, pieces = 0;
+    for (uint64_t rest = cuts; rest != 0; rest &= rest - 1) {
+      const auto end = static_cast<size_t>(std::countr_zero(rest));
+      const size_t size = std::min(end - at, PieceCache::kMaxBytes);
+      keys[pieces] = PieceCache::key_of(block + at, size);
+      cache.prefetch(keys[pieces++]);
+      at = end;
+    }
+    at = 0;
+    for (size_t i = 0; i < pieces; ++i, cuts &= cuts - 1) {
       const auto end = static_cast<size_t>(std::countr_zero(cuts));
       const size_t size = end - at;
-      if (size <= PieceCache::kMaxBytes) {
-        const PieceCache::Key key = PieceCache::key_of(block + at, size);
-        size_t count = cache.find(key, to);
-        if (count == 0) [[unlikely]] {
-          count = bpe_.encode_short({block + at, size}, to);
-          if (count <= PieceCache::kMaxTokens) cache.insert(key, to, count);
-        }
-        to += count;
-      } else {
-        to += bpe_.encode_short({block + at, size}, to);
+      const bool keeps = size <= PieceCache::kMaxBytes;
+      size_t count = keeps ? cache.find(keys[i], to) : 0;
+      if (count == 0) [[unlikely]] {
+        count = bpe_.encode_short({block + at, size}, to);
+        if (keeps && count <= PieceCache::kMaxTokens) cache.insert(keys[i], to, count);
       }
+      to += count;
       at = end;
     }
     begin += at;

@@ -30,6 +30,7 @@ class ByteBpeTokenizer : public Tokenizer {
  private:
   ByteBpeTokenizer(Bpe bpe, bool nfc);
   void encode_stretch(std::string_view text, std::vector<TokenId>& out) const override;
+  void encode_raw(std::string_view bytes, std::vector<TokenId>& out) const override;
   std::string_view normalize(std::string_view text, std::string& storage) const override;
 
   Bpe bpe_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -40,6 +41,24 @@ void append_text(std::string& out, std::string_view bytes, BadBytes bad) {
     if (bad == BadBytes::Replace) utf8::append(out, 0xFFFD);
     bytes.remove_prefix(utf8::decode(bytes).length);
   }
+}
+
+// A token's bytes, most of which are few: without a call of memcpy. Returns where the next go.
+inline char* copy_token(char* to, std::string_view token) noexcept {
+  const char* from = token.data();
+  const size_t size = token.size();
+  if (size >= 4 && size <= 8) {
+    uint32_t head, tail;
+    std::memcpy(&head, from, 4);
+    std::memcpy(&tail, from + size - 4, 4);
+    std::memcpy(to, &head, 4);
+    std::memcpy(to + size - 4, &tail, 4);
+  } else if (size < 4) {
+    for (size_t i = 0; i < size; ++i) to[i] = from[i];
+  } else {
+    std::memcpy(to, from, size);
+  }
+  return to + size;
 }
 
 }  // namespace
@@ -116,6 +135,27 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, const SpecialPolic
   return out;
 }
 
+std::vector<TokenId> Tokenizer::encode_bytes(std::string_view bytes, BadText bad) const {
+  std::vector<TokenId> out;
+  if (bad == BadText::Keep) {
+    encode_raw(bytes, out);
+    return out;
+  }
+  if (bad == BadText::Refuse) {
+    if (const size_t at = utf8::first_invalid(bytes); at != bytes.npos) {
+      throw_bad_input(fmt::format("the text is not UTF-8: byte {} is 0x{:02x}", at,
+                                  static_cast<unsigned char>(bytes[at])));
+    }
+  }
+  encode(bytes, out);
+  return out;
+}
+
+void Tokenizer::encode_raw(std::string_view, std::vector<TokenId>&) const {
+  throw Error(Kind::Unsupported, "this tokenizer cannot keep bytes that are not UTF-8",
+              "it has no token for each byte; let them be replaced");
+}
+
 std::string_view Tokenizer::token_bytes(TokenId id) const {
   if (id < 0 || id >= size() || bytes_[static_cast<size_t>(id)].data() == nullptr) {
     throw_bad_input(fmt::format("the id {} has no token", id),
@@ -126,16 +166,26 @@ std::string_view Tokenizer::token_bytes(TokenId id) const {
 
 std::string Tokenizer::decode_bytes(std::span<const TokenId> ids) const {
   std::string out;
-  for (const TokenId id : ids) out += token_bytes(id);
+  size_t size = 0;
+  for (const TokenId id : ids) size += token_bytes(id).size();
+  out.resize(size);
+  char* to = out.data();
+  for (const TokenId id : ids) to = copy_token(to, bytes_[static_cast<size_t>(id)]);
   return out;
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> ids, BadBytes bad, bool skip_special) const {
-  std::string all, out;
-  for (const TokenId id : ids) {
-    const std::string_view token = token_bytes(id);
-    if (!skip_special || !is_special(id)) all += token;
+  std::string all;
+  if (!skip_special) {
+    all = decode_bytes(ids);
+  } else {
+    for (const TokenId id : ids) {
+      const std::string_view token = token_bytes(id);
+      if (!is_special(id)) all += token;
+    }
   }
+  if (utf8::is_valid(all)) return all;
+  std::string out;
   append_text(out, all, bad);
   return out;
 }

@@ -37,6 +37,13 @@ struct SpecialToken {
 // What to do with bytes that are no UTF-8 when tokens become text.
 enum class BadBytes { Replace, Ignore };
 
+// What to do with bytes that are no UTF-8 when text becomes tokens.
+enum class BadText {
+  Replace,  // U+FFFD for each maximal ill-formed part
+  Refuse,   // BadInput, naming the offset of the first
+  Keep,     // a token for each such byte, and no normalization: decode_bytes gives the bytes back
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -44,6 +51,10 @@ class Tokenizer {
   // Appends the ids of `text`, in which no special token is recognized. Bytes that are not UTF-8
   // are read as U+FFFD, one for each maximal ill-formed part.
   virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
+
+  // The same with a choice of what becomes of bytes that are not UTF-8. Throws Unsupported for Keep
+  // where the vocabulary has no token for each byte.
+  std::vector<TokenId> encode_bytes(std::string_view bytes, BadText bad) const;
 
   // With special tokens by policy. Throws BadInput naming a refused token that the text holds.
   std::vector<TokenId> encode(std::string_view text, const SpecialPolicy& policy = {}) const;
@@ -75,6 +86,7 @@ class Tokenizer {
   Tokenizer() = default;
   // Text between special tokens, already normalized as a whole where that comes first.
   virtual void encode_stretch(std::string_view text, std::vector<TokenId>& out) const = 0;
+  virtual void encode_raw(std::string_view bytes, std::vector<TokenId>& out) const;
   virtual std::string_view normalize(std::string_view text, std::string& storage) const = 0;
   void set_specials(std::vector<SpecialToken> specials, TokenId special_from);
 

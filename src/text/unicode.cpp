@@ -2,8 +2,10 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -74,9 +76,25 @@ std::vector<bool> make_unsafe() {
   return table;
 }
 
-bool is_unsafe(char32_t point) {
+const std::vector<bool>& unsafe() {
   static const std::vector<bool> table = make_unsafe();
-  return point >= 0x300 && table[point];
+  return table;
+}
+
+// Safe at a glance: below U+0300, and the ideographs U+4000 to U+9FFF.
+inline bool plainly_safe(unsigned char lead) noexcept {
+  return lead < 0xCC || (lead >= 0xE4 && lead <= 0xE9);
+}
+
+// Bytes from `i` on that are ASCII, in whole words.
+inline size_t ascii_bytes(std::string_view text, size_t i) noexcept {
+  const size_t begin = i;
+  for (; i + 16 <= text.size(); i += 16) {
+    uint64_t words[2];
+    std::memcpy(words, text.data() + i, sizeof words);
+    if (((words[0] | words[1]) & 0x8080808080808080u) != 0) break;
+  }
+  return i - begin;
 }
 
 void append_normalized(std::string& out, std::string_view stretch) {
@@ -102,15 +120,22 @@ std::string_view to_nfc(std::string_view text, std::string& storage) {
   size_t starter = 0;  // where the last safe character began
   bool changed = false;
   size_t i = 0;
+  const std::vector<bool>& is_unsafe = unsafe();
   while (i < text.size()) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    if (byte < 0xCC) {  // below U+0300: always safe
+    const auto lead = static_cast<unsigned char>(text[i]);
+    if (lead < 0x80) {
+      const size_t ascii = std::max<size_t>(1, ascii_bytes(text, i));
+      i += ascii;
+      starter = i - 1;
+      continue;
+    }
+    if (plainly_safe(lead)) {
       starter = i;
-      i += byte < 0x80 ? 1 : 2;
+      i += lead < 0xE0 ? 2 : 3;
       continue;
     }
     const utf8::Point point = utf8::decode(text.substr(i));
-    if (!is_unsafe(point.value)) {
+    if (!is_unsafe[point.value]) {
       starter = i;
       i += point.length;
       continue;
@@ -119,7 +144,7 @@ std::string_view to_nfc(std::string_view text, std::string& storage) {
     size_t end = i + point.length;
     while (end < text.size()) {
       const utf8::Point next = utf8::decode(text.substr(end));
-      if (!is_unsafe(next.value)) break;
+      if (!is_unsafe[next.value]) break;
       end += next.length;
     }
     if (!changed) storage.clear();

@@ -158,6 +158,28 @@ TEST(TokenizerJsonListC, EmptyReplacePattern) {
   expect_bad_json([](auto& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = ""; },
                   {"0 bytes"});
 }
+TEST(TokenizerJsonListC, ReplaceWithAnEmptyPattern) {
+  expect_bad_json(
+      [](auto& j) {
+        j["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", ""}}}, {"content", "x"}};
+      },
+      {"normalizer"});
+}
+// Of added tokens that begin alike the longest that fits is taken.
+TEST(TokenizerJsonListC, OverlappingAddedTokens) {
+  nlohmann::json json = tokenizer_json();
+  for (const auto& [id, content] : {std::pair{258, "<|end|>x"}, std::pair{259, "d|>xy"}}) {
+    nlohmann::json token = json["added_tokens"][0];
+    token["id"] = id;
+    token["content"] = content;
+    json["added_tokens"].push_back(token);
+  }
+  const TempFolder folder;
+  folder.write("tokenizer.json", json.dump());
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->encode("<|end|>xy", SpecialPolicy::all()), (std::vector<TokenId>{258, 'y'}));
+  EXPECT_EQ(tokenizer->encode("<|end|>y", SpecialPolicy::all()), (std::vector<TokenId>{257, 'y'}));
+}
 TEST(TokenizerJsonListC, UnknownComponents) {
   expect_bad_json([](auto& j) { j["normalizer"]["type"] = "Lowercase"; }, {"normalizer"});
   expect_bad_json([](auto& j) { j["pre_tokenizer"]["pretokenizers"][1]["type"] = "Metaspace"; },

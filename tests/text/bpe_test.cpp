@@ -65,12 +65,9 @@ void expect_same(const Bpe& bpe, const std::string& piece) {
   ASSERT_EQ(Ids(ids, ids + count), expected) << printable(piece);
 }
 
-const Strings kAlphabets[] = {{"a", "b"},
-                              {"a", "b", "c", " "},
-                              {"中", "国", "丰"},
-                              {"中", "国", "a", "é", "è"},
-                              {"é", "è", "ê", "x"},
-                              {"😀", "😁", "中", "é", "a"},
+const Strings kAlphabets[] = {{"a", "b"},           {"a", "b", "c", " "},
+                              {"中", "国", "丰"},   {"中", "国", "a", "é", "è"},
+                              {"é", "è", "ê", "x"}, {"😀", "😁", "中", "é", "a"},
                               {"ก", "ั", "ข"}};
 
 TEST(Bpe, RandomVocabulariesWithRanksMergeByTheDefinition) {
@@ -100,8 +97,8 @@ TEST(Bpe, RandomMergeListsMergeByTheDefinition) {
         const auto left = at(tokens[id].substr(0, cut)), right = at(tokens[id].substr(cut));
         const auto none = static_cast<ptrdiff_t>(tokens.size());
         if (left == none || right == none || rng.below(3) == 0) continue;
-        merges.push_back({static_cast<TokenId>(left), static_cast<TokenId>(right),
-                          static_cast<TokenId>(id)});
+        merges.push_back(
+            {static_cast<TokenId>(left), static_cast<TokenId>(right), static_cast<TokenId>(id)});
       }
     }
     for (size_t i = merges.size(); i > 1 && round % 2 == 0; --i) {

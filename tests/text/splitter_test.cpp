@@ -108,9 +108,9 @@ TEST(Splitter, AMillionRandomStringsAreCutAsThePatternSays) {
   const Regex regex(kQwenPattern);
   const std::vector<char32_t>& points = common_points();
   constexpr std::string_view kAscii = "'' sStTrRvVeEmMlLdD 09\n\r\t  !.-_(aAzZ\x0B\x0C\x1C";
-  const char32_t kOthers[] = {0x17F,  0x212A, 0x85,   0xA0,   0x1680, 0x2003, 0x2028,
-                              0x3000, 0x200B, 0xFEFF, 0x301,  0xE31,  0xBD,   0x2160,
-                              0x660,  0x4E2D, 0xE9,   0x416,  0xAC00, 0x1F600};
+  const char32_t kOthers[] = {0x17F,  0x212A, 0x85,   0xA0,  0x1680, 0x2003, 0x2028,
+                              0x3000, 0x200B, 0xFEFF, 0x301, 0xE31,  0xBD,   0x2160,
+                              0x660,  0x4E2D, 0xE9,   0x416, 0xAC00, 0x1F600};
   Rng rng(21);
   std::string text;
   for (int round = 0; round < 1'000'000; ++round) {
