@@ -3,9 +3,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <bit>
+#include <deque>
 #include <queue>
 #include <span>
 
+#include "text/huge_pages.h"
 #include "text/splitter.h"
 #include "text/unicode.h"
 
@@ -20,17 +23,54 @@ constexpr Pair pair_of(TokenId left, TokenId right) noexcept {
 constexpr TokenId left_of(Pair pair) noexcept { return static_cast<TokenId>(pair >> 32); }
 constexpr TokenId right_of(Pair pair) noexcept { return static_cast<TokenId>(pair & 0xFFFFFFFF); }
 
-struct PairHash {
-  size_t operator()(Pair pair) const noexcept {
-    pair *= 0x9E3779B97F4A7C15;
-    return pair ^ (pair >> 32);
-  }
-};
-
 // How often a pair stands in the text, and the words where it does or did.
 struct Place {
   int64_t count = 0;
   std::vector<uint32_t> words;
+};
+
+// The places of pairs, numbered as they are met. Open addressing: pair and number side by side.
+class Places {
+ public:
+  Places() { resize(size_t{1} << 16); }
+
+  Place& operator[](Pair pair) {
+    size_t slot = index_of(pair);
+    for (; slots_[slot].pair != kEmpty; slot = (slot + 1) & (slots_.size() - 1)) {
+      if (slots_[slot].pair == pair) return places_[slots_[slot].number];
+    }
+    slots_[slot] = {pair, static_cast<uint32_t>(places_.size())};
+    pairs_.push_back(pair);
+    places_.emplace_back();
+    if (2 * places_.size() > slots_.size()) resize(2 * slots_.size());
+    return places_.back();
+  }
+  size_t size() const noexcept { return places_.size(); }
+  Pair pair(size_t number) const noexcept { return pairs_[number]; }
+  const Place& at(size_t number) const noexcept { return places_[number]; }
+
+ private:
+  static constexpr Pair kEmpty = ~Pair{0};  // ids are not negative
+  struct Slot {
+    Pair pair = kEmpty;
+    uint32_t number = 0;
+  };
+
+  size_t index_of(Pair pair) const noexcept { return pair * 0x9E3779B97F4A7C15u >> shift_; }
+  void resize(size_t size) {
+    slots_.assign(size, Slot{});
+    shift_ = 64 - std::countr_zero(size);
+    for (size_t number = 0; number < pairs_.size(); ++number) {
+      size_t slot = index_of(pairs_[number]);
+      while (slots_[slot].pair != kEmpty) slot = (slot + 1) & (size - 1);
+      slots_[slot] = {pairs_[number], static_cast<uint32_t>(number)};
+    }
+  }
+
+  std::vector<Slot, HugePages<Slot>> slots_;
+  std::vector<Pair> pairs_;
+  std::deque<Place> places_;  // stay where they are
+  int shift_ = 0;
 };
 
 // The order of merging. Counts change while an entry waits: one that is out of date goes back in
@@ -55,6 +95,11 @@ class Words {
   std::span<TokenId> tokens(uint32_t word) noexcept {
     return std::span(symbols_).subspan(words_[word].begin, words_[word].length);
   }
+  // Fetches what is going to be read of a word: first where its tokens are, then these.
+  void prefetch(uint32_t word) const noexcept { __builtin_prefetch(&words_[word]); }
+  void prefetch_tokens(uint32_t word) const noexcept {
+    __builtin_prefetch(&symbols_[words_[word].begin]);
+  }
   void shorten(uint32_t word, size_t length) noexcept {
     words_[word].length = static_cast<uint32_t>(length);
   }
@@ -65,8 +110,8 @@ class Words {
     uint32_t length;
     int64_t count;
   };
-  std::vector<Word> words_;
-  std::vector<TokenId> symbols_;
+  std::vector<Word, HugePages<Word>> words_;
+  std::vector<TokenId, HugePages<TokenId>> symbols_;
 };
 
 // Joins every `pair` of a word, left to right, and reports how the counts of its pairs change.
@@ -143,7 +188,7 @@ TrainedBpe BpeTrainer::train(const BpeTrainerOptions& options,
   Words words;
   for (const auto& [word, count] : counts_) words.add(word, byte_ids, count);
 
-  std::unordered_map<Pair, Place, PairHash> places;
+  Places places;
   for (uint32_t word = 0; word < words.size(); ++word) {
     const std::span<const TokenId> tokens = words.tokens(word);
     for (size_t i = 0; i + 1 < tokens.size(); ++i) {
@@ -152,8 +197,11 @@ TrainedBpe BpeTrainer::train(const BpeTrainerOptions& options,
       if (place.words.empty() || place.words.back() != word) place.words.push_back(word);
     }
   }
-  std::priority_queue<Candidate> queue;
-  for (const auto& [pair, place] : places) queue.push({place.count, pair});
+  std::vector<Candidate> candidates;
+  for (size_t i = 0; i < places.size(); ++i) {
+    candidates.push_back({places.at(i).count, places.pair(i)});
+  }
+  std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(candidates));
 
   std::vector<Pair> grown;  // pairs whose count rose with this merge
   while (static_cast<int64_t>(out.tokens.size()) < options.vocab && !queue.empty()) {
@@ -175,7 +223,10 @@ TrainedBpe BpeTrainer::train(const BpeTrainerOptions& options,
     const std::vector<uint32_t> where = std::move(place.words);
     place.words = {};
     grown.clear();
-    for (const uint32_t word : where) {
+    for (size_t i = 0; i < where.size(); ++i) {
+      const uint32_t word = where[i];
+      if (i + 8 < where.size()) words.prefetch(where[i + 8]);
+      if (i + 4 < where.size()) words.prefetch_tokens(where[i + 4]);
       join_in_word(words, word, top.pair, joined, [&](Pair pair, int64_t change) {
         Place& changed = places[pair];
         changed.count += change;
@@ -183,7 +234,7 @@ TrainedBpe BpeTrainer::train(const BpeTrainerOptions& options,
         if (changed.words.empty() || changed.words.back() != word) {
           changed.words.push_back(word);
         }
-        grown.push_back(pair);
+        if (grown.empty() || grown.back() != pair) grown.push_back(pair);
       });
     }
     places[top.pair].count = 0;

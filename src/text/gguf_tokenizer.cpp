@@ -202,8 +202,8 @@ std::shared_ptr<const Tokenizer> sentencepiece(const GgufFile& file) {
   normalizer.varint(4, 0);  // spaces are kept as they are
   normalizer.varint(5, 1);
   model.bytes(3, normalizer.text());
-  return SentencePieceTokenizer::from_serialized(
-      model.text(), file.boolean_or("tokenizer.ggml.add_bos_token", true), file.path().string());
+  return std::make_shared<SentencePieceTokenizer>(
+      model.text(), file.path().string(), file.boolean_or("tokenizer.ggml.add_bos_token", true));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "text/byte_bpe_tokenizer.h"
 #include "text/gguf_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
+#include "text/unigram_model.h"
 
 namespace quern {
 namespace {
@@ -57,6 +58,7 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
                                                 const TokenizerOptions& options) {
   if (is_gguf(path)) return load_gguf_tokenizer(GgufFile(path));
   const fs::path file = fs::is_directory(path) ? find_file(path) : path;
+  if (file.empty() && has_unigram(path)) return load_unigram(path);
   if (file.empty()) {
     throw_bad_input(path.string() + ": has no tokenizer",
                     "looked for *.tiktoken, tokenizer.json, vocab.json with merges.txt, and "

@@ -23,29 +23,20 @@ std::string piece_bytes(const sentencepiece::SentencePieceProcessor& processor, 
   return piece;
 }
 
-std::string read_model(const fs::path& model) {
-  std::string content = read_file(model, uint64_t{256} << 20);
-  if (is_lfs_pointer(content)) {
-    throw_bad_input(model.string() + ": is a Git LFS pointer, not the tokenizer itself",
-                    "run 'git lfs pull' in the model's repository");
-  }
-  return content;
-}
-
 }  // namespace
 
 SentencePieceTokenizer::SentencePieceTokenizer(const fs::path& model, bool add_bos)
-    : SentencePieceTokenizer(read_model(model), add_bos, model.string()) {}
+    : SentencePieceTokenizer(read_file(model, uint64_t{256} << 20), model.string(), add_bos) {}
 
-std::shared_ptr<const Tokenizer> SentencePieceTokenizer::from_serialized(
-    const std::string& proto, bool add_bos, const std::string& source) {
-  return std::shared_ptr<const Tokenizer>(new SentencePieceTokenizer(proto, add_bos, source));
-}
-
-SentencePieceTokenizer::SentencePieceTokenizer(const std::string& proto, bool add_bos,
-                                               const std::string& source)
+SentencePieceTokenizer::SentencePieceTokenizer(std::string_view content, const std::string& source,
+                                               bool add_bos)
     : processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
-  if (!processor_->LoadFromSerializedProto(proto).ok()) {
+  if (is_lfs_pointer(content)) {
+    throw_bad_input(source + ": is a Git LFS pointer, not the tokenizer itself",
+                    "run 'git lfs pull' in the model's repository");
+  }
+  if (!processor_->LoadFromSerializedProto(absl::string_view(content.data(), content.size()))
+           .ok()) {
     throw_bad_input(source + ": is not a SentencePiece model");
   }
   const int count = processor_->GetPieceSize();

@@ -14,16 +14,14 @@ class SentencePieceTokenizer : public Tokenizer {
  public:
   // `add_bos`: put the model's <s> before a raw prompt.
   SentencePieceTokenizer(const fs::path& model, bool add_bos);
-  // From a serialized ModelProto; `source` names it in messages.
-  static std::shared_ptr<const Tokenizer> from_serialized(const std::string& proto, bool add_bos,
-                                                          const std::string& source);
+  // From the bytes of a model; `source` names them in errors.
+  SentencePieceTokenizer(std::string_view content, const std::string& source, bool add_bos);
   ~SentencePieceTokenizer() override;
 
   using Tokenizer::encode;
   void encode(std::string_view text, std::vector<TokenId>& out) const override;
 
  private:
-  SentencePieceTokenizer(const std::string& proto, bool add_bos, const std::string& source);
   void encode_stretch(std::string_view text, std::vector<TokenId>& out) const override;
   std::string_view normalize(std::string_view text, std::string& storage) const override;
 
