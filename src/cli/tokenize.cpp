@@ -1,6 +1,7 @@
 // quern tokenize: text in, token ids out.
 #include <fmt/format.h>
 
+#include <bit>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "core/json.h"
 #include "text/chatml.h"
 #include "text/load.h"
+#include "text/parallel_encode.h"
 
 namespace quern::cli {
 namespace {
@@ -17,7 +19,7 @@ namespace {
 struct Arguments {
   std::string model, text, file;
   bool json = false, jsonl = false, specials = false, first_release = false;
-  std::string extra_vocab;
+  std::string extra_vocab, out, invalid = "replace";
 };
 
 // JSON escapes may hold half a surrogate pair, which UTF-8 cannot: such a half is read as U+FFFD.
@@ -93,6 +95,37 @@ void tokenize_lines(const Tokenizer& tokenizer, std::istream& input, const std::
   }
 }
 
+BadText bad_text(const std::string& word) {
+  if (word == "replace") return BadText::Replace;
+  if (word == "strict") return BadText::Refuse;
+  if (word == "raw") return BadText::Keep;
+  throw Error(Kind::Misused, fmt::format("--invalid is '{}'", printable(word, 40)),
+              "expected replace, strict or raw");
+}
+
+std::vector<TokenId> encode_text(const Tokenizer& tokenizer, std::string_view text,
+                                 const Arguments& args) {
+  const BadText bad = bad_text(args.invalid);
+  if (args.specials) {
+    if (bad == BadText::Keep) {
+      throw Error(Kind::Misused, "--specials and --invalid raw exclude each other");
+    }
+    if (bad == BadText::Refuse) tokenizer.encode_bytes(text, bad);
+    return tokenizer.encode(text, SpecialPolicy::all());
+  }
+  if (bad != BadText::Replace) return tokenizer.encode_bytes(text, bad);
+  ThreadPool threads(text.size() < (1 << 20) ? 1 : globals().threads);
+  return encode_parallel(tokenizer, text, threads);
+}
+
+// Ids as little-endian 32-bit numbers.
+void write_ids(const std::vector<TokenId>& ids, const fs::path& path) {
+  static_assert(std::endian::native == std::endian::little);
+  AtomicFile file(path);
+  file.write(std::as_bytes(std::span(ids)));
+  file.commit();
+}
+
 void tokenize(const Arguments& args) {
   const auto tokenizer = load_tokenizer(
       args.model, {.first_release = args.first_release, .extra_vocab = args.extra_vocab});
@@ -109,9 +142,25 @@ void tokenize(const Arguments& args) {
   if (!args.text.empty() && !args.file.empty()) {
     throw Error(Kind::Misused, "give a text or --file, not both");
   }
-  const std::string text =
-      !args.text.empty() ? args.text : read_input(args.file.empty() ? "-" : args.file);
-  const auto ids = tokenizer->encode(text, args.specials ? SpecialPolicy::all() : SpecialPolicy{});
+  if (!args.out.empty() && args.json) {
+    throw Error(Kind::Misused, "--out and --json exclude each other");
+  }
+  // A large file need not fit in memory, only its ids.
+  std::string read;
+  std::optional<MappedFile> mapped;
+  if (fs::is_regular_file(args.file)) {
+    mapped.emplace(args.file);
+  } else {
+    read = !args.text.empty() ? args.text : read_input(args.file.empty() ? "-" : args.file);
+  }
+  const std::vector<TokenId> ids =
+      encode_text(*tokenizer, mapped ? mapped->text() : std::string_view(read), args);
+  if (!args.out.empty()) {
+    write_ids(ids, args.out);
+    print(fmt::format("{}: {} tokens of {} bytes\n", args.out, ids.size(),
+                      mapped ? mapped->size() : read.size()));
+    return;
+  }
   if (args.json) {
     nlohmann::ordered_json pieces = nlohmann::ordered_json::array();
     int64_t offset = 0;
@@ -141,12 +190,18 @@ void add_tokenize(CLI::App& root) {
   Command command(root, "tokenize", "Text in, token ids out",
                   {{"tokenize Qwen-7B 'Hello, world!'", "ids, pieces and byte offsets"},
                    {"tokenize qwen.tiktoken --file book.txt --json", "as JSON"},
+                   {"tokenize Qwen-7B --file book.txt --out ids.bin --threads 2",
+                    "ids as little-endian 32-bit numbers; all threads without --threads"},
                    {"tokenize Qwen-7B --jsonl < requests.jsonl",
                     "a line {\"text\":...} or {\"messages\":[...]} in, {\"ids\":[...]} out"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Model folder, or a tokenizer's file")->required();
   command.positional("text", args->text, "The text; without it or --file standard input is read");
   command.option("--file", args->file, "File to read; - is standard input");
+  command.option("--out", args->out, "Write the ids to this file, 32 bits each", "print them");
+  command.option("--invalid", args->invalid,
+                 "Bytes that are not UTF-8: replace (by U+FFFD), strict (an error), raw (kept; "
+                 "nothing is normalized)");
   command.flag("--specials", args->specials, "Read special tokens' names as the tokens");
   command.flag("--json", args->json, "Print one JSON object");
   command.flag("--jsonl", args->jsonl, "Read and write a JSON object a line");

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/arguments.h"
+#include "cli/tokenizer_commands.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/documents.h"
@@ -97,7 +98,7 @@ void train(const TrainArguments& args) {
 }  // namespace
 
 void add_tokenizer(CLI::App& root) {
-  Command tokenizer(root, "tokenizer", "Make vocabularies");
+  Command tokenizer(root, "tokenizer", "Make and compare vocabularies");
   tokenizer.app().require_subcommand(1);
   Command command(
       tokenizer.app(), "train", "Learn a byte-level BPE vocabulary from text",
@@ -117,6 +118,8 @@ void add_tokenizer(CLI::App& root) {
                  "<|endoftext|>, <|im_start|>, <|im_end|>");
   command.option("--field", args->field, "Field of a JSONL record that holds the text");
   command.on_run([args] { train(*args); });
+  add_tokenizer_expand(tokenizer.app());
+  add_tokenizer_compression(tokenizer.app());
 }
 
 }  // namespace quern::cli

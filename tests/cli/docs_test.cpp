@@ -41,6 +41,10 @@ class Sandbox {
       put(name, name == std::string("story.txt") ? "Once upon a time" : prose);
     }
     put("qwen.tiktoken", byte_vocabulary());
+    put("words.txt", "hello\t3\nworld\t2\n");
+    put("extra.tiktoken", "aGVsbG8= 464\n");
+    put("texts/en.txt", "All happy families are alike.\nEach unhappy one is not.\n");
+    put("texts/code.txt", "int main() { return 0; }\n");
     put("requests.jsonl", "{\"text\": \"a\"}\n");
     put("ids.json", "[1, 2, 3]");
     put("prompts.json", "[[1, 2], [3]]");
