@@ -54,6 +54,7 @@ int run(const std::string& vocabulary, int seconds, uint64_t seed) {
   uint64_t rounds = 0, bytes = 0;
   for (; std::chrono::steady_clock::now() < end; ++rounds) {
     const std::string text = random_text(rng);
+    if (text.empty()) continue;  // every choice fell on a surrogate
     bytes += text.size();
     std::string storage, raw = text;
     const auto ids = tokenizer->encode(text);
