@@ -15,6 +15,11 @@ constexpr std::string_view kSource = "request: ";
 
 // "request: top_p is 2, ..." is about top_p, "request: messages[0].role is ..." about that.
 std::string parameter_of(std::string_view message) {
+  constexpr std::string_view kLacks = "request lacks the member '";
+  if (message.starts_with(kLacks)) {
+    message.remove_prefix(kLacks.size());
+    return std::string(message.substr(0, message.find('\'')));
+  }
   if (!message.starts_with(kSource)) return {};
   message.remove_prefix(kSource.size());
   std::string_view path = message.substr(0, message.find(' '));

@@ -538,7 +538,10 @@ asio::awaitable<bool> HttpServer::Impl::refuse(Session& session, const HttpReque
   const error_code failed = co_await session.transport->write(text);
   if (!failed) {
     session.transport->shutdown_send();
-    while (!session.ended && !session.closed) {
+    // As much as a body that was announced in good faith may have, and no more.
+    uint64_t left = 2 * options.limits.body_bytes;
+    while (!session.ended && !session.closed && session.input.size() <= left) {
+      left -= session.input.size();
       session.consume(session.input.size());
       co_await session.wait();
     }
