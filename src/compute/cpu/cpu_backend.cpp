@@ -48,9 +48,7 @@ Tensor allocate_host(DType dtype, const Shape& shape) {
 }
 
 CpuBackend::CpuBackend(ThreadPool& pool, cpu::Isa isa)
-    : pool_(pool), kernels_(cpu::kernels(isa)), scratch_(static_cast<size_t>(pool.size())) {
-  for (int t = 0; t < pool.size(); ++t) scratch(t, kernels_.matmul_scratch_floats());
-}
+    : pool_(pool), kernels_(cpu::kernels(isa)), scratch_(static_cast<size_t>(pool.size())) {}
 
 float* CpuBackend::scratch(int thread, int64_t floats) {
   Tensor& block = scratch_[static_cast<size_t>(thread)];
@@ -132,51 +130,69 @@ void CpuBackend::gather_rows(MutRows out, ConstRows x, std::span<const int32_t> 
   }
 }
 
-// Few rows: each thread takes long stretches of weight rows. Many: blocks of the output, those that
-// share a block of the weight one after the other, so that it is still in the cache.
 void CpuBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
   if (x.rows == 0) return;
-  const bool few = x.rows <= kernels_.matmul_few_rows;
-  int64_t total_rows = 0;
-  for (const MatmulPart& part : parts) total_rows += part.weight->rows;
-  const int64_t work = x.rows * x.cols * total_rows;
-  const int64_t threads = work < kWorthWaking ? 1 : pool_.size();
-
-  int64_t col_step = kernels_.matmul_block_cols;
-  if (few) {
-    // About 512 KB of weights a piece, but enough pieces for every thread.
-    const int64_t by_size = std::max<int64_t>(4, (int64_t{1} << 18) / std::max<int64_t>(x.cols, 1));
-    const int64_t by_thread = (total_rows + 4 * threads - 1) / (4 * threads);
-    col_step = threads == 1 ? total_rows : std::min(by_size, by_thread) / 4 * 4 + 4;
+  const auto is_gptq = [](const MatmulPart& p) { return p.weight->format == WeightFormat::Gptq; };
+  if (x.rows <= kernels_.matmul_most_rows && std::ranges::none_of(parts, is_gptq)) {
+    // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread.
+    const int64_t by_size =
+        std::max<int64_t>(4, (int64_t{1} << 18) / std::max<int64_t>(x.cols, 1) / 4 * 4);
+    for_weight_rows(x, parts, by_size, 4,
+                    [&](const MatmulPart& part, int64_t begin, int64_t end, int) {
+                      kernels_.matmul_few_rows(part, x, begin, end);
+                    });
+    return;
   }
-  // Blocks of rows of about one size: a short last one would decode the weights for little.
-  const int64_t most_rows = few ? x.rows : kernels_.matmul_block_rows;
-  const int64_t even = (x.rows + most_rows - 1) / most_rows;
-  const int64_t tile = kernels_.matmul_few_rows;
-  const int64_t row_step =
-      std::min(most_rows, ((x.rows + even - 1) / even + tile - 1) / tile * tile);
-  const int64_t row_blocks = (x.rows + row_step - 1) / row_step;
+  // So many rows that they stay in the third cache, repacked, while the weights pass by.
+  constexpr int64_t kRows = 512;
+  const int64_t even = (x.rows + kRows - 1) / kRows, tile = kernels_.matmul_most_rows;
+  const int64_t step = ((x.rows + even - 1) / even + tile - 1) / tile * tile;
+  const int64_t floats = kernels_.matmul_scratch_floats(x.cols);
+  for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);
+  const int64_t packed_floats = kernels_.matmul_packed_floats(std::min(step, x.rows), x.cols);
+  if (packed_rows_.count() < packed_floats)
+    packed_rows_ = allocate_host(DType::F32, {packed_floats});
+  float* packed = packed_rows_.floats().data();
+  for (int64_t first = 0; first < x.rows; first += step) {
+    const ConstRows rows = x.slice(first, std::min(first + step, x.rows));
+    for_items((rows.rows + tile - 1) / tile, tile * rows.cols, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) kernels_.matmul_pack(packed, rows, i * tile);
+    });
+    for_weight_rows(rows, parts, kernels_.matmul_block_cols, 8,
+                    [&](const MatmulPart& part, int64_t begin, int64_t end, int thread) {
+                      MatmulPart slice = part;
+                      slice.out = part.out.slice(first, first + rows.rows);
+                      kernels_.matmul_many_rows(slice, packed, rows.rows, rows.cols, begin, end,
+                                                scratch(thread, floats));
+                    });
+  }
+}
 
+void CpuBackend::for_weight_rows(
+    ConstRows x, std::span<const MatmulPart> parts, int64_t most, int64_t multiple,
+    FunctionRef<void(const MatmulPart& part, int64_t begin, int64_t end, int thread)> body) {
+  int64_t total = 0;
+  for (const MatmulPart& part : parts) total += part.weight->rows;
+  const int64_t threads = x.rows * x.cols * total < kWorthWaking ? 1 : pool_.size();
+  // At least four pieces a thread, and a whole number of them for each.
+  const int64_t wanted =
+      threads == 1
+          ? 1
+          : std::max<int64_t>(4, (total + threads * most - 1) / (threads * most)) * threads;
+  const int64_t even = (total + wanted - 1) / wanted;
+  const int64_t step = std::min(most, (even + multiple - 1) / multiple * multiple);
   int64_t pieces = 0;
-  for (const MatmulPart& part : parts) pieces += (part.weight->rows + col_step - 1) / col_step;
-  pieces *= row_blocks;
+  for (const MatmulPart& part : parts) pieces += (part.weight->rows + step - 1) / step;
   const auto run_pieces = [&](int64_t begin, int64_t end, int thread) {
-    float* scratch = scratch_[static_cast<size_t>(thread)].floats().data();
     for (int64_t piece = begin; piece < end; ++piece) {
-      int64_t col_block = piece / row_blocks;
-      const int64_t row = piece % row_blocks * row_step;
+      int64_t block = piece;
       const MatmulPart* part = parts.data();
       for (;; ++part) {
-        const int64_t blocks = (part->weight->rows + col_step - 1) / col_step;
-        if (col_block < blocks) break;
-        col_block -= blocks;
+        const int64_t blocks = (part->weight->rows + step - 1) / step;
+        if (block < blocks) break;
+        block -= blocks;
       }
-      const int64_t last_row = std::min(row + row_step, x.rows);
-      MatmulPart slice = *part;
-      slice.out = part->out.slice(row, last_row);
-      const int64_t col = col_block * col_step;
-      kernels_.matmul(slice, x.slice(row, last_row), col,
-                      std::min(col + col_step, part->weight->rows), scratch);
+      body(*part, block * step, std::min((block + 1) * step, part->weight->rows), thread);
     }
   };
   if (threads == 1) {

@@ -41,8 +41,14 @@ class CpuBackend : public Backend {
   float* scratch(int thread, int64_t floats);
 
  private:
+  // Cuts the weight rows of all parts into pieces of at most `most`, by preference a `multiple`.
+  void for_weight_rows(
+      ConstRows x, std::span<const MatmulPart> parts, int64_t most, int64_t multiple,
+      FunctionRef<void(const MatmulPart& part, int64_t begin, int64_t end, int thread)> body);
+
   ThreadPool& pool_;
   const cpu::Kernels& kernels_;
+  Tensor packed_rows_;           // the input of a product, grown as scratch_ is
   std::vector<Tensor> scratch_;  // one for each thread, grown when a larger shape comes
 };
 

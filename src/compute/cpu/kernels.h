@@ -17,15 +17,23 @@ struct Kernels {
   Isa isa;
 
   // A block of a product: out[r, i] (+)= x[r] · w[i] + bias[i] for the weight rows [begin, end).
-  // `scratch` has matmul_scratch_floats(). The sum over cols is taken in lanes: lane l adds the
-  // columns l, l + W, l + 2W, ... in order, then the lanes are added in a fixed tree; so an output
-  // does not depend on how many rows of x there are.
-  void (*matmul)(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
-                 float* scratch) noexcept;
-  int64_t (*matmul_scratch_floats)() noexcept;
-  int64_t matmul_few_rows;    // up to so many rows of x, any range of weight rows may be given
-  int64_t matmul_block_rows;  // with more, at most so many rows of x ...
-  int64_t matmul_block_cols;  // ... and so many weight rows a call
+  // The sum over cols is taken in lanes: lane l adds the columns l, l + W, l + 2W, ... in order,
+  // then the lanes are added in a fixed tree; so an output does not depend on how many rows of x
+  // there are.
+  //
+  // At most matmul_most_rows rows, the weight not GPTQ:
+  void (*matmul_few_rows)(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept;
+  int64_t matmul_most_rows;
+
+  // Any number of rows, in two steps. The first repacks x, a tile of matmul_most_rows rows from
+  // `row` on at a time, into matmul_packed_floats(). The second takes at most matmul_block_cols
+  // weight rows a call; `scratch` has matmul_scratch_floats().
+  void (*matmul_pack)(float* packed, ConstRows x, int64_t row) noexcept;
+  int64_t (*matmul_packed_floats)(int64_t rows, int64_t cols) noexcept;
+  void (*matmul_many_rows)(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
+                           int64_t begin, int64_t end, float* scratch) noexcept;
+  int64_t matmul_block_cols;
+  int64_t (*matmul_scratch_floats)(int64_t cols) noexcept;
 
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t dim,
                    float eps) noexcept;

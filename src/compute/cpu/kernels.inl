@@ -2,6 +2,7 @@
 // clang-format off: the order matters
 #include "compute/cpu/vector_math.inl"
 #include "compute/cpu/matmul.inl"
+#include "compute/cpu/matmul_blocks.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"
 // clang-format on
@@ -9,11 +10,13 @@
 constexpr Kernels make_table(Isa isa) noexcept {
   return {
       .isa = isa,
-      .matmul = matmul,
-      .matmul_scratch_floats = matmul_scratch_floats,
-      .matmul_few_rows = Vec::kTileRows,
-      .matmul_block_rows = kBlockRows,
+      .matmul_few_rows = matmul_few_rows,
+      .matmul_most_rows = Vec::kTileRows,
+      .matmul_pack = matmul_pack,
+      .matmul_packed_floats = matmul_packed_floats,
+      .matmul_many_rows = matmul_many_rows,
       .matmul_block_cols = kBlockCols,
+      .matmul_scratch_floats = matmul_scratch_floats,
       .rms_norm = rms_norm,
       .rope = rope,
       .silu_mul = silu_mul,

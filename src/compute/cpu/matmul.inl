@@ -26,12 +26,10 @@ inline void with_constant(int64_t n, Fn&& fn) noexcept {
   }
 }
 
-// acc[r][c] += x[r] · w[c], lane by lane, over `cols` columns. w[c] is at w + c * w_stride. `next`:
-// rows of x that are to be in the second cache when they are needed; or null.
+// acc[r][c] += x[r] · w[c], lane by lane, over `cols` columns. w[c] is at w + c * w_stride.
 template <int R, int C, class T>
 [[gnu::always_inline]] inline void dot_tile(Vec (&acc)[R][C], const float* x, int64_t x_stride,
-                                            const T* w, int64_t w_stride, int64_t cols,
-                                            const float* next = nullptr) noexcept {
+                                            const T* w, int64_t w_stride, int64_t cols) noexcept {
   const auto step = [&](const auto& load_x, const auto& load_w) {
     Vec column[C];
 #pragma GCC unroll 8
@@ -45,10 +43,6 @@ template <int R, int C, class T>
   };
   int64_t k = 0;
   for (; k + Vec::kLanes <= cols; k += Vec::kLanes) {
-    if (next != nullptr) {
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) __builtin_prefetch(next + r * x_stride + k, 0, 2);
-    }
     step([&](const float* p) { return Vec::load(p + k); },
          [&](const T* p) { return load_as(p + k); });
   }
@@ -82,12 +76,12 @@ template <int R, int C, class T>
 // Few rows: the weight is read once, straight from its stored form. Four streams run through four
 // quarters of the rows, each contiguous, so that the prefetchers follow them.
 template <class T>
-void matmul_few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64_t weight_first,
-                     int64_t begin, int64_t end) noexcept {
+void few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64_t begin,
+              int64_t end) noexcept {
   constexpr int kStreams = 4;
   constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(T));  // elements to prefetch ahead
   const int64_t cols = x.cols;
-  const auto row_of = [&](int64_t i) { return weight + (i - weight_first) * cols; };
+  const auto row_of = [&](int64_t i) { return weight + i * cols; };
   with_constant<Vec::kTileRows>(x.rows, [&](auto rows) {
     constexpr int R = rows;
     const int64_t quarter = (end - begin) / kStreams;
@@ -126,67 +120,6 @@ void matmul_few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64
   });
 }
 
-// Many rows: blocks of the weight are decoded to floats in scratch and meet a block of x there. The
-// accumulators of a block stay in lanes from one stretch of columns to the next.
-constexpr int64_t kBlockDepth = 1024;               // columns at a time
-constexpr int64_t kBlockStride = kBlockDepth + 16;  // keeps rows off each other's cache sets
-constexpr int64_t kBlockRows = 18 * Vec::kTileRows;
-constexpr int64_t kBlockCols = 48;
-
-int64_t matmul_scratch_floats() noexcept {
-  return kBlockCols * kBlockStride + kBlockRows * kBlockCols * Vec::kLanes;
-}
-
-// decode(out, row, first_col, count): floats of one weight row; decode.prefetch(row, first_col,
-// count) asks for what the next stretch will read, which arrives while this one is worked on.
-template <class Decode>
-void matmul_block(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end, float* scratch,
-                  const Decode& decode) noexcept {
-  const int64_t cols = x.cols, rows = x.rows, width = end - begin;
-  float* block = scratch;  // [width, kBlockStride]
-  float* lanes =
-      scratch + kBlockCols * kBlockStride;  // [tiles of rows][tiles of cols] accumulators
-  for (int64_t k = 0; k < cols; k += kBlockDepth) {
-    const int64_t depth = std::min(kBlockDepth, cols - k);
-    const bool first = k == 0, last = k + depth == cols;
-    const int64_t ahead = std::min(kBlockDepth, cols - k - depth);
-    for (int64_t i = 0; i < width; ++i) {
-      decode(block + i * kBlockStride, begin + i, k, depth);
-      if (ahead > 0) decode.prefetch(begin + i, k + depth, ahead);
-    }
-    // A tile of x stays in the first cache while the block's columns pass by.
-    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
-      with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
-        constexpr int R = n;
-        for (int64_t col = 0; col < width; col += 4) {
-          float* saved = lanes + (row * kBlockCols + col * R) * Vec::kLanes;
-          Vec acc[R][4] = {};
-          if (!first) {
-#pragma GCC unroll 32
-            for (int i = 0; i < 4 * R; ++i) acc[i / 4][i % 4] = Vec::load(saved + i * Vec::kLanes);
-          }
-          // Columns past the block's end read stale scratch; their sums are not written.
-          const float* next = nullptr;
-          if (col + 4 >= width) {
-            if (row + 2 * R <= rows) next = x.row(row + R) + k;
-            if (row + R == rows && ahead == kBlockDepth) next = x.row(0) + k + depth;
-          }
-          dot_tile<R, 4>(acc, x.row(row) + k, x.stride, block + col * kBlockStride, kBlockStride,
-                         depth, next);
-          if (last) {
-            const int64_t valid = std::min<int64_t>(4, width - col);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) write_sums(part, row + r, begin + col, valid, acc[r]);
-          } else {
-#pragma GCC unroll 32
-            for (int i = 0; i < 4 * R; ++i) acc[i / 4][i % 4].store(saved + i * Vec::kLanes);
-          }
-        }
-      });
-    }
-  }
-}
-
 template <class T>
 inline void decode_stretch(float* out, const T* row, int64_t count) noexcept {
   int64_t k = 0;
@@ -221,60 +154,21 @@ inline void decode_gptq(float* out, const GptqMatrix& m, int64_t row, int64_t fi
 }
 
 template <class T>
-struct DenseDecoder {
-  const T* data;
-  int64_t cols;
-
-  void operator()(float* out, int64_t row, int64_t first, int64_t count) const noexcept {
-    decode_stretch(out, data + row * cols + first, count);
-  }
-  void prefetch(int64_t row, int64_t first, int64_t count) const noexcept {
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-    const T* line = data + row * cols + first;
-    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(line + k, 0, 2);
-  }
-};
-
-struct GptqDecoder {
-  const GptqMatrix& matrix;
-  int64_t first_row;
-
-  void operator()(float* out, int64_t row, int64_t first, int64_t count) const noexcept {
-    decode_gptq(out, matrix, first_row + row, first, count);
-  }
-  void prefetch(int64_t, int64_t, int64_t) const noexcept {}  // decoding is slower than memory
-};
-
-template <class T>
 const T* dense(const Weight& weight) noexcept {
   return reinterpret_cast<const T*>(weight.data);
 }
 
-template <class T>
-void matmul_dense(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
-                  float* scratch) noexcept {
-  const T* data = dense<T>(*part.weight);
-  if (x.rows <= Vec::kTileRows) {
-    matmul_few_rows<T>(part, x, data, 0, begin, end);
-    return;
-  }
-  matmul_block(part, x, begin, end, scratch, DenseDecoder<T>{data, x.cols});
-}
-
-void matmul(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end,
-            float* scratch) noexcept {
+// GPTQ matrices are for matmul_many_rows.
+void matmul_few_rows(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept {
   switch (part.weight->format) {
     case WeightFormat::F32:
-      return matmul_dense<float>(part, x, begin, end, scratch);
+      return few_rows(part, x, dense<float>(*part.weight), begin, end);
     case WeightFormat::BF16:
-      return matmul_dense<Bf16>(part, x, begin, end, scratch);
+      return few_rows(part, x, dense<Bf16>(*part.weight), begin, end);
     case WeightFormat::F16:
-      return matmul_dense<F16>(part, x, begin, end, scratch);
+      return few_rows(part, x, dense<F16>(*part.weight), begin, end);
     case WeightFormat::Gptq:
-      for (int64_t col = begin; col < end; col += kBlockCols) {
-        matmul_block(part, x, col, std::min(col + kBlockCols, end), scratch,
-                     GptqDecoder{*part.weight->gptq, part.weight->first_row});
-      }
+      return;
   }
 }
 

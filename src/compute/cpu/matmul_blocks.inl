@@ -1,0 +1,195 @@
+// Products of many rows. Both factors are repacked so that a tile of the output reads two streams:
+//   x        tiles of R rows, [cols / W][R][W] each: once for all weights, by all threads;
+//   weight   panels of 4 rows, [depth / W][4][W]: floats whatever the stored type, a stretch of
+//            columns at a time, kept for the blocks of rows that follow.
+// W lanes of a sum stay apart until the last stretch, as in matmul_few_rows: so the bits are the
+// same. Zeros behind the last column add nothing to a lane.
+//
+// Who stays where: kGroup panels of a stretch in the first cache while the tiles of x pass by; the
+// block's stretch of x in the second, while the groups pass by; the rest streams.
+constexpr int64_t kDepth = 512;  // columns in a stretch
+constexpr int64_t kPanel = 4;    // weight rows in a panel
+constexpr int64_t kGroup = Vec::kLanes == 16 ? 1 : 2;
+constexpr int64_t kBlockTiles = 96 / Vec::kTileRows;  // tiles of x in a block
+constexpr int64_t kBlockCols = 64;                    // weight rows a call takes
+static_assert(kBlockCols % (kPanel * kGroup) == 0 && kDepth % Vec::kLanes == 0);
+
+inline int64_t whole_lanes(int64_t cols) noexcept {
+  return (cols + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes;
+}
+
+int64_t matmul_packed_floats(int64_t rows, int64_t cols) noexcept {
+  return rows * whole_lanes(cols);
+}
+
+int64_t matmul_scratch_floats(int64_t cols) noexcept {
+  return kBlockCols * whole_lanes(cols) + kDepth +
+         kBlockTiles * Vec::kTileRows * kBlockCols * Vec::kLanes;
+}
+
+// The tile of x that begins at `row`, a multiple of kTileRows.
+void matmul_pack(float* packed, ConstRows x, int64_t row) noexcept {
+  const int64_t count = std::min<int64_t>(Vec::kTileRows, x.rows - row);
+  float* to = packed + row * whole_lanes(x.cols);
+  for (int64_t r = 0; r < count; ++r) {
+    const float* from = x.row(row + r);
+    for_lanes(x.cols, [&](int64_t k, int64_t n) {
+      const Vec v = n == Vec::kLanes ? Vec::load(from + k) : Vec::load_n(from + k, n);
+      v.store(to + k * count + r * Vec::kLanes);
+    });
+  }
+}
+
+// acc[r][c] += x[r] · w[c], lane by lane, over `depth` columns, whole vectors.
+template <int R>
+[[gnu::always_inline]] inline void packed_tile(Vec (&acc)[R][kPanel], const float* x,
+                                               const float* w, int64_t depth) noexcept {
+  for (int64_t k = 0; k < depth; k += Vec::kLanes) {
+    Vec row[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) row[r] = Vec::load(x + r * Vec::kLanes);
+#pragma GCC unroll 8
+    for (int c = 0; c < kPanel; ++c) {
+      const Vec column = Vec::load(w + c * Vec::kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) acc[r][c] = Vec::fma(row[r], column, acc[r][c]);
+    }
+    x += R * Vec::kLanes;
+    w += kPanel * Vec::kLanes;
+  }
+}
+
+// Weight rows [begin, begin + count), columns [first, first + depth), as a panel.
+template <class Decode>
+inline void pack_panel(float* panel, const Decode& decode, int64_t begin, int64_t count,
+                       int64_t first, int64_t depth, float* row) noexcept {
+  for (int64_t c = 0; c < kPanel; ++c) {
+    float* to = panel + c * Vec::kLanes;
+    if (c >= count) {  // sums that nobody reads
+      for (int64_t k = 0; k < depth; k += Vec::kLanes) Vec::zero().store(to + k * kPanel);
+      continue;
+    }
+    decode(row, begin + c, first, depth, [&](int64_t k, Vec v) { v.store(to + k * kPanel); });
+  }
+}
+
+// All rows of x with the weight rows [begin, end) of a part. decode(scratch, row, first, count,
+// emit) calls emit(k, vector) over the floats of a weight row, zeros behind the last;
+// decode.prefetch(row, first, count) asks for what it will read.
+template <class Decode>
+void matmul_block(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
+                  int64_t begin, int64_t end, float* scratch, const Decode& decode) noexcept {
+  const int64_t width = end - begin, lanes_of_row = whole_lanes(cols);
+  const int64_t panels = (width + kPanel - 1) / kPanel;
+  float* row_scratch = scratch;
+  float* weights = row_scratch + kDepth;               // [stretch][panels][depth * kPanel]
+  float* saved = weights + kBlockCols * lanes_of_row;  // accumulators in the order of use
+  // Blocks of about one size. One alone needs no stretch again: each takes the place of the last.
+  const int64_t tiles = (rows + Vec::kTileRows - 1) / Vec::kTileRows;
+  const int64_t blocks = (tiles + kBlockTiles - 1) / kBlockTiles;
+  const int64_t block_rows = (tiles + blocks - 1) / blocks * Vec::kTileRows;
+  for (int64_t block = 0; block < rows; block += block_rows) {
+    const int64_t block_end = std::min(block + block_rows, rows);
+    for (int64_t k = 0; k < cols; k += kDepth) {
+      const int64_t columns = std::min(kDepth, cols - k), depth = whole_lanes(columns);
+      const int64_t ahead = std::min(kDepth, cols - k - columns);
+      float* stretch = weights + (blocks > 1 ? k * panels * kPanel : 0);
+      float* sums = saved;
+      for (int64_t group = 0; group < panels; group += kGroup) {
+        const int64_t group_end = std::min(group + kGroup, panels);
+        if (block == 0) {
+          for (int64_t p = group; p < group_end; ++p) {
+            const int64_t there = std::min(kPanel, width - p * kPanel);
+            pack_panel(stretch + p * kPanel * depth, decode, begin + p * kPanel, there, k, columns,
+                       row_scratch);
+            if (ahead > 0) {
+              for (int64_t c = 0; c < there; ++c) {
+                decode.prefetch(begin + p * kPanel + c, k + columns, ahead);
+              }
+            }
+          }
+        }
+        for (int64_t row = block; row < block_end; row += Vec::kTileRows) {
+          with_constant<Vec::kTileRows>(
+              std::min<int64_t>(Vec::kTileRows, block_end - row), [&](auto n) {
+                constexpr int R = n;
+                const float* x = packed + row * lanes_of_row + k * R;
+                for (int64_t p = group; p < group_end; ++p) {
+                  Vec acc[R][kPanel] = {};
+                  if (k > 0) {
+#pragma GCC unroll 32
+                    for (int i = 0; i < R * kPanel; ++i) {
+                      acc[i / kPanel][i % kPanel] = Vec::load(sums + i * Vec::kLanes);
+                    }
+                  }
+                  packed_tile<R>(acc, x, stretch + p * kPanel * depth, depth);
+                  if (k + columns == cols) {
+                    const int64_t valid = std::min(kPanel, width - p * kPanel);
+#pragma GCC unroll 8
+                    for (int r = 0; r < R; ++r) {
+                      write_sums(part, row + r, begin + p * kPanel, valid, acc[r]);
+                    }
+                  } else {
+#pragma GCC unroll 32
+                    for (int i = 0; i < R * kPanel; ++i) {
+                      acc[i / kPanel][i % kPanel].store(sums + i * Vec::kLanes);
+                    }
+                  }
+                  sums += R * kPanel * Vec::kLanes;
+                }
+              });
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+struct DenseDecoder {
+  const T* data;
+  int64_t cols;
+
+  template <class Emit>
+  [[gnu::always_inline]] inline void operator()(float*, int64_t row, int64_t first, int64_t count,
+                                                const Emit& emit) const noexcept {
+    const T* from = data + row * cols + first;
+    for_lanes(count, [&](int64_t k, int64_t n) {
+      emit(k, n == Vec::kLanes ? load_as(from + k) : load_as(from + k, n));
+    });
+  }
+  void prefetch(int64_t row, int64_t first, int64_t count) const noexcept {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    const T* line = data + row * cols + first;
+    for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(line + k, 0, 2);
+  }
+};
+
+struct GptqDecoder {
+  const GptqMatrix& matrix;
+  int64_t first_row;
+
+  template <class Emit>
+  void operator()(float* scratch, int64_t row, int64_t first, int64_t count,
+                  const Emit& emit) const noexcept {
+    decode_gptq(scratch, matrix, first_row + row, first, count);
+    for_lanes(count, [&](int64_t k, int64_t n) { emit(k, Vec::load_n(scratch + k, n)); });
+  }
+  void prefetch(int64_t, int64_t, int64_t) const noexcept {}  // decoding is slower than memory
+};
+
+void matmul_many_rows(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
+                      int64_t begin, int64_t end, float* scratch) noexcept {
+  const auto run = [&](const auto& decode) {
+    matmul_block(part, packed, rows, cols, begin, end, scratch, decode);
+  };
+  switch (part.weight->format) {
+    case WeightFormat::F32:
+      return run(DenseDecoder<float>{dense<float>(*part.weight), cols});
+    case WeightFormat::BF16:
+      return run(DenseDecoder<Bf16>{dense<Bf16>(*part.weight), cols});
+    case WeightFormat::F16:
+      return run(DenseDecoder<F16>{dense<F16>(*part.weight), cols});
+    case WeightFormat::Gptq:
+      return run(GptqDecoder{*part.weight->gptq, part.weight->first_row});
+  }
+}
