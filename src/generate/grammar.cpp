@@ -230,8 +230,7 @@ void Grammar::finish(uint32_t root) {
   for (auto& rule : rules_) {
     std::erase_if(rule, [&](const Sequence& sequence) {
       return std::ranges::any_of(sequence, [&](const Symbol& symbol) {
-        return symbol.kind == Symbol::Kind::Rule ? !ends[symbol.index]
-                                                 : sets_[symbol.index].none();
+        return symbol.kind == Symbol::Kind::Rule ? !ends[symbol.index] : sets_[symbol.index].none();
       });
     });
   }
@@ -422,7 +421,8 @@ void GrammarConstraint::mask(std::span<float> logits) {
     }
   }
   for (const auto& [id, logit] : ends) logits[static_cast<size_t>(id)] = logit;
-  if (!any) throw Error(Kind::Failed, "the vocabulary has no token that the grammar can go on with");
+  if (!any)
+    throw Error(Kind::Failed, "the vocabulary has no token that the grammar can go on with");
 }
 
 void GrammarConstraint::accept(TokenId id) {

@@ -20,7 +20,9 @@ using nlohmann::ordered_json;
 using Symbol = Grammar::Symbol;
 using Sequence = Grammar::Sequence;
 
-void append(Sequence& out, const Sequence& more) { out.insert(out.end(), more.begin(), more.end()); }
+void append(Sequence& out, const Sequence& more) {
+  out.insert(out.end(), more.begin(), more.end());
+}
 
 class SchemaCompiler {
  public:
@@ -37,8 +39,8 @@ class SchemaCompiler {
 
  private:
   [[noreturn]] static void fail(const std::string& path, const std::string& problem) {
-    throw_bad_input(fmt::format("the schema at {}: {}", path.empty() ? "/" : printable(path, 200),
-                                problem));
+    throw_bad_input(
+        fmt::format("the schema at {}: {}", path.empty() ? "/" : printable(path, 200), problem));
   }
   Grammar finish(Symbol root) {
     const uint32_t rule = g_.new_rule();
@@ -64,8 +66,14 @@ class SchemaCompiler {
     // No surrogates: half a pair is no character.
     const Symbol not_d = range({{'0', '9'}, {'a', 'c'}, {'e', 'f'}, {'A', 'C'}, {'E', 'F'}});
     Sequence simple = g_.literal("\\"), plain = g_.literal("\\u"), low = g_.literal("\\u");
-    append(simple, {range({{'"', '"'}, {'\\', '\\'}, {'/', '/'}, {'b', 'b'}, {'f', 'f'},
-                           {'n', 'n'}, {'r', 'r'}, {'t', 't'}})});
+    append(simple, {range({{'"', '"'},
+                           {'\\', '\\'},
+                           {'/', '/'},
+                           {'b', 'b'},
+                           {'f', 'f'},
+                           {'n', 'n'},
+                           {'r', 'r'},
+                           {'t', 't'}})});
     append(plain, {not_d, hex, hex, hex});
     append(low, {range({{'d', 'd'}, {'D', 'D'}}), range({{'0', '7'}}), hex, hex});
     const Symbol raw = range(Grammar::complement({{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}));
@@ -156,9 +164,9 @@ class SchemaCompiler {
   // ---- Schemas ----
   void only(const ordered_json& schema, const std::string& path,
             std::initializer_list<std::string_view> known) {
-    constexpr std::string_view kNotes[] = {"title",    "description", "default",  "examples",
-                                           "$schema",  "$id",         "$comment", "$defs",
-                                           "definitions", "deprecated", "readOnly", "writeOnly"};
+    constexpr std::string_view kNotes[] = {"title",       "description", "default",  "examples",
+                                           "$schema",     "$id",         "$comment", "$defs",
+                                           "definitions", "deprecated",  "readOnly", "writeOnly"};
     for (const auto& [name, value] : schema.items()) {
       if (std::ranges::find(kNotes, name) != std::end(kNotes)) continue;
       if (std::find(known.begin(), known.end(), name) == known.end()) {
@@ -217,7 +225,8 @@ class SchemaCompiler {
       return any();
     }
     if (type->is_string()) return typed(schema, type->get<std::string>(), path, depth, false);
-    if (!type->is_array() || type->empty()) fail(path, "type is neither a name nor a list of names");
+    if (!type->is_array() || type->empty())
+      fail(path, "type is neither a name nor a list of names");
     std::vector<Sequence> list;
     for (const ordered_json& name : *type) {
       if (!name.is_string()) fail(path, "type is neither a name nor a list of names");
@@ -300,8 +309,7 @@ class SchemaCompiler {
       if (schema.contains("prefixItems")) fail(path, "'prefixItems' cannot be kept to here");
       const auto [least, most] = bounds(schema, path, "minItems", "maxItems");
       const auto items = schema.find("items");
-      const Symbol item =
-          items == schema.end() ? any() : value(*items, path + "/items", depth + 1);
+      const Symbol item = items == schema.end() ? any() : value(*items, path + "/items", depth + 1);
       return list({}, item, least, most);
     }
     if (type == "object") {
@@ -314,8 +322,7 @@ class SchemaCompiler {
 
   Symbol object(const ordered_json& schema, const std::string& path, int depth) {
     static const ordered_json kNone = ordered_json::object(), kAny = true;
-    const ordered_json& properties =
-        schema.contains("properties") ? schema["properties"] : kNone;
+    const ordered_json& properties = schema.contains("properties") ? schema["properties"] : kNone;
     if (!properties.is_object()) fail(path, "properties is no object");
     const ordered_json& others =
         schema.contains("additionalProperties") ? schema["additionalProperties"] : kAny;
@@ -350,13 +357,15 @@ class SchemaCompiler {
       append(text, {space(), value(what, at, depth + 1)});
       members.push_back({text, std::ranges::find(required, name) != required.end()});
     };
-    for (const auto& [name, what] : properties.items()) add(name, what, path + "/properties/" + name);
+    for (const auto& [name, what] : properties.items())
+      add(name, what, path + "/properties/" + name);
     for (size_t i = 0; i < required.size(); ++i) {
       const bool again = std::find(required.begin(), required.begin() + static_cast<int64_t>(i),
                                    required[i]) != required.begin() + static_cast<int64_t>(i);
       if (again || properties.contains(required[i])) continue;
       if (others.is_boolean() && !others.get<bool>()) {
-        fail(path, fmt::format("requires '{}', which may not be there", printable(required[i], 60)));
+        fail(path,
+             fmt::format("requires '{}', which may not be there", printable(required[i], 60)));
       }
       add(required[i], others, path + "/additionalProperties");
     }

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "serve/api_error.h"
 #include "serve/embedding.h"
+#include "serve/format.h"
 #include "serve/generation.h"
 #include "serve/plan.h"
 
@@ -229,6 +230,7 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, bool as_chat) {
   const int64_t context = model->worker.context();
   Plan plan =
       as_chat ? plan_chat(body, model->model, context) : plan_text(body, model->model, context);
+  if (!plan.format.empty()) apply_format(exchange->request().body, *model, plan);
   plan.model = model->name;
   plan.base.max_seconds = options_.request_seconds;
   // In an 8-bit cache a prompt that is fed in parts has other bytes than one that is fed whole.

@@ -87,6 +87,10 @@ void Generation::start(std::shared_ptr<Exchange> exchange, std::shared_ptr<Loade
       Request request = asked.base;
       request.ids = asked.prompts[prompt];
       request.stream = static_cast<uint64_t>(sample);
+      if (asked.automaton) {
+        request.constraint = std::make_shared<GrammarConstraint>(
+            asked.automaton, self->model_->model.tokenizer(), request.stop.ids);
+      }
       Scheduler::Listener listener;
       listener.token = [self, index](const NewToken& token) { self->on_token(index, token); };
       listener.done = [self, index](Completion done) { self->on_done(index, std::move(done)); };

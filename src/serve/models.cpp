@@ -70,6 +70,13 @@ LoadedModel::LoadedModel(const ModelSource& source, const ModelsOptions& options
                                        ? budget_bytes - weight_bytes(model)
                                        : 0)) {}
 
+std::shared_ptr<const TokenTrie> LoadedModel::trie() {
+  std::call_once(trie_made_, [this] {
+    trie_ = std::make_shared<TokenTrie>(model.tokenizer(), model.config().output_vocab);
+  });
+  return trie_;
+}
+
 Models::Models(std::vector<ModelSource> sources, const ModelsOptions& options)
     : sources_(std::move(sources)), options_(options) {
   for (size_t i = 0; i < sources_.size(); ++i) {

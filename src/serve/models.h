@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "generate/grammar.h"
 #include "generate/model.h"
 #include "serve/task_pool.h"
 #include "serve/worker.h"
@@ -37,7 +38,13 @@ struct LoadedModel {
 
   std::string name;
   Model model;
+  // The vocabulary for grammars, made when one is first asked for.
+  std::shared_ptr<const TokenTrie> trie();
   Worker worker;
+
+ private:
+  std::once_flag trie_made_;
+  std::shared_ptr<const TokenTrie> trie_;  // automatons of requests hold it, too
 };
 
 class Models {

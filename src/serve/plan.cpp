@@ -78,16 +78,10 @@ void read_streaming(const Parameters& given, Plan& plan) {
   plan.include_usage = options->boolean_or("include_usage", false);
 }
 
-void read_format(const Parameters& given) {
+// Its content is read from the body's text, where a schema's members have their order still.
+void read_format(const Parameters& given, Plan& plan) {
   const auto format = given.other("response_format");
-  if (!format) return;
-  const std::string type = format->at("type").string();
-  if (type == "text") {
-    constexpr std::string_view kKnown[] = {"type"};
-    only_members(*format, kKnown);
-    return;
-  }
-  format->at("type").fail(fmt::format("is '{}', expected text", printable(type, 40)));
+  if (format) plan.format = format->at("type").string();
 }
 
 void read_common(const Parameters& given, const Model& model, Plan& plan) {
@@ -95,7 +89,7 @@ void read_common(const Parameters& given, const Model& model, Plan& plan) {
   read_sampling(given, plan.where, model, plan.base);
   read_stops(given, plan.base);
   read_biases(given, model, plan.base);
-  read_format(given);
+  read_format(given, plan);
   plan.n = given.integer("n").value_or(1);
   plan.best_of = plan.n;
 }

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/json.h"
+#include "generate/grammar.h"
 #include "generate/model.h"
 #include "generate/request.h"
 #include "serve/parameters.h"
@@ -23,7 +25,9 @@ struct Plan {
   bool stream = false, include_usage = false, echo = false;
   bool logprobs = false;  // are wanted in the answer
   bool prompt_logprobs = false;
-  std::string format;  // JSON text of the response_format; empty for none
+  std::string format;  // type of the response_format; empty for none
+  // What keeps the choices to the format; null for none.
+  std::shared_ptr<Automaton> automaton;
 };
 
 // Limits of reliability: how much one request may ask for.

@@ -49,14 +49,15 @@ TEST(Grammar, GbnfMeansWhatItSays) {
       {R"(root ::= [\u4e00-\u9fff]{1,})", {"\xE4\xB8\xAD\xE6\x96\x87"}, {"a", "\xE4\xB8"}},
       {R"(root ::= (("a"+)+)+)", {"a", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, {"b", ""}},
   };
-  for (const Case& c : cases) expect_language(grammar_from_gbnf(c.grammar), c.good, c.bad, c.grammar);
+  for (const Case& c : cases)
+    expect_language(grammar_from_gbnf(c.grammar), c.good, c.bad, c.grammar);
 }
 
 TEST(Grammar, RegexesAgreeWithTheStandardLibrary) {
-  const char* patterns[] = {"a",         "abc|d",       "(a|b)*c",   "[0-9]{2,4}",  "x?y+z*",
-                            "(?:ab)+",   "[^ab]",       "\\d+\\.\\d", "a{3}",        "(a+)+b",
-                            "^ab$",      "\\w\\s\\W",   "(a|)(b|)c", "[a\\-c]+",    "(a{0,2}b){2}",
-                            ".b.",       "[]",          "\\(\\)",    "a{2,}",       "((a|b)(c|d))*"};
+  const char* patterns[] = {"a",       "abc|d",     "(a|b)*c",    "[0-9]{2,4}", "x?y+z*",
+                            "(?:ab)+", "[^ab]",     "\\d+\\.\\d", "a{3}",       "(a+)+b",
+                            "^ab$",    "\\w\\s\\W", "(a|)(b|)c",  "[a\\-c]+",   "(a{0,2}b){2}",
+                            ".b.",     "[]",        "\\(\\)",     "a{2,}",      "((a|b)(c|d))*"};
   Rng rng(1);
   for (const std::string pattern : patterns) {
     if (pattern == "[]") continue;  // the libraries differ about it: refused below
@@ -73,8 +74,9 @@ TEST(Grammar, RegexesAgreeWithTheStandardLibrary) {
 
 // A class is exactly its code points: every one of Unicode is tried.
 TEST(Grammar, ClassesAreExactlyTheirCharacters) {
-  const std::pair<uint32_t, uint32_t> ranges[] = {
-      {0x7F, 0x80}, {0x7FE, 0x801}, {0xE9, 0x4E2D}, {0xFFFE, 0x10001}, {0x41, 0x10FFFF}, {0x10FFFF, 0x10FFFF}};
+  const std::pair<uint32_t, uint32_t> ranges[] = {{0x7F, 0x80},     {0x7FE, 0x801},
+                                                  {0xE9, 0x4E2D},   {0xFFFE, 0x10001},
+                                                  {0x41, 0x10FFFF}, {0x10FFFF, 0x10FFFF}};
   for (const auto& [first, last] : ranges) {
     Grammar grammar;
     const uint32_t root = grammar.new_rule();
@@ -101,20 +103,50 @@ std::string repeated(const std::string& text, size_t count) {
 
 TEST(Grammar, WhatCannotBeKeptToIsRefused) {
   const std::string grammars[] = {
-      "", "root", "root ::", "root ::= (", "root ::= )", "root ::= \"a", "root ::= [a", "root ::= []",
-      "root ::= [z-a]", "root ::= a", "Root ::= \"a\"", "x ::= \"a\"", "root ::= \"a\"\nroot ::= \"b\"",
-      "root ::= root \"a\" | \"a\"", "root ::= a\na ::= b\nb ::= root | \"x\"",
-      "root ::= (\"\")*", "root ::= (\"a\"*)*", "root ::= e root | \"a\"\ne ::= \"\" | \"b\"",
-      "root ::= \"a\" root", "root ::= \"a\"{5,2}", "root ::= \"a\"{1000000000}", "root ::= \"a\"{0,1000000000}",
-      "root ::= \"\\q\"", "root ::= \"\\ud800\"", "root ::= \"\\U00110000\"", "root ::= \xFF",
+      "",
+      "root",
+      "root ::",
+      "root ::= (",
+      "root ::= )",
+      "root ::= \"a",
+      "root ::= [a",
+      "root ::= []",
+      "root ::= [z-a]",
+      "root ::= a",
+      "Root ::= \"a\"",
+      "x ::= \"a\"",
+      "root ::= \"a\"\nroot ::= \"b\"",
+      "root ::= root \"a\" | \"a\"",
+      "root ::= a\na ::= b\nb ::= root | \"x\"",
+      "root ::= (\"\")*",
+      "root ::= (\"a\"*)*",
+      "root ::= e root | \"a\"\ne ::= \"\" | \"b\"",
+      "root ::= \"a\" root",
+      "root ::= \"a\"{5,2}",
+      "root ::= \"a\"{1000000000}",
+      "root ::= \"a\"{0,1000000000}",
+      "root ::= \"\\q\"",
+      "root ::= \"\\ud800\"",
+      "root ::= \"\\U00110000\"",
+      "root ::= \xFF",
       "root ::= " + repeated("(", 60'000) + "\"a\"" + repeated(")", 60'000),
-      "root ::= " + repeated("(", 10'000), "root ::= " + repeated("\"a\" ", 60'000)};
+      "root ::= " + repeated("(", 10'000),
+      "root ::= " + repeated("\"a\" ", 60'000)};
   for (const std::string& text : grammars) {
     EXPECT_THROW(grammar_from_gbnf(text), Error) << text.substr(0, 60);
   }
-  const std::string patterns[] = {"(", ")", "a)", "[", "[]", "*", "a**", "a+?", "a{2,1}", "(?=a)",
-                                  "(?<n>a)", "\\1", "a\\b", "\\q", "^^", "a$b", "{", "a{1000000000}",
-                                  "(a*)*", "[b-a]", "\xFF", repeated("(", 60'000), "[^\\s\\S]"};
+  const std::string patterns[] = {"(",        ")",
+                                  "a)",       "[",
+                                  "[]",       "*",
+                                  "a**",      "a+?",
+                                  "a{2,1}",   "(?=a)",
+                                  "(?<n>a)",  "\\1",
+                                  "a\\b",     "\\q",
+                                  "^^",       "a$b",
+                                  "{",        "a{1000000000}",
+                                  "(a*)*",    "[b-a]",
+                                  "\xFF",     repeated("(", 60'000),
+                                  "[^\\s\\S]"};
   for (const std::string& text : patterns) {
     EXPECT_THROW(grammar_from_regex(text), Error) << text.substr(0, 60);
   }
@@ -168,7 +200,8 @@ bool valid(const ordered_json& schema, const ordered_json& value) {
   if (type == "string") {
     if (!value.is_string()) return false;
     const auto& text = value.get_ref<const std::string&>();
-    const auto points = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
+    const auto points =
+        std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
     return within("minLength", "maxLength", static_cast<size_t>(points));
   }
   if (type == "integer") return value.is_number_integer();
@@ -177,9 +210,9 @@ bool valid(const ordered_json& schema, const ordered_json& value) {
   if (type == "null") return value.is_null();
   if (type == "array") {
     return value.is_array() && within("minItems", "maxItems", value.size()) &&
-           (!schema.contains("items") || std::all_of(value.begin(), value.end(), [&](const ordered_json& item) {
-             return valid(schema["items"], item);
-           }));
+           (!schema.contains("items") ||
+            std::all_of(value.begin(), value.end(),
+                        [&](const ordered_json& item) { return valid(schema["items"], item); }));
   }
   if (!value.is_object()) return false;
   for (const auto& name : schema.value("required", ordered_json::array())) {
@@ -276,16 +309,20 @@ TEST(Grammar, SchemasAllowWhatTheyShould) {
   };
   check(R"({"type":"object","properties":{"z":{"type":"integer"},"a":{"type":"string"}},
            "required":["z"],"additionalProperties":false})",
-        {R"({"z":1})", R"({"z": -20, "a": "x"})"}, {R"({"a":"x"})", R"({"a":"x","z":1})", "{}", R"({"z":01})"});
-  check(R"({"$defs":{"n":{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]}},
+        {R"({"z":1})", R"({"z": -20, "a": "x"})"},
+        {R"({"a":"x"})", R"({"a":"x","z":1})", "{}", R"({"z":01})"});
+  check(
+      R"({"$defs":{"n":{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]}},
            "required":["next"]}},"$ref":"#/$defs/n"})",
-        {R"({"next":null})", R"({"next":{"next":null}})"}, {"null", R"({"next":{}})"});
+      {R"({"next":null})", R"({"next":{"next":null}})"}, {"null", R"({"next":{}})"});
   check(R"({"type":["string","null"]})", {"null", R"("x")"}, {"1"});
   check(R"({"type":"array","items":{"type":"boolean"},"minItems":1,"maxItems":2})",
         {"[true]", "[true, false]"}, {"[]", "[true,true,true]"});
   check("{}", {"1", "[]", R"({"a":[1.5e3, null]})"}, {"", "tru", "[1,]", R"({"a":1,})"});
-  check(R"({"type":"string","maxLength":1})", {R"("é")", R"("\u00e9")", R"("")"}, {R"("éé")", R"("\ud800")"});
-  expect_language(grammar_of_json_object(), {"{}", R"({"a":{"b":[]}})"}, {"[]", "1", R"({"a"})"}, "json_object");
+  check(R"({"type":"string","maxLength":1})", {R"("é")", R"("\u00e9")", R"("")"},
+        {R"("éé")", R"("\ud800")"});
+  expect_language(grammar_of_json_object(), {"{}", R"({"a":{"b":[]}})"}, {"[]", "1", R"({"a"})"},
+                  "json_object");
 }
 
 TEST(Grammar, SchemasThatCannotBeKeptToAreRefused) {
@@ -294,19 +331,49 @@ TEST(Grammar, SchemasThatCannotBeKeptToAreRefused) {
   deep += "{}" + repeated("}", 100);
   for (int i = 0; i < 10'000; ++i) names += "\"value" + std::to_string(i) + "\",";
   const std::string schemas[] = {
-      "1", "[]", "null", "false", R"({"$ref":"#"})", R"({"$ref":"#/$defs/x"})", R"({"$ref":"http://localhost/x"})",
-      R"({"$ref":1})", R"({"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"})",
+      "1",
+      "[]",
+      "null",
+      "false",
+      R"({"$ref":"#"})",
+      R"({"$ref":"#/$defs/x"})",
+      R"({"$ref":"http://localhost/x"})",
+      R"({"$ref":1})",
+      R"({"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"})",
       R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})",
-      R"({"enum":[]})", R"({"enum":1})", R"({"anyOf":[]})", R"({"type":"strin"})", R"({"type":1})", R"({"type":[]})",
-      R"({"type":[1]})", R"({"type":"string","pattern":"(a+)+"})", R"({"type":"string","format":"email"})",
-      R"({"type":"integer","minimum":3})", R"({"type":"number","multipleOf":2})", R"({"oneOf":[{},{}]})",
-      R"({"allOf":[{}]})", R"({"not":{}})", R"({"if":{}})", R"({"type":"array","minItems":1000000000})",
-      R"({"type":"array","minItems":-1})", R"({"type":"array","minItems":1.5})", R"({"type":"array","minItems":3,"maxItems":2})",
-      R"({"type":"array","uniqueItems":true})", R"({"type":"array","prefixItems":[{}]})", R"({"type":"string","minLength":5,"maxLength":4})",
-      R"({"type":"object","required":["a"],"additionalProperties":false})", R"({"type":"object","required":"a"})",
-      R"({"type":"object","properties":[]})", R"({"type":"object","patternProperties":{}})", R"({"type":"string","enum":[1]})",
-      R"({"enum":["a"],"minLength":3})", R"({"const":1,"enum":[2]})", R"({"type":"object","properties":{"a":{"frob":1}}})",
-      R"({"type":"array","minItems":1,"items":false})", deep, "{\"enum\":[" + names + "1]}"};
+      R"({"enum":[]})",
+      R"({"enum":1})",
+      R"({"anyOf":[]})",
+      R"({"type":"strin"})",
+      R"({"type":1})",
+      R"({"type":[]})",
+      R"({"type":[1]})",
+      R"({"type":"string","pattern":"(a+)+"})",
+      R"({"type":"string","format":"email"})",
+      R"({"type":"integer","minimum":3})",
+      R"({"type":"number","multipleOf":2})",
+      R"({"oneOf":[{},{}]})",
+      R"({"allOf":[{}]})",
+      R"({"not":{}})",
+      R"({"if":{}})",
+      R"({"type":"array","minItems":1000000000})",
+      R"({"type":"array","minItems":-1})",
+      R"({"type":"array","minItems":1.5})",
+      R"({"type":"array","minItems":3,"maxItems":2})",
+      R"({"type":"array","uniqueItems":true})",
+      R"({"type":"array","prefixItems":[{}]})",
+      R"({"type":"string","minLength":5,"maxLength":4})",
+      R"({"type":"object","required":["a"],"additionalProperties":false})",
+      R"({"type":"object","required":"a"})",
+      R"({"type":"object","properties":[]})",
+      R"({"type":"object","patternProperties":{}})",
+      R"({"type":"string","enum":[1]})",
+      R"({"enum":["a"],"minLength":3})",
+      R"({"const":1,"enum":[2]})",
+      R"({"type":"object","properties":{"a":{"frob":1}}})",
+      R"({"type":"array","minItems":1,"items":false})",
+      deep,
+      "{\"enum\":[" + names + "1]}"};
   for (const std::string& text : schemas) {
     EXPECT_THROW(grammar_from_schema(ordered_json::parse(text)), Error) << text.substr(0, 80);
   }

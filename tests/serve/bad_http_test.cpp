@@ -58,14 +58,14 @@ TEST_F(BadHttp, HeadsThatAreWrong) {
       {"no version", "GET /health HTTP\r\nHost: localhost\r\n\r\n", 505},
       {"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
       {"HTTP/3", "GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 505},
-      {"TLS on a plain port", std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 15),
-       400},
+      {"TLS on a plain port",
+       std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 15), 400},
       {"a space in the target: what follows is no version", get("/a b"), 505},
       {"a colon missing", get("/health", "Host: localhost\r\nnonsense\r\n"), 400},
       {"a space before the colon", get("/health", "Host : localhost\r\n"), 400},
       {"a NUL in a value", get("/health", std::string("Host: local\0host\r\n", 18)), 400},
-      {"a line of a MB", get("/health", "Host: localhost\r\nX: " + std::string(1 << 20, 'x') + "\r\n"),
-       431},
+      {"a line of a MB",
+       get("/health", "Host: localhost\r\nX: " + std::string(1 << 20, 'x') + "\r\n"), 431},
       {"a target of a MB", get("/" + std::string(1 << 20, 'x')), 431},
       {"no Host", get("/health", ""), 400},
       {"two Hosts", get("/health", "Host: localhost\r\nHost: localhost\r\n"), 400},
@@ -73,7 +73,8 @@ TEST_F(BadHttp, HeadsThatAreWrong) {
       {"a foreign Host behind localhost", get("/health", "Host: localhost.evil.example\r\n"), 403},
       {"an absolute target elsewhere", get("http://evil.example/health"), 403},
       {"Origin null", get("/health", "Host: localhost\r\nOrigin: null\r\n"), 403},
-      {"a foreign Origin", get("/health", "Host: localhost\r\nOrigin: http://evil.example\r\n"), 403},
+      {"a foreign Origin", get("/health", "Host: localhost\r\nOrigin: http://evil.example\r\n"),
+       403},
       {"a path that climbs", get("/../../etc/passwd"), 404},
       {"an encoded path", get("/..%2f..%2fetc%2fpasswd"), 404},
       {"an encoded NUL", get("/health%00"), 404},
@@ -89,13 +90,16 @@ TEST_F(BadHttp, HeadsThatAreWrong) {
       {"a length past 64 bits", post("Content-Length: 99999999999999999999999\r\n", x), 400},
       {"a length past the limit", post("Content-Length: 9000000\r\n", ""), 413},
       {"no chunks but gzip", post("Transfer-Encoding: gzip, chunked\r\n", ""), 501},
-      {"two codings", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", ""), 400},
+      {"two codings", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", ""),
+       400},
       {"a compressed body", post("Content-Encoding: gzip\r\n" + length, x), 415},
       {"a form",
        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-       "application/x-www-form-urlencoded\r\n" + length + "\r\n" + x,
+       "application/x-www-form-urlencoded\r\n" +
+           length + "\r\n" + x,
        415},
-      {"no kind of body", "POST /tokenize HTTP/1.1\r\nHost: localhost\r\n" + length + "\r\n" + x, 415},
+      {"no kind of body", "POST /tokenize HTTP/1.1\r\nHost: localhost\r\n" + length + "\r\n" + x,
+       415},
       {"another Expect", post("Expect: miracles\r\n" + length, x), 417},
       {"a negative chunk", post("Transfer-Encoding: chunked\r\n", "-2\r\nxx\r\n0\r\n\r\n"), 400},
       {"a chunk past 64 bits",
@@ -106,9 +110,11 @@ TEST_F(BadHttp, HeadsThatAreWrong) {
        post("Transfer-Encoding: chunked\r\n", "1;" + std::string(1 << 20, 'x') + "\r\n"), 400},
       {"an upgrade is no switch",
        get("/health", "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"), 200},
-      {"ranges are not known", get("/health", "Host: localhost\r\nRange: bytes=0-1,0-1,0-1\r\n"), 200},
+      {"ranges are not known", get("/health", "Host: localhost\r\nRange: bytes=0-1,0-1,0-1\r\n"),
+       200},
       {"an empty X-Forwarded-For", get("/health", "Host: localhost\r\nX-Forwarded-For: \r\n"), 200},
-      {"chunks are read", post("Transfer-Encoding: chunked\r\n", "f\r\n" + x + "\r\n0\r\n\r\n"), 200},
+      {"chunks are read", post("Transfer-Encoding: chunked\r\n", "f\r\n" + x + "\r\n0\r\n\r\n"),
+       200},
       {"trailers are read past",
        post("Transfer-Encoding: chunked\r\n", "f\r\n" + x + "\r\n0\r\nX: y\r\n\r\n"), 200},
       {"a DELETE", "DELETE /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405},
@@ -128,8 +134,8 @@ TEST_F(BadHttp, AHundredHeadersAreTheMost) {
   EXPECT_EQ(status_of(with(100'000)), 431);
 }
 
-// 400 MB that never end a line are refused after the header's limit, thrown away for a while so that
-// the client hears of it, and then cut off.
+// 400 MB that never end a line are refused after the header's limit, thrown away for a while so
+// that the client hears of it, and then cut off.
 TEST_F(BadHttp, AnEndlessLineIsCutOff) {
   Client client = server().connect();
   const std::string block(1 << 20, 'a');
@@ -200,11 +206,14 @@ TEST(SlowHttp, AReaderThatNeverReadsIsCancelled) {
   std::vector<Client> clients;
   for (int i = 0; i < 4; ++i) {
     clients.emplace_back(server.port(), 1024);
-    clients.back().send(request_text(
-        "POST", "/v1/chat/completions",
-        json{{"messages", user("x")}, {"n", 16}, {"stream", true}, {"logprobs", true},
-             {"top_logprobs", 20}, {"max_tokens", 900}}
-            .dump()));
+    clients.back().send(request_text("POST", "/v1/chat/completions",
+                                     json{{"messages", user("x")},
+                                          {"n", 16},
+                                          {"stream", true},
+                                          {"logprobs", true},
+                                          {"top_logprobs", 20},
+                                          {"max_tokens", 900}}
+                                         .dump()));
   }
   for (int tries = 0; tries < 500 && server.metric("quern_cancellations_total") == 0; ++tries) {
     std::this_thread::sleep_for(20ms);

@@ -107,8 +107,8 @@ TEST_F(BadRequests, NumbersOfTheWrongKindOrRange) {
     const char *path, *name;
     std::vector<const char*> values;
   };
-  const std::vector<const char*> no_integer = {"1.5", "\"1\"", "true", "[]",    "{}",
-                                               "[1]", "-1",    "1e30", "2e999", "9223372036854775809"};
+  const std::vector<const char*> no_integer = {
+      "1.5", "\"1\"", "true", "[]", "{}", "[1]", "-1", "1e30", "2e999", "9223372036854775809"};
   std::vector<Case> cases;
   for (const char* name : {"n", "max_tokens", "top_k", "seed"}) {
     cases.push_back({kChat, name, no_integer});
@@ -173,10 +173,12 @@ TEST_F(BadRequests, NullIsAsAbsentAndNothingElseIs) {
 
 TEST_F(BadRequests, BiasesAndStops) {
   const std::string cases[] = {
-      R"("logit_bias":[])",          R"("logit_bias":1)",           R"("logit_bias":{"-1":1})",
-      R"("logit_bias":{"x":1})",     R"("logit_bias":{"":1})",      R"("logit_bias":{"1.5":1})",
-      R"("logit_bias":{" 1":1})",    R"("logit_bias":{"1000000":1})", R"("logit_bias":{"1":"1"})",
-      R"("logit_bias":{"1":101})",   R"("logit_bias":{"1":-1e30})", R"("logit_bias":{"99999999999":1})",
+      R"("logit_bias":[])",          R"("logit_bias":1)",
+      R"("logit_bias":{"-1":1})",    R"("logit_bias":{"x":1})",
+      R"("logit_bias":{"":1})",      R"("logit_bias":{"1.5":1})",
+      R"("logit_bias":{" 1":1})",    R"("logit_bias":{"1000000":1})",
+      R"("logit_bias":{"1":"1"})",   R"("logit_bias":{"1":101})",
+      R"("logit_bias":{"1":-1e30})", R"("logit_bias":{"99999999999":1})",
   };
   for (const std::string& member : cases) {
     const bool value = member.find("{\"1\":") != member.npos;
@@ -307,9 +309,9 @@ TEST_F(BadRequests, ModelsThatAreNotHere) {
 
 // What cannot be kept to is refused, never answered without.
 TEST_F(BadRequests, FormatsThatAreNone) {
-  for (const char* value :
-       {"1", "[]", "\"json\"", "{}", R"({"type":1})", R"({"type":"xml"})", R"({"type":"JSON_OBJECT"})",
-        R"({"type":"json_schema"})", R"({"type":"text","schema":{}})"}) {
+  for (const char* value : {"1", "[]", "\"json\"", "{}", R"({"type":1})", R"({"type":"xml"})",
+                            R"({"type":"JSON_OBJECT"})", R"({"type":"json_schema"})",
+                            R"({"type":"text","schema":{}})"}) {
     refused(kChat, chat_with(std::string("\"response_format\":") + value), "");
   }
 }
