@@ -1,17 +1,20 @@
 // Products of many rows. Both factors are repacked so that a tile of the output reads two streams:
-//   x        tiles of R rows, [cols / W][R][W] each: once for all weights, by all threads;
+//   x        [stretch][tile][depth / W][R][W], a stretch of columns at a time, tiles of R rows:
+//            once for all weights, by all threads;
 //   weight   panels of 4 rows, [depth / W][4][W]: floats whatever the stored type, a stretch of
 //            columns at a time, kept for the blocks of rows that follow.
 // W lanes of a sum stay apart until the last stretch, as in matmul_few_rows: so the bits are the
 // same. Zeros behind the last column add nothing to a lane.
 //
 // Who stays where: kGroup panels of a stretch in the first cache while the tiles of x pass by; the
-// block's stretch of x in the second, while the groups pass by; the rest streams.
+// block's stretch of x in the second, while the groups pass by, and what it can hold of the sums;
+// the rest streams. The sizes were chosen by measuring (docs/performance.md).
 constexpr int64_t kDepth = 512;  // columns in a stretch
 constexpr int64_t kPanel = 4;    // weight rows in a panel
+constexpr int kTurns = Vec::kLanes == 16 ? 2 : 4;
 constexpr int64_t kGroup = Vec::kLanes == 16 ? 1 : 2;
-constexpr int64_t kBlockTiles = 96 / Vec::kTileRows;  // tiles of x in a block
-constexpr int64_t kBlockCols = 64;                    // weight rows a call takes
+constexpr int64_t kBlockTiles = 48 / Vec::kTileRows;  // tiles of x in a block
+constexpr int64_t kBlockCols = 128;                   // weight rows a call takes
 static_assert(kBlockCols % (kPanel * kGroup) == 0 && kDepth % Vec::kLanes == 0);
 
 inline int64_t whole_lanes(int64_t cols) noexcept {
@@ -30,13 +33,16 @@ int64_t matmul_scratch_floats(int64_t cols) noexcept {
 // The tile of x that begins at `row`, a multiple of kTileRows.
 void matmul_pack(float* packed, ConstRows x, int64_t row) noexcept {
   const int64_t count = std::min<int64_t>(Vec::kTileRows, x.rows - row);
-  float* to = packed + row * whole_lanes(x.cols);
-  for (int64_t r = 0; r < count; ++r) {
-    const float* from = x.row(row + r);
-    for_lanes(x.cols, [&](int64_t k, int64_t n) {
-      const Vec v = n == Vec::kLanes ? Vec::load(from + k) : Vec::load_n(from + k, n);
-      v.store(to + k * count + r * Vec::kLanes);
-    });
+  for (int64_t k = 0; k < x.cols; k += kDepth) {
+    const int64_t columns = std::min(kDepth, x.cols - k);
+    float* to = packed + k * x.rows + row * whole_lanes(columns);
+    for (int64_t r = 0; r < count; ++r) {
+      const float* from = x.row(row + r) + k;
+      for_lanes(columns, [&](int64_t i, int64_t n) {
+        const Vec v = n == Vec::kLanes ? Vec::load(from + i) : Vec::load_n(from + i, n);
+        v.store(to + i * count + r * Vec::kLanes);
+      });
+    }
   }
 }
 
@@ -44,7 +50,7 @@ void matmul_pack(float* packed, ConstRows x, int64_t row) noexcept {
 template <int R>
 [[gnu::always_inline]] inline void packed_tile(Vec (&acc)[R][kPanel], const float* x,
                                                const float* w, int64_t depth) noexcept {
-  for (int64_t k = 0; k < depth; k += Vec::kLanes) {
+  const auto step = [&] {
     Vec row[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) row[r] = Vec::load(x + r * Vec::kLanes);
@@ -56,7 +62,13 @@ template <int R>
     }
     x += R * Vec::kLanes;
     w += kPanel * Vec::kLanes;
+  };
+  // A dozen products a turn leave the multipliers waiting for the next: four turns in one.
+  for (; depth >= kTurns * Vec::kLanes; depth -= kTurns * Vec::kLanes) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kTurns; ++i) step();
   }
+  for (; depth > 0; depth -= Vec::kLanes) step();
 }
 
 // Weight rows [begin, begin + count), columns [first, first + depth), as a panel.
@@ -113,7 +125,7 @@ void matmul_block(const MatmulPart& part, const float* packed, int64_t rows, int
           with_constant<Vec::kTileRows>(
               std::min<int64_t>(Vec::kTileRows, block_end - row), [&](auto n) {
                 constexpr int R = n;
-                const float* x = packed + row * lanes_of_row + k * R;
+                const float* x = packed + k * rows + row * depth;
                 for (int64_t p = group; p < group_end; ++p) {
                   Vec acc[R][kPanel] = {};
                   if (k > 0) {
