@@ -5,6 +5,7 @@
 
 constexpr int kTileRows = Vec::kLanes == 16 ? 12 : 6;  // 12 x 2 sums in 32 registers, 6 x 2 in 16
 constexpr int kTileCols = 2 * Vec::kLanes;
+constexpr int kTurns = Vec::kLanes == 16 ? 2 : 4;
 constexpr int64_t kLine = 16;  // floats in a line of the cache
 
 // The sums of a tile of the output.
@@ -22,20 +23,33 @@ struct Tile {
 
   // sums[i, j] += sum over p of a(i, p) · b[p, j], with a(i, p) at a + i * kRowStep + p *
   // kDepthStep and b[p] at b + p * kTileCols.
+  //
+  // Not inlined, and over a copy of the sums: amid the rest of gemm() the compiler runs out of
+  // registers and keeps a sum in memory, through the innermost loop.
   template <int64_t kRowStep, int64_t kDepthStep>
-  [[gnu::always_inline]] inline void multiply(const float* a, const float* b,
-                                              int64_t depth) noexcept {
-    for (int64_t p = 0; p < depth; ++p) {
+  [[gnu::noinline]] void multiply(const float* a, const float* b, int64_t depth) noexcept {
+    Vec local[kTileRows][2];
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * kTileRows; ++i) local[i / 2][i % 2] = sums[i / 2][i % 2];
+    const auto step = [&] {
       const Vec left = Vec::load(b), right = Vec::load(b + Vec::kLanes);
 #pragma GCC unroll 12
       for (int i = 0; i < kTileRows; ++i) {
         const Vec x = Vec::set1(a[i * kRowStep]);
-        sums[i][0] = Vec::fma(x, left, sums[i][0]);
-        sums[i][1] = Vec::fma(x, right, sums[i][1]);
+        local[i][0] = Vec::fma(x, left, local[i][0]);
+        local[i][1] = Vec::fma(x, right, local[i][1]);
       }
       a += kDepthStep;
       b += kTileCols;
+    };
+    // As in packed_tile: several turns in one keep the multipliers busy.
+    for (; depth >= kTurns; depth -= kTurns) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kTurns; ++i) step();
     }
+    for (; depth > 0; --depth) step();
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * kTileRows; ++i) sums[i / 2][i % 2] = local[i / 2][i % 2];
   }
 
   [[gnu::always_inline]] inline void store(float* out, int64_t step) const noexcept {
