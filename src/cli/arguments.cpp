@@ -13,19 +13,19 @@
 namespace quern::cli {
 
 void ModelArguments::declare(Command& command, bool required) {
-  CLI::Option* name = command.positional("model", model, "Folder of a Hugging Face checkpoint");
-  if (required) name->required();
+  const Option name = command.positional("model", model, "Folder of a Hugging Face checkpoint");
+  if (required) name.required();
   command.group("Model");
   command.option("--adapter", adapters, "LoRA adapter folder (PEFT's layout); may be repeated");
   command.option("--kv-cache", kv_cache, "Type of the KV cache: auto, fp32, fp16, bf16 or int8")
-      ->check(CLI::IsMember({"auto", "fp32", "fp16", "bf16", "int8"}));
+      .one_of({"auto", "fp32", "fp16", "bf16", "int8"});
   command.option("--context", context, "Positions a sequence may have; 0: as the checkpoint says")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
+      .range(int64_t{0}, int64_t{1} << 31);
   command
       .option("--dynamic-ntk", dynamic_ntk, "Dynamic NTK: on or off; auto: as the checkpoint says")
-      ->check(CLI::IsMember({"auto", "on", "off"}));
+      .one_of({"auto", "on", "off"});
   command.option("--logn", logn, "LogN scaling: on or off; auto: as the checkpoint says")
-      ->check(CLI::IsMember({"auto", "on", "off"}));
+      .one_of({"auto", "on", "off"});
   command.option("--layer-windows", layer_windows,
                  "Attention windows: one for all layers, a list, or FIRST:LAST; 0 is no limit",
                  "the checkpoint's");

@@ -179,15 +179,13 @@ void add_bench(CLI::App& root) {
   args->model.declare(command);
   command.group("Benchmark");
   command.option("--prompt", args->prompt, "Tokens of prefill; 0: none")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
   command.option("--generate", args->generate, "Steps of decode; 0: none")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
   command.option("--depth", args->depth, "Tokens in the cache before")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
-  command.option("--streams", args->streams, "Sequences that decode together")
-      ->check(CLI::Range(1, 1024));
-  command.option("--repeat", args->repeat, "Runs, of which the median counts")
-      ->check(CLI::Range(1, 1000));
+      .range(int64_t{0}, int64_t{1} << 24);
+  command.option("--streams", args->streams, "Sequences that decode together").range(1, 1024);
+  command.option("--repeat", args->repeat, "Runs, of which the median counts").range(1, 1000);
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { bench(*args); });
 }

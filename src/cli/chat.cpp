@@ -267,7 +267,7 @@ void add_chat(CLI::App& root) {
   command
       .option("--max-new-tokens,-n", args->max_new_tokens,
               "Tokens of an answer at most; 0: as the checkpoint says, or 512")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
+      .range(int64_t{0}, int64_t{1} << 31);
   command.flag("--stats", args->stats, "Print counts and speed after each answer");
   args->sampling.declare(command);
   command.on_run([args] { Chat(*args).run(); });

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -166,9 +167,68 @@ Command::Command(CLI::App& parent, const std::string& name, const std::string& d
   app_->require_subcommand(0, 1);
 }
 
-CLI::Option* Command::finish(CLI::Option* option) {
-  return option->envname(environment_name(full_name(*app_), option->get_lnames()[0]))
-      ->group(group_);
+Option Command::finish(CLI::Option* option) {
+  option->envname(environment_name(full_name(*app_), option->get_lnames()[0]))->group(group_);
+  return Option(option);
+}
+
+template <class T>
+Option Command::option(const std::string& flags, T& value, const std::string& help,
+                       const std::string& absent) {
+  CLI::Option* added = app_->add_option(flags, value, help);
+  if constexpr (std::is_same_v<T, std::string>) {
+    added->default_str(value.empty() ? absent : value);
+  } else if constexpr (std::is_arithmetic_v<T>) {
+    added->capture_default_str();
+  } else {
+    added->default_str(absent);
+  }
+  // A list takes one value each time it is named, so that it cannot swallow the arguments.
+  return finish(added->allow_extra_args(false));
+}
+
+Option Command::flag(const std::string& flags, bool& value, const std::string& help) {
+  return finish(app_->add_flag(flags, value, help)->default_str(value ? "on" : "off"));
+}
+
+template <class T>
+Option Command::positional(const std::string& name, T& value, const std::string& help) {
+  return Option(app_->add_option(name, value, help)->configurable(false));
+}
+
+Option Option::required() const {
+  option_->required();
+  return *this;
+}
+
+Option Option::between(int64_t least, int64_t most) const {
+  option_->check(CLI::Range(least, most));
+  return *this;
+}
+
+Option Option::between(double least, double most) const {
+  option_->check(CLI::Range(least, most));
+  return *this;
+}
+
+Option Option::one_of(const std::vector<std::string>& words) const {
+  option_->check(CLI::IsMember(words));
+  return *this;
+}
+
+Option Option::existing_file() const {
+  option_->check(CLI::ExistingFile);
+  return *this;
+}
+
+Option Option::size() const {
+  option_->transform(CLI::AsSizeValue(false));
+  return *this;
+}
+
+Option Option::separated_by(char delimiter) const {
+  option_->delimiter(delimiter);
+  return *this;
 }
 
 void Command::on_run(std::function<void()> body) {
@@ -257,5 +317,22 @@ int run_program(int argc, char** argv) {
     return report(Error(Kind::Failed, failure.what()));
   }
 }
+
+// The types of options and of arguments.
+#define QUERN_OPTION_TYPE(T)                                                     \
+  template Option Command::option<T>(const std::string&, T&, const std::string&, \
+                                     const std::string&);                        \
+  template Option Command::positional<T>(const std::string&, T&, const std::string&)
+QUERN_OPTION_TYPE(std::string);
+QUERN_OPTION_TYPE(int);
+QUERN_OPTION_TYPE(int64_t);
+QUERN_OPTION_TYPE(uint64_t);
+QUERN_OPTION_TYPE(double);
+QUERN_OPTION_TYPE(std::vector<std::string>);
+QUERN_OPTION_TYPE(std::vector<int64_t>);
+QUERN_OPTION_TYPE(std::optional<double>);
+QUERN_OPTION_TYPE(std::optional<int64_t>);
+QUERN_OPTION_TYPE(std::optional<uint64_t>);
+#undef QUERN_OPTION_TYPE
 
 }  // namespace quern::cli

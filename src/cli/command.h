@@ -7,7 +7,6 @@
 // model`) is a Command whose parent is the app() of another.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <functional>
 #include <optional>
@@ -16,6 +15,13 @@
 #include <vector>
 
 #include "core/file.h"
+
+// CLI11 is all headers and slow to compile: only what walks over all options includes it
+// (app_tree.h), commands see no more than this.
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace quern::cli {
 
@@ -34,42 +40,54 @@ struct Example {
   std::string purpose;
 };
 
+// A declared option, to say more of it. What is given and does not fit is Misused.
+class Option {
+ public:
+  explicit Option(CLI::Option* option) noexcept : option_(option) {}
+
+  Option required() const;
+  template <class T>
+  Option range(T least, T most) const {
+    if constexpr (std::is_floating_point_v<T>) {
+      return between(double{least}, double{most});
+    } else {
+      return between(int64_t{least}, int64_t{most});
+    }
+  }
+  Option one_of(const std::vector<std::string>& words) const;
+  Option existing_file() const;
+  Option size() const;                        // bytes, as 2048 or 2KB
+  Option separated_by(char delimiter) const;  // a list in one word
+
+ private:
+  Option between(int64_t least, int64_t most) const;
+  Option between(double least, double most) const;
+
+  CLI::Option* option_;
+};
+
 class Command {
  public:
   Command(CLI::App& parent, const std::string& name, const std::string& description,
           const std::vector<Example>& examples = {});
 
   // An option "--name" (or "-n,--name") that sets `value`; what `value` holds now is the default.
-  // One that holds nothing is shown as `absent`, which says what then happens.
+  // One that holds nothing is shown as `absent`, which says what then happens. The end of
+  // command.cpp lists the types that T may be.
   template <class T>
-  CLI::Option* option(const std::string& flags, T& value, const std::string& help,
-                      const std::string& absent = "none") {
-    CLI::Option* added = app_->add_option(flags, value, help);
-    if constexpr (std::is_same_v<T, std::string>) {
-      added->default_str(value.empty() ? absent : value);
-    } else if constexpr (std::is_arithmetic_v<T>) {
-      added->capture_default_str();
-    } else {
-      added->default_str(absent);
-    }
-    // A list takes one value each time it is named, so that it cannot swallow the arguments.
-    return finish(added->allow_extra_args(false));
-  }
-  CLI::Option* flag(const std::string& flags, bool& value, const std::string& help) {
-    return finish(app_->add_flag(flags, value, help)->default_str(value ? "on" : "off"));
-  }
+  Option option(const std::string& flags, T& value, const std::string& help,
+                const std::string& absent = "none");
+  Option flag(const std::string& flags, bool& value, const std::string& help);
   // An argument without a name on the command line. It has no environment variable.
   template <class T>
-  CLI::Option* positional(const std::string& name, T& value, const std::string& help) {
-    return app_->add_option(name, value, help)->configurable(false);
-  }
+  Option positional(const std::string& name, T& value, const std::string& help);
   // Options declared from here on are listed under this heading.
   void group(const std::string& title) { group_ = title; }
   void on_run(std::function<void()> body);
   CLI::App& app() { return *app_; }
 
  private:
-  CLI::Option* finish(CLI::Option* option);
+  Option finish(CLI::Option* option);
 
   CLI::App* app_;
   std::string group_ = "Options";

@@ -98,12 +98,12 @@ void add_compare(CLI::App& root) {
                   {{"compare Qwen-7B Qwen-7B-Chat --data book.txt --limit 2000",
                     "perplexity of both, KL divergence, agreement"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("a", args->a, "Checkpoint to compare with")->required();
-  command.positional("b", args->b, "Checkpoint that may have lost something")->required();
+  command.positional("a", args->a, "Checkpoint to compare with").required();
+  command.positional("b", args->b, "Checkpoint that may have lost something").required();
   command.option("--data", args->data, "Text file; - is standard input");
   command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead");
   command.option("--length", args->length, "Window length, in tokens; 0: 2048, or the context")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
+      .range(int64_t{0}, int64_t{1} << 31);
   command.option("--limit", args->limit, "Use only so many tokens of the text; 0: all");
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { run(*args); });

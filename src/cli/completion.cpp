@@ -169,8 +169,8 @@ void add_completion(CLI::App& root) {
                     "install it for yourself"}});
   auto shell = std::make_shared<std::string>();
   command.positional("shell", *shell, "bash, zsh or fish")
-      ->required()
-      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+      .required()
+      .one_of({"bash", "zsh", "fish"});
   command.on_run([&root, shell] {
     print(*shell == "bash"  ? bash_completion(root)
           : *shell == "zsh" ? zsh_completion(root)

@@ -233,8 +233,8 @@ void add_convert(CLI::App& root) {
                    {"convert Qwen-7B out --extra-vocab extra.tiktoken", "rows for added tokens"},
                    {"convert old-checkpoint out --from-pickle", "PyTorch .bin to safetensors"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder or file, GGUF too")->required();
-  command.positional("out", args->out, "Folder to make, or GGUF file")->required();
+  command.positional("model", args->model, "Checkpoint folder or file, GGUF too").required();
+  command.positional("out", args->out, "Folder to make, or GGUF file").required();
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
   command.option("--to", args->to, "safetensors or gguf");
   command.option("--type", args->type, "GGUF: type of the matrices, F32, F16, BF16, Q8_0 or Q4_0");
@@ -242,7 +242,7 @@ void add_convert(CLI::App& root) {
                  "Grow embedding and head for this .tiktoken file of added tokens, each the mean "
                  "of what it was made of");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      .range(int64_t{1}, int64_t{1} << 40);
   command.flag("--from-pickle", args->from_pickle,
                "Read PyTorch .bin files, with a reader that can make nothing but tensors");
   command.on_run([args] { convert(*args); });

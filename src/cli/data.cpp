@@ -85,7 +85,6 @@ void run_pack(const Arguments& args) {
 
 void add_data(CLI::App& root) {
   Command data(root, "data", "Prepare data for training");
-  data.app().require_subcommand(1);
   Command command(
       data.app(), "pack", "Tokenize documents into a dataset for training",
       {{"data pack books.jsonl.gz notes.txt --tokenizer tokenizer/ --out data/books",
@@ -95,10 +94,9 @@ void add_data(CLI::App& root) {
        {"data pack chats.jsonl --messages messages --tokenizer tokenizer/ --out data/chats",
         "conversations as ChatML; the assistant's words are learnt"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("files", args->files, "Text or JSONL files, also .gz and .zst")->required();
-  command.option("--tokenizer", args->tokenizer, "Tokenizer file, or folder of a model")
-      ->required();
-  command.option("--out", args->out, "Folder to make")->required();
+  command.positional("files", args->files, "Text or JSONL files, also .gz and .zst").required();
+  command.option("--tokenizer", args->tokenizer, "Tokenizer file, or folder of a model").required();
+  command.option("--out", args->out, "Folder to make").required();
   command.option("--name", args->name, "Name of the dataset in reports", "the folder's");
   command.option("--field", args->field, "Field of a JSONL record that holds the text");
   command.option("--messages", args->messages,
@@ -109,7 +107,7 @@ void add_data(CLI::App& root) {
                  "FIELD=VALUE: only records that say so; values of one field are alternatives");
   command.option("--replace", args->replace, "NAME=TEXT: {{NAME}} in conversations becomes TEXT");
   command.option("--shard-tokens", args->shard_tokens, "Tokens of a file, about")
-      ->check(CLI::Range(int64_t{1} << 10, int64_t{1} << 32));
+      .range(int64_t{1} << 10, int64_t{1} << 32);
   command.flag("--skip-bad", args->skip_bad, "Count bad records instead of stopping at the first");
   command.on_run([args] { run_pack(*args); });
 }

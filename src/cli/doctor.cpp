@@ -1,4 +1,5 @@
 // quern doctor: the machine and the program, as a bug report wants them.
+#include <CLI/Version.hpp>
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <utf8proc.h>
@@ -50,7 +51,7 @@ void doctor(bool json) {
   row("quern", QUERN_VERSION);
   row("compiler", "GCC " __VERSION__);
   row("CPU", cpu::cpu_model());
-  row("features", CLI::detail::join(cpu::cpu_features(), " "));
+  row("features", fmt::format("{}", fmt::join(cpu::cpu_features(), " ")));
   row("instruction set",
       std::string(cpu::name(isa)) + " (QUERN_ISA=scalar|avx2|avx512 forces one)");
   row("cores, threads", fmt::format("{}, {}", ThreadPool::available_cores(), pool.size()));

@@ -167,13 +167,12 @@ void add_generate(CLI::App& root) {
   command
       .option("--max-new-tokens,-n", args->max_new_tokens,
               "Tokens to make at most; 0: as the checkpoint says, or 512")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
-  command.option("--samples", args->samples, "Continuations of each prompt")
-      ->check(CLI::Range(1, 1024));
+      .range(int64_t{0}, int64_t{1} << 31);
+  command.option("--samples", args->samples, "Continuations of each prompt").range(1, 1024);
   command
       .option("--logprobs", args->logprobs,
               "With --json: log-probability of each token and of the N likeliest; -1 is off")
-      ->check(CLI::Range(-1, 1000));
+      .range(-1, 1000);
   command.flag("--json", args->json, "Print a JSON object for each sequence");
   command.flag("--echo", args->echo, "Print the prompt, too");
   command.flag("--stats", args->stats, "Print counts and speed on standard error");

@@ -116,18 +116,17 @@ void add_gradients(CLI::App& root) {
         "also `losses`, and the parameters after five AdamW steps on the batch as "
         "`after.<name>`"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Folder of a Hugging Face checkpoint")->required();
+  command.positional("model", args->model, "Folder of a Hugging Face checkpoint").required();
   command
       .option("--batch", args->batch,
               "safetensors file with input_ids and labels [batch, seq], and attention_mask or not")
-      ->required();
-  command.option("--out", args->out, "The file to write")->required();
+      .required();
+  command.option("--out", args->out, "The file to write").required();
   command.option("--steps", args->steps, "Steps of AdamW; 0: gradients only")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
-  command.option("--lr", args->learning_rate, "Learning rate of the steps")
-      ->check(CLI::Range(0.0, 10.0));
+      .range(int64_t{0}, int64_t{1} << 20);
+  command.option("--lr", args->learning_rate, "Learning rate of the steps").range(0.0, 10.0);
   command.option("--decay", args->decay, "What weight decay shrinks: matrices, hf or all")
-      ->check(CLI::IsMember({"matrices", "hf", "all"}));
+      .one_of({"matrices", "hf", "all"});
   command.on_run([args] { gradients(*args); });
 }
 

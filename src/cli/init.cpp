@@ -99,15 +99,15 @@ void add_init(CLI::App& root) {
       {{"init my-7b --preset qwen-7b --tokenizer qwen.tiktoken", "the memo's shape, 15 GB in bf16"},
        {"init tiny --config config.json --dtype fp32 --seed 1", "any config.json"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("out", args->out, "Folder to make")->required();
+  command.positional("out", args->out, "Folder to make").required();
   command.option("--preset", args->preset,
-                 fmt::format("Shape by name: {}", CLI::detail::join(preset_names(), ", ")));
-  command.option("--config", args->config, "Shape from a config.json")->check(CLI::ExistingFile);
+                 fmt::format("Shape by name: {}", fmt::join(preset_names(), ", ")));
+  command.option("--config", args->config, "Shape from a config.json").existing_file();
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16",
                  "as the shape says");
   command.option("--seed", args->seed, "Seed of the weights");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      .range(int64_t{1}, int64_t{1} << 40);
   command.option("--tokenizer", args->tokenizer, "Tokenizer file or folder to copy into it");
   command.on_run([args] { init(*args); });
 }

@@ -138,7 +138,7 @@ void add_inspect(CLI::App& root) {
                    {"inspect qwen-7b --json", "a preset, for a program"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Checkpoint folder, GGUF file, or the name of a preset")
-      ->required();
+      .required();
   command.flag("--tensors", args->tensors, "List every tensor");
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { inspect(*args); });

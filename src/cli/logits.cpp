@@ -70,10 +70,10 @@ void add_logits(CLI::App& root) {
   args->model.kv_cache = "fp32";
   args->model.declare(command);
   command.group("Logits");
-  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids")->required();
+  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids").required();
   command.option("--prefill", args->prefill, "Ids that go in one call; 0: all")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
-  command.option("--out", args->out, "The file to write")->required();
+      .range(int64_t{0}, int64_t{1} << 31);
+  command.option("--out", args->out, "The file to write").required();
   command.on_run([args] { write_logits(*args); });
 }
 

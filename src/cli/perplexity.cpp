@@ -93,10 +93,10 @@ void add_perplexity(CLI::App& root) {
   command
       .option("--lengths,--length", args->lengths, "Window lengths, in tokens",
               "2048, or the context if shorter")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 31));
+      .separated_by(',')
+      .range(int64_t{2}, int64_t{1} << 31);
   command.option("--stride", args->stride, "Tokens from window to window; 0: side by side")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
+      .range(int64_t{0}, int64_t{1} << 31);
   command.option("--limit", args->limit, "Use only so many tokens of the text; 0: all");
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { run(*args); });

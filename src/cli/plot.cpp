@@ -189,13 +189,12 @@ void add_plot(CLI::App& root) {
                   {{"plot runs/mini", "loss, validation, learning rate, gradient, speed"},
                    {"plot runs/mini runs/other --out both.png", "several runs in one picture"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("runs", args->runs, "Folders of runs")->required();
+  command.positional("runs", args->runs, "Folders of runs").required();
   command.option("--out", args->out, "The picture, .svg or .png",
                  "curves.svg in the run's folder; of several, here");
   command.option("--smooth", args->smooth, "Share of the past in a smoothed curve; 0: as measured")
-      ->check(CLI::Range(0.0, 0.9999));
-  command.option("--over", args->over, "What the x axis shows")
-      ->check(CLI::IsMember({"tokens", "step"}));
+      .range(0.0, 0.9999);
+  command.option("--over", args->over, "What the x axis shows").one_of({"tokens", "step"});
   command.on_run([args] { plot(*args); });
 }
 

@@ -125,7 +125,7 @@ void add_pretrain(CLI::App& root) {
        {"pretrain run.toml --resume", "go on where an interrupted run stood, to the same bytes"},
        {"pretrain run.toml --dry-run", "parameters, memory, tokens and time"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("file", args->file, "The run's TOML file")->required();
+  command.positional("file", args->file, "The run's TOML file").required();
   command.option("--out", args->out, "The run's folder", "runs/ and the file's name");
   command.option("--set", args->set, "KEY=VALUE: a setting instead of the file's");
   command.flag("--resume", args->resume, "Go on from the newest checkpoint in the run's folder");

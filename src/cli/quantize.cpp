@@ -133,9 +133,9 @@ void add_quantize(CLI::App& root) {
         "--length 128 --report",
         "by GPTQ, with what it loses"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder")->required();
-  command.positional("out", args->out, "Folder to make")->required();
-  command.option("--to", args->to, "int4 or int8")->required();
+  command.positional("model", args->model, "Checkpoint folder").required();
+  command.positional("out", args->out, "Folder to make").required();
+  command.option("--to", args->to, "int4 or int8").required();
   command.option("--group", args->group, "Inputs that share a scale; -1: all of a row");
   command.option("--method", args->method, "gptq, or rtn: rounding to nearest",
                  "gptq with --calibration, else rtn");
@@ -144,15 +144,15 @@ void add_quantize(CLI::App& root) {
       .option("--keep", args->keep,
               "Matrices to keep in 16 bits, by parts of their names; none: quantize lm_head, too",
               "lm_head")
-      ->delimiter(',');
+      .separated_by(',');
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      .range(int64_t{1}, int64_t{1} << 40);
   command.group("GPTQ");
   command.option("--calibration", args->calibration, "Text like what the model will read");
   command.option("--samples", args->samples, "Sequences taken from it")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+      .range(int64_t{1}, int64_t{1} << 20);
   command.option("--length", args->length, "Tokens of each; 0: 512, or the trained length")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+      .range(int64_t{0}, int64_t{1} << 20);
   command.flag("--act-order", args->act_order, "Columns with the largest inputs first");
   command.flag("--static-groups", args->static_groups,
                "Groups stay in place: as fast as without --act-order");

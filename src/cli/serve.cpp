@@ -101,8 +101,7 @@ void add_serve(CLI::App& root) {
       "repeated");
   command.group("Network");
   command.option("--host", args->host, "Address to listen on");
-  command.option("--port", args->port, "Port to listen on; 0 takes a free one")
-      ->check(CLI::Range(0, 65535));
+  command.option("--port", args->port, "Port to listen on; 0 takes a free one").range(0, 65535);
   command.option("--unix-socket", args->unix_socket, "Local socket to listen on instead");
   command.option("--tls-certificate", args->tls_certificate, "Certificate chain, PEM");
   command.option("--tls-key", args->tls_key, "The certificate's private key, PEM");
@@ -115,43 +114,41 @@ void add_serve(CLI::App& root) {
   command.option("--access-log", args->access_log,
                  "File for a JSON line a request; - is standard error, none is no log");
   command.group("Engine");
-  command.option("--max-streams", args->max_streams, "Sequences that run at once")
-      ->check(CLI::Range(1, 4096));
+  command.option("--max-streams", args->max_streams, "Sequences that run at once").range(1, 4096);
   command.option("--queue", args->queue, "Sequences that wait at most; more get 429")
-      ->check(CLI::Range(0, 1 << 20));
+      .range(0, 1 << 20);
   command.option("--prompt-chunk", args->chunk, "Tokens of prompts in one step at most")
-      ->check(CLI::Range(16, 1 << 16));
+      .range(16, 1 << 16);
   command
       .option("--speculate", args->speculate,
               "Tokens guessed from earlier text and checked in one step; 0 is off")
-      ->check(CLI::Range(0, 32));
+      .range(0, 32);
   command
       .option("--memory", args->memory,
               "Bytes for weights, caches and buffers, as 12GB; 0: half of what is free")
-      ->transform(CLI::AsSizeValue(false));
+      .size();
   command
       .option("--idle-unload", args->idle_unload,
               "Seconds without a request after which a model is unloaded; 0: never")
-      ->check(CLI::Range(0.0, 1e9));
+      .range(0.0, 1e9);
   command.group("Limits");
   command.option("--queue-timeout", args->queue_timeout, "Seconds a request may wait for its turn")
-      ->check(CLI::Range(0.0, 1e6));
+      .range(0.0, 1e6);
   command
       .option("--request-timeout", args->request_timeout,
               "Seconds after which an answer ends with what it has")
-      ->check(CLI::Range(0.0, 1e6));
+      .range(0.0, 1e6);
   command
       .option("--drain-timeout", args->drain_timeout,
               "Seconds that requests at work have after SIGTERM")
-      ->check(CLI::Range(0.0, 1e6));
-  command.option("--max-body", args->max_body_mb, "MB of a request's body at most")
-      ->check(CLI::Range(1, 1024));
+      .range(0.0, 1e6);
+  command.option("--max-body", args->max_body_mb, "MB of a request's body at most").range(1, 1024);
   command.option("--max-connections", args->max_connections, "Connections at most")
-      ->check(CLI::Range(1, 100'000));
+      .range(1, 100'000);
   command
       .option("--max-connections-per-address", args->connections_per_address,
               "Of one address, at most; local ones are not counted")
-      ->check(CLI::Range(1, 100'000));
+      .range(1, 100'000);
   command.on_run([args] { serve_models(*args); });
 }
 

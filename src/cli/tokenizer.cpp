@@ -99,20 +99,19 @@ void train(const TrainArguments& args) {
 
 void add_tokenizer(CLI::App& root) {
   Command tokenizer(root, "tokenizer", "Make and compare vocabularies");
-  tokenizer.app().require_subcommand(1);
   Command command(
       tokenizer.app(), "train", "Learn a byte-level BPE vocabulary from text",
       {{"tokenizer train books.jsonl.gz notes.txt --vocab-size 32000 --out my-tokenizer",
         "tokenizer.json, vocab.tiktoken and tokenizer_config.json"}});
   auto args = std::make_shared<TrainArguments>();
-  command.positional("files", args->files, "Text or JSONL files, also .gz and .zst")->required();
+  command.positional("files", args->files, "Text or JSONL files, also .gz and .zst").required();
   command.option("--vocab-size", args->vocab, "Tokens in all, special ones included")
-      ->check(CLI::Range(int64_t{256}, int64_t{1} << 24));
+      .range(int64_t{256}, int64_t{1} << 24);
   command.option("--out", args->out, "Folder to make");
   command
       .option("--min-frequency", args->min_frequency,
               "Pairs that stand side by side less often are not merged")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      .range(int64_t{0}, int64_t{1} << 40);
   command.option("--special", args->specials,
                  "A special token, which text never becomes; the first one ends documents",
                  "<|endoftext|>, <|im_start|>, <|im_end|>");

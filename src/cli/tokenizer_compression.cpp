@@ -116,12 +116,12 @@ void add_tokenizer_compression(CLI::App& tokenizer) {
         "--figure rates.svg",
         "a table, rates.svg and rates.png"}});
   auto args = std::make_shared<Arguments>();
-  command.option("--data", args->data, "Folder of texts, LANGUAGE.txt each")->required();
+  command.option("--data", args->data, "Folder of texts, LANGUAGE.txt each").required();
   command
       .option("--baseline", args->baseline,
               "What the others are compared with: PATH or NAME=PATH of a tokenizer's file or "
               "folder, or a folder with a unigram table")
-      ->required();
+      .required();
   command.option("--tokenizer", args->tokenizers, "Another one, the same way; may be repeated");
   command.option("--figure", args->figure, "Draw bars to this .svg and a .png beside it");
   command.flag("--json", args->json, "Print JSON");

@@ -46,9 +46,9 @@ void add_tokenizer_expand(CLI::App& tokenizer) {
                   {{"tokenizer expand words.txt --tokenizer qwen.tiktoken --out extra.tiktoken",
                     "a word, a tab and its frequency a line"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("words", args->words, "The list; - is standard input")->required();
+  command.positional("words", args->words, "The list; - is standard input").required();
   command.option("--tokenizer", args->tokenizer, "The .tiktoken vocabulary, or a model's folder")
-      ->required();
+      .required();
   command.option("--out", args->out, "File to write, for --extra-vocab of other commands");
   command.on_run([args] { expand(*args); });
 }

@@ -54,7 +54,7 @@ void add_verify(CLI::App& root) {
       root, "verify", "Check a checkpoint: structure, shapes, numbers, tokenizer",
       {{"verify Qwen-7B", "every file of a folder"}, {"verify model.safetensors", "one file"}});
   auto path = std::make_shared<std::string>();
-  command.positional("model", *path, "Checkpoint folder, safetensors or GGUF file")->required();
+  command.positional("model", *path, "Checkpoint folder, safetensors or GGUF file").required();
   command.on_run([path] { verify(*path); });
 }
 
