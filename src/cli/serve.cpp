@@ -12,7 +12,7 @@ struct Arguments {
   ModelArguments model;
   std::vector<std::string> more_models, loras, allowed_hosts;
   std::string host = "127.0.0.1", unix_socket, tls_certificate, tls_key, api_key_file;
-  std::string access_log = "-";
+  std::string access_log = "-", runs;
   int64_t port = 8080;
   bool insecure = false;
   int64_t max_streams = 64, queue = 256, chunk = 512, speculate = 0;
@@ -55,6 +55,7 @@ serve::ServeOptions options_of(const Arguments& args) {
                     .memory_bytes = args.memory,
                     .idle_unload = std::chrono::seconds(static_cast<int64_t>(args.idle_unload))};
   options.api.request_seconds = args.request_timeout;
+  options.api.runs = args.runs;
   options.http.host = args.host;
   options.http.port = static_cast<uint16_t>(args.port);
   options.http.unix_socket = args.unix_socket;
@@ -99,6 +100,8 @@ void add_serve(CLI::App& root) {
       "--lora", args->loras,
       "NAME=FOLDER: the first model with a LoRA adapter, under a name of its own; may be "
       "repeated");
+  command.option("--runs", args->runs,
+                 "Folder of training runs whose curves the page /runs shows");
   command.group("Network");
   command.option("--host", args->host, "Address to listen on");
   command.option("--port", args->port, "Port to listen on; 0 takes a free one").range(0, 65535);

@@ -12,6 +12,7 @@
 #include "serve/format.h"
 #include "serve/generation.h"
 #include "serve/plan.h"
+#include "serve/web_page.h"
 
 namespace quern::serve {
 namespace {
@@ -24,7 +25,7 @@ HttpResponse json_response(const ordered_json& body) {
   return response;
 }
 
-constexpr std::string_view kModels = "/v1/models/";
+constexpr std::string_view kModels = "/v1/models/", kRun = "/runs/data/";
 
 // "a%2Fb" as "a/b"; nothing where it is malformed.
 std::optional<std::string> decode_percent(std::string_view text) {
@@ -62,7 +63,9 @@ ordered_json model_entry(const ModelSource& source) {
 }  // namespace
 
 Api::Api(Models& models, Gate& gate, Metrics& metrics, TaskPool& pool, const ApiOptions& options)
-    : models_(models), gate_(gate), metrics_(metrics), pool_(pool), options_(options) {}
+    : models_(models), gate_(gate), metrics_(metrics), pool_(pool), options_(options) {
+  if (!options_.runs.empty()) runs_ = std::make_unique<Runs>(options_.runs);
+}
 
 const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> kRoutes = {
@@ -71,6 +74,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/version", &Api::version, true},
       {"GET", "/metrics", &Api::metrics, true},
       {"GET", "/v1/models", &Api::list_models, true},
+      {"GET", "/runs/data", &Api::runs, false},
       {"POST", "/v1/chat/completions", &Api::chat, false},
       {"POST", "/v1/completions", &Api::text, false},
       {"POST", "/v1/embeddings", &Api::embeddings, false},
@@ -86,6 +90,13 @@ void Api::handle(std::shared_ptr<Exchange> exchange) {
   const HttpRequest& request = exchange->request();
   const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
   std::string allowed;
+  if (const WebFile* file = find_web_file(request.path)) {
+    if (method == "GET") {
+      exchange->respond(web_response(*file, request));
+      return;
+    }
+    allowed = "GET";
+  }
   for (const Route& route : routes()) {
     if (route.path != request.path) continue;
     if (route.method == method) {
@@ -101,6 +112,14 @@ void Api::handle(std::shared_ptr<Exchange> exchange) {
   if (request.path.starts_with(kModels)) {
     if (method == "GET") {
       one_model(exchange, std::string_view(request.path).substr(kModels.size()));
+      return;
+    }
+    allowed = "GET";
+  }
+  if (request.path.starts_with(kRun)) {
+    if (method == "GET") {
+      static constexpr Route kOne = {"GET", kRun, &Api::runs, false};
+      pool_.post([this, exchange] { run(kOne, exchange); });
       return;
     }
     allowed = "GET";
@@ -295,6 +314,20 @@ void Api::detokenize(const std::shared_ptr<Exchange>& exchange) {
   }
   const std::string text = tokenizer.decode(ids);
   exchange->respond(json_response({{"content", text}, {"prompt", text}}));
+}
+
+void Api::runs(const std::shared_ptr<Exchange>& exchange) {
+  const HttpRequest& request = exchange->request();
+  if (!runs_) {
+    ApiError error = error_of_status(404, "no runs are shown here; --runs FOLDER shows them");
+    error.code = "no_runs";
+    exchange->respond(error_response(error));
+  } else if (request.path.starts_with(kRun)) {
+    const auto name = decode_percent(std::string_view(request.path).substr(kRun.size()));
+    exchange->respond(runs_->one(name.value_or(""), request));
+  } else {
+    exchange->respond(runs_->list());
+  }
 }
 
 void Api::apply_template(const std::shared_ptr<Exchange>& exchange) {

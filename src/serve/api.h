@@ -13,12 +13,14 @@
 #include "serve/http.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
+#include "serve/runs.h"
 #include "serve/task_pool.h"
 
 namespace quern::serve {
 
 struct ApiOptions {
   double request_seconds = 600;  // a request ends with what it has
+  fs::path runs;                 // folder of training runs to show; empty: none
 };
 
 class Api {
@@ -50,6 +52,7 @@ class Api {
   void count_tokens(const std::shared_ptr<Exchange>& exchange);
   void tokenize(const std::shared_ptr<Exchange>& exchange);
   void detokenize(const std::shared_ptr<Exchange>& exchange);
+  void runs(const std::shared_ptr<Exchange>& exchange);
   void apply_template(const std::shared_ptr<Exchange>& exchange);
 
   Json body_of(const Exchange& exchange) const;
@@ -62,6 +65,7 @@ class Api {
   Metrics& metrics_;
   TaskPool& pool_;
   ApiOptions options_;
+  std::unique_ptr<Runs> runs_;
   std::atomic<bool> draining_{false};
 };
 

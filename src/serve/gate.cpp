@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "serve/api_error.h"
+#include "serve/web_page.h"
 
 namespace quern::serve {
 namespace {
@@ -168,7 +169,10 @@ std::optional<HttpResponse> Gate::check(const HttpRequest& head) {
       return refuse(403, "origin", "pages of other sites may not use this server");
     }
   }
-  if (!options_.keys.empty() && !key_known(bearer(head))) {
+  // A browser has no key to show before it has the page that asks for one. The page is the same for
+  // everybody and says nothing about this server.
+  const bool page = (head.method == "GET" || head.method == "HEAD") && find_web_file(head.path);
+  if (!options_.keys.empty() && !page && !key_known(bearer(head))) {
     if (too_many_failures(head.remote)) {
       return refuse(429, "key", "too many wrong keys", "too_many_wrong_keys", 60);
     }

@@ -1,5 +1,5 @@
 // The one gate that every request passes before anything else looks at it: Host, Origin, key, kind
-// of body. No route is open beside it.
+// of body. No route is open beside it; the web pages' own files alone need no key.
 #pragma once
 
 #include <array>

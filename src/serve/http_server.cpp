@@ -515,7 +515,7 @@ std::string HttpServer::Impl::head_text(const HttpResponse& response, const Http
                                         bool chunked) const {
   std::string text = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\n", response.status,
                                  reason_phrase(response.status), response.content_type);
-  if (length) text += fmt::format("Content-Length: {}\r\n", *length);
+  if (length && response.status != 304) text += fmt::format("Content-Length: {}\r\n", *length);
   if (chunked) text += "Transfer-Encoding: chunked\r\n";
   if (!request.id.empty()) text += fmt::format("X-Request-Id: {}\r\n", request.id);
   for (const auto& [name, value] : response.headers) {

@@ -1,0 +1,303 @@
+// The page: list of conversations, the conversation, its options.
+import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from 'preact/hooks';
+import { translator, useWords, Words } from '../shared/i18n';
+import { Icon, Mark } from '../shared/icons';
+import { applySettings, loadKey, loadSettings, saveKey, saveSettings } from '../shared/settings';
+import type { Settings } from '../shared/settings';
+import { listModels } from './api';
+import { fromArchive, toArchive } from './archive';
+import { Chat } from './chat';
+import { Composer } from './composer';
+import { childrenOf, pathOf, titleOf, type Conversation, type Options } from './conversation';
+import { MessageView, wordsOf } from './message';
+import { OptionsPanel, SettingsDialog } from './panels';
+import { useShortcuts } from './shortcuts';
+import { Sidebar } from './sidebar';
+
+const NARROW = '(max-width: 760px)'; // where the list lies over the conversation; also in chat.css
+const NEAR_END = 80; // pixels: whoever reads this far down wants to see what comes
+
+export function App() {
+  const [settings, setSettings] = useState(loadSettings);
+  const [key, setKey] = useState(loadKey);
+  const latest = useRef({ settings, key });
+  latest.current = { settings, key };
+  const chat = useMemo(() => new Chat(() => latest.current.settings, () => latest.current.key), []);
+  const [, redraw] = useReducer((count: number) => count + 1, 0);
+  const [models, setModels] = useState<string[]>([]);
+  const [panel, setPanel] = useState<'options' | 'settings' | null>(null);
+  const [menu, setMenu] = useState(false); // the list, where there is no room for it
+  const [editing, setEditing] = useState<string | null>(null);
+  const [spoken, setSpoken] = useState('');
+  const [notice, setNotice] = useState('');
+  const box = useRef<HTMLTextAreaElement>(null);
+  const search = useRef<HTMLInputElement>(null);
+  const scroller = useRef<HTMLElement>(null);
+  const [atEnd, setAtEnd] = useState(true);
+  const t = useMemo(() => translator(settings.language), [settings.language]);
+
+  useEffect(() => chat.listen(() => redraw(undefined)), []);
+  useEffect(() => {
+    void chat.reload();
+    box.current?.focus({ preventScroll: true });
+  }, []);
+  useEffect(() => {
+    // Screen readers hear that an answer begins, and then the whole of it, once.
+    chat.onAnswer = (message) => {
+      if (!message) setSpoken(t('answering'));
+      else if (message.failure) setSpoken(wordsOf(message.failure, t));
+      else setSpoken(t('answered', message.text));
+    };
+  }, [t]);
+  useEffect(() => {
+    applySettings(settings);
+    saveSettings(settings);
+    saveKey(key, settings.rememberKey);
+  }, [settings, key]);
+  useEffect(() => {
+    const timer = setTimeout(() => listModels(key).then(setModels, () => setModels([])), key ? 300 : 0);
+    return () => clearTimeout(timer);
+  }, [key]);
+
+  const { current, options } = chat;
+  const path = current ? pathOf(current) : [];
+  const busy = chat.answering(current);
+  const last = path.at(-1);
+  useEffect(() => {
+    document.title = current ? `${titleOf(current)} · Quern` : 'Quern';
+  });
+
+  const toEnd = () => scroller.current?.scrollTo({ top: scroller.current.scrollHeight });
+  useLayoutEffect(() => {
+    if (atEnd) toEnd();
+  });
+  useLayoutEffect(() => {
+    setAtEnd(true);
+    toEnd();
+  }, [current?.id]);
+
+  const open = (conversation: Conversation | null) => {
+    chat.open(conversation);
+    setMenu(false);
+    setEditing(null);
+    box.current?.focus();
+  };
+  const closePanel = () => {
+    setPanel(null);
+    box.current?.focus();
+  };
+  const openMenu = () => {
+    setMenu(true);
+    requestAnimationFrame(() => document.querySelector<HTMLElement>('.sidebar .hide')?.focus());
+  };
+  const send = (text: string) => {
+    setAtEnd(true);
+    chat.send(text);
+  };
+  const setOptions = (next: Options) => {
+    chat.setOptions(next);
+    setSettings((old) => ({ ...old, defaults: next }));
+  };
+  const importFile = async (file: File) => {
+    try {
+      const taken = fromArchive(await file.text());
+      await chat.take(taken);
+      setNotice(t('imported', taken.length));
+    } catch (problem) {
+      setNotice(t('importFailed', problem instanceof Error ? problem.message : String(problem)));
+    }
+  };
+  const editLast = () => setEditing(path.findLast((m) => m.role === 'user')?.id ?? null);
+
+  useShortcuts({
+    search: () => {
+      setMenu(true);
+      requestAnimationFrame(() => search.current?.focus());
+    },
+    newChat: () => open(null),
+    options: () => setPanel(panel === 'options' ? null : 'options'),
+    settings: () => setPanel(panel === 'settings' ? null : 'settings'),
+    focus: () => box.current?.focus(),
+    escape: () => {
+      if (busy && current) chat.stop(current);
+      else if (panel) closePanel();
+      else setMenu(false);
+    },
+  });
+
+  return (
+    <Words.Provider value={t}>
+      <a class="skip" href="#message" onClick={(event) => { event.preventDefault(); box.current?.focus(); }}>
+        {t('skip')}
+      </a>
+      <div class={`page ${menu ? 'menu-open' : ''} ${panel === 'options' ? 'options-open' : ''}`}>
+        <Sidebar
+          conversations={chat.conversations}
+          current={current}
+          search={search}
+          onOpen={open}
+          onRename={(c, title) => chat.rename(c, title)}
+          onRemove={(c) => void chat.remove(c)}
+          onExport={(c) => download(toArchive([c]), 'quern-conversation.json')}
+          onSettings={() => setPanel('settings')}
+          onHide={() => setMenu(false)}
+        />
+        <div class="shade" onClick={() => setMenu(false)} />
+        <main class={current ? '' : 'fresh'} inert={menu && matchMedia(NARROW).matches}>
+          <header class="bar">
+            <button type="button" class="quiet open-menu" aria-label={t('openMenu')} onClick={openMenu}>
+              <Icon name="menu" />
+            </button>
+            <ModelChoice models={models} options={options} onChange={setOptions} label={t('model')} none={t('noModel')} />
+            <h1>{current ? titleOf(current) : t('untitled')}</h1>
+            <button
+              type="button"
+              class="quiet"
+              aria-label={t('options')}
+              title={t('options')}
+              aria-expanded={panel === 'options'}
+              onClick={() => setPanel(panel === 'options' ? null : 'options')}
+            >
+              <Icon name="sliders" />
+            </button>
+          </header>
+          <section
+            ref={scroller}
+            class="scroller"
+            aria-label={t('conversation')}
+            tabIndex={current ? 0 : -1}
+            onScroll={(event) => {
+              const { scrollHeight, scrollTop, clientHeight } = event.currentTarget;
+              setAtEnd(scrollHeight - scrollTop - clientHeight < NEAR_END);
+            }}
+          >
+            {chat.storeFailure && <p class="banner">{t('storeFailed', chat.storeFailure)}</p>}
+            {current ? (
+              <div class="messages">
+                {path.map((message) => (
+                  <MessageView
+                    key={message.id}
+                    message={message}
+                    versions={childrenOf(current, message.parent)}
+                    growing={busy && message === last}
+                    busy={busy}
+                    editing={editing === message.id}
+                    setEditing={(on) => {
+                      setEditing(on ? message.id : null);
+                      if (!on) box.current?.focus();
+                    }}
+                    actions={{
+                      edit: (m, text) => { setAtEnd(true); chat.edit(current, m, text); },
+                      regenerate: (m) => { setAtEnd(true); chat.regenerate(current, m); },
+                      choose: (m) => chat.choose(current, m),
+                      enterKey: () => setPanel('settings'),
+                    }}
+                  />
+                ))}
+              </div>
+            ) : (
+              <Welcome model={options.model || models[0] || 'Quern'} onChoose={send} />
+            )}
+          </section>
+          <div class="foot">
+            {!atEnd && (
+              <button type="button" class="round to-end" aria-label={t('backToEnd')} onClick={() => { setAtEnd(true); toEnd(); }}>
+                <Icon name="down" />
+              </button>
+            )}
+            <Composer
+              box={box}
+              busy={busy}
+              onSend={send}
+              onStop={() => current && chat.stop(current)}
+              onEditLast={editLast}
+            />
+          </div>
+        </main>
+        {panel === 'options' && (
+          <OptionsPanel options={options} onChange={setOptions} onClose={closePanel} />
+        )}
+      </div>
+      {panel === 'settings' && (
+        <SettingsDialog
+          settings={settings}
+          apiKey={key}
+          onChange={(next: Settings) => setSettings(next)}
+          onKey={setKey}
+          onExport={() => download(toArchive(chat.conversations), 'quern-conversations.json')}
+          onImport={(file) => { setPanel(null); void importFile(file); }}
+          onClose={() => setPanel(null)}
+        />
+      )}
+      {notice && (
+        <div class="toast">
+          <span role="status">{notice}</span>
+          <button type="button" class="quiet" aria-label={t('close')} onClick={() => setNotice('')}>
+            <Icon name="close" />
+          </button>
+        </div>
+      )}
+      <div class="unseen" role="status" data-testid="spoken">
+        {spoken}
+      </div>
+    </Words.Provider>
+  );
+}
+
+interface WelcomeProps {
+  model: string;
+  onChoose: (text: string) => void;
+}
+
+function Welcome({ model, onChoose }: WelcomeProps) {
+  const t = useWords();
+  return (
+    <div class="welcome">
+      <Mark />
+      <h2>{t('welcome')}</h2>
+      <p>{t('welcomeHint', model)}</p>
+      <div class="starters">
+        {(['starter1', 'starter2', 'starter3'] as const).map((word) => (
+          <button type="button" key={word} onClick={() => onChoose(t(word))}>
+            {t(word)}
+          </button>
+        ))}
+      </div>
+    </div>
+  );
+}
+
+interface ModelProps {
+  models: string[];
+  options: Options;
+  onChange: (options: Options) => void;
+  label: string;
+  none: string;
+}
+
+function ModelChoice({ models, options, onChange, label, none }: ModelProps) {
+  // A model that is gone is still shown, so that nothing is chosen behind the reader's back.
+  const all = options.model && !models.includes(options.model) ? [options.model, ...models] : models;
+  return (
+    <select
+      class="model"
+      aria-label={label}
+      value={options.model || all[0]}
+      disabled={all.length === 0}
+      onChange={(event) => onChange({ ...options, model: event.currentTarget.value })}
+    >
+      {all.length === 0 && <option>{none}</option>}
+      {all.map((name) => (
+        <option key={name}>{name}</option>
+      ))}
+    </select>
+  );
+}
+
+function download(text: string, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,206 @@
+// The state behind the page: conversations, what is being answered, and what one can do with them.
+// Views listen; whatever changes, they look again.
+import { ApiError, streamChat, type ChatMessage, type Delta } from './api';
+import * as tree from './conversation';
+import type { Conversation, Message, Options } from './conversation';
+import { ConversationStore } from './store';
+import type { Settings } from '../shared/settings';
+
+const DRAW_MS = 40; // between two looks at a growing answer
+const SAVE_MS = 1500; // between two saves of it
+
+export class Chat {
+  conversations: Conversation[] = []; // newest first
+  current: Conversation | null = null; // null: an empty one that is not yet in the list
+  draft: Options;
+  storeFailure = '';
+  onAnswer: (message: Message | null) => void = () => undefined; // begun: null; and when it ends
+
+  private readonly store = new ConversationStore(() => void this.reload());
+  private readonly running = new Map<string, { message: Message; control: AbortController }>();
+  private readonly listeners = new Set<() => void>();
+
+  constructor(
+    readonly settings: () => Settings,
+    readonly key: () => string,
+  ) {
+    this.draft = structuredClone(settings().defaults);
+  }
+
+  listen(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => void this.listeners.delete(listener);
+  }
+
+  changed(): void {
+    for (const listener of this.listeners) listener();
+  }
+
+  async reload(): Promise<void> {
+    try {
+      const stored = await this.store.all();
+      // What is being answered here is newer than what is stored.
+      const kept = stored.map((c) => {
+        const busy = this.running.has(c.id) && this.conversations.find((mine) => mine.id === c.id);
+        return busy || c;
+      });
+      const fresh = this.conversations.filter(
+        (c) => this.running.has(c.id) && !stored.some((other) => other.id === c.id),
+      );
+      this.conversations = [...fresh, ...kept].sort((a, b) => b.updated - a.updated);
+      const open = this.current?.id;
+      if (open) this.current = this.conversations.find((c) => c.id === open) ?? null;
+    } catch (problem) {
+      this.storeFailed(problem);
+    }
+    this.changed();
+  }
+
+  open(conversation: Conversation | null): void {
+    this.current = conversation;
+    if (!conversation) this.draft = structuredClone(this.settings().defaults);
+    this.changed();
+  }
+
+  get options(): Options {
+    return this.current?.options ?? this.draft;
+  }
+
+  setOptions(options: Options): void {
+    if (this.current) {
+      this.current.options = options;
+      this.save(this.current);
+    } else {
+      this.draft = options;
+    }
+    this.changed();
+  }
+
+  answering(conversation: Conversation | null): boolean {
+    return conversation !== null && this.running.has(conversation.id);
+  }
+
+  send(text: string): void {
+    if (!this.current) {
+      this.current = tree.newConversation(this.draft);
+      this.conversations.unshift(this.current);
+    }
+    let last = tree.pathOf(this.current).at(-1);
+    if (last && unanswered(last)) last = tree.remove(this.current, last);
+    // Behind a question without an answer comes another version of it.
+    const parent = last?.role === 'user' ? last.parent : (last?.id ?? null);
+    this.answer(this.current, tree.add(this.current, parent, 'user', text));
+  }
+
+  edit(conversation: Conversation, message: Message, text: string): void {
+    this.answer(conversation, tree.add(conversation, message.parent, 'user', text));
+  }
+
+  // Another answer to the same question.
+  regenerate(conversation: Conversation, answer: Message): void {
+    const question = conversation.messages.find((m) => m.id === answer.parent);
+    if (unanswered(answer)) tree.remove(conversation, answer);
+    if (question) this.answer(conversation, question);
+  }
+
+  stop(conversation: Conversation): void {
+    this.running.get(conversation.id)?.control.abort();
+  }
+
+  choose(conversation: Conversation, message: Message): void {
+    tree.choose(conversation, message);
+    this.save(conversation);
+    this.changed();
+  }
+
+  rename(conversation: Conversation, title: string): void {
+    conversation.title = title.trim();
+    this.save(conversation);
+    this.changed();
+  }
+
+  async remove(conversation: Conversation): Promise<void> {
+    this.stop(conversation);
+    this.conversations = this.conversations.filter((c) => c !== conversation);
+    if (this.current === conversation) this.open(null);
+    this.changed();
+    await this.store.remove([conversation.id]).catch((problem) => this.storeFailed(problem));
+  }
+
+  async take(conversations: Conversation[]): Promise<void> {
+    await this.store.put(conversations);
+    await this.reload();
+  }
+
+  private save(conversation: Conversation): void {
+    if (!this.conversations.includes(conversation)) return; // deleted meanwhile
+    this.store.put([conversation]).catch((problem) => this.storeFailed(problem));
+  }
+
+  private storeFailed(problem: unknown): void {
+    this.storeFailure = String(problem);
+    this.changed();
+  }
+
+  private async answer(conversation: Conversation, question: Message): Promise<void> {
+    if (this.answering(conversation)) return;
+    const messages: ChatMessage[] = tree
+      .ancestryOf(conversation, question)
+      .map((m) => ({ role: m.role, content: m.text }));
+    const { options } = conversation;
+    if (options.system.trim()) messages.unshift({ role: 'system', content: options.system });
+    const message = tree.add(conversation, question.id, 'assistant', '');
+    const control = new AbortController();
+    this.running.set(conversation.id, { message, control });
+    this.conversations.sort((a, b) => b.updated - a.updated);
+    this.save(conversation);
+    this.onAnswer(null);
+    this.changed();
+
+    const begin = performance.now();
+    let drawn = 0;
+    let saved = begin;
+    try {
+      const { probabilities } = this.settings();
+      const key = this.key();
+      for await (const delta of streamChat(messages, options, probabilities, key, control.signal)) {
+        take(message, delta);
+        const now = performance.now();
+        if (delta.text && message.firstMs === undefined) message.firstMs = now - begin;
+        message.totalMs = now - begin;
+        if (now - drawn > DRAW_MS) {
+          drawn = now;
+          this.changed();
+        }
+        if (now - saved > SAVE_MS) {
+          saved = now;
+          this.save(conversation);
+        }
+      }
+    } catch (problem) {
+      if (control.signal.aborted) message.end = 'stopped';
+      else if (problem instanceof ApiError) message.failure = problem.failure;
+      else message.failure = { kind: 'broken', detail: String(problem) };
+    }
+    this.running.delete(conversation.id);
+    conversation.updated = Date.now();
+    this.save(conversation);
+    this.onAnswer(message);
+    this.changed();
+  }
+}
+
+// A failure that left nothing behind is no version worth keeping.
+function unanswered(message: Message): boolean {
+  return message.role === 'assistant' && message.text === '' && message.failure !== undefined;
+}
+
+function take(message: Message, delta: Delta): void {
+  message.text += delta.text ?? '';
+  if (delta.tokens) (message.tokens ??= []).push(...delta.tokens);
+  message.end = delta.end ?? message.end;
+  message.model = delta.model ?? message.model;
+  message.seed = delta.seed ?? message.seed;
+  message.promptTokens = delta.promptTokens ?? message.promptTokens;
+  message.answerTokens = delta.answerTokens ?? message.answerTokens;
+}

@@ -1,0 +1,170 @@
+// A conversation is a tree: editing or regenerating adds a sibling, nothing is overwritten. What
+// the reader sees is one path through it, from the first message down the chosen children.
+
+export type Role = 'user' | 'assistant';
+
+// What the reader may set; absent is the server's default.
+export interface Sampling {
+  temperature?: number;
+  top_p?: number;
+  top_k?: number;
+  min_p?: number;
+  max_tokens?: number;
+  seed?: number;
+  repetition_penalty?: number;
+  presence_penalty?: number;
+  frequency_penalty?: number;
+}
+
+export interface Alternative {
+  text: string;
+  logprob: number;
+}
+
+export interface Token extends Alternative {
+  top: Alternative[];
+}
+
+export type FailureKind =
+  | 'key'
+  | 'busy'
+  | 'refused'
+  | 'unknown-model'
+  | 'unreachable'
+  | 'broken'
+  | 'server';
+
+// Why an answer is not there, or not whole.
+export interface Failure {
+  kind: FailureKind;
+  detail: string; // the server's words, as they are
+  retryAt?: number; // milliseconds since 1970
+}
+
+export interface Message {
+  id: string;
+  parent: string | null;
+  role: Role;
+  text: string;
+  created: number;
+  // Of answers:
+  model?: string;
+  seed?: number;
+  end?: 'stop' | 'length' | 'stopped';
+  failure?: Failure;
+  tokens?: Token[];
+  promptTokens?: number;
+  answerTokens?: number;
+  firstMs?: number; // until the first token
+  totalMs?: number;
+}
+
+export interface Options {
+  model: string; // empty: the server's first
+  system: string; // empty: the model's own
+  sampling: Sampling;
+}
+
+export interface Conversation {
+  id: string;
+  title: string; // empty: the first message's words
+  created: number;
+  updated: number;
+  options: Options;
+  messages: Message[];
+  chosen: Record<string, string>; // a parent's id, or ROOT, and its child on the path
+}
+
+const ROOT = 'root';
+const keyOf = (parent: string | null): string => parent ?? ROOT;
+
+export const newId = (): string => crypto.randomUUID();
+
+export function newConversation(options: Options): Conversation {
+  const now = Date.now();
+  return {
+    id: newId(),
+    title: '',
+    created: now,
+    updated: now,
+    options: structuredClone(options),
+    messages: [],
+    chosen: {},
+  };
+}
+
+export function childrenOf(c: Conversation, parent: string | null): Message[] {
+  return c.messages.filter((m) => m.parent === parent);
+}
+
+// The messages that are shown, first to last.
+export function pathOf(c: Conversation): Message[] {
+  const children = new Map<string, Message[]>();
+  for (const message of c.messages) {
+    const key = keyOf(message.parent);
+    children.set(key, [...(children.get(key) ?? []), message]);
+  }
+  const path: Message[] = [];
+  let parent: string | null = null;
+  while (path.length < c.messages.length) {
+    const options: Message[] = children.get(keyOf(parent)) ?? [];
+    const chosen: string | undefined = c.chosen[keyOf(parent)];
+    const next: Message | undefined = options.find((m) => m.id === chosen) ?? options.at(-1);
+    if (!next) break;
+    path.push(next);
+    parent = next.id;
+  }
+  return path;
+}
+
+// The path from the first message to this one.
+export function ancestryOf(c: Conversation, message: Message): Message[] {
+  const byId = new Map(c.messages.map((m) => [m.id, m]));
+  const path: Message[] = [];
+  let at: Message | undefined = message;
+  while (at && path.length <= c.messages.length) {
+    path.unshift(at);
+    at = at.parent === null ? undefined : byId.get(at.parent);
+  }
+  return path;
+}
+
+// Adds a message and makes it the chosen one of its siblings.
+export function add(
+  c: Conversation,
+  parent: string | null,
+  role: Role,
+  text: string,
+  more: Partial<Message> = {},
+): Message {
+  const message: Message = { id: newId(), parent, role, text, created: Date.now(), ...more };
+  c.messages.push(message);
+  choose(c, message);
+  c.updated = message.created;
+  return message;
+}
+
+// Takes a message without children away and returns its parent.
+export function remove(c: Conversation, message: Message): Message | undefined {
+  c.messages = c.messages.filter((m) => m !== message);
+  delete c.chosen[keyOf(message.parent)];
+  return c.messages.find((m) => m.id === message.parent);
+}
+
+export function choose(c: Conversation, message: Message): void {
+  c.chosen[keyOf(message.parent)] = message.id;
+}
+
+export function titleOf(c: Conversation): string {
+  if (c.title) return c.title;
+  const first = pathOf(c)[0]?.text.trim().split('\n')[0] ?? '';
+  const letters = [...first];
+  return letters.length > 60 ? letters.slice(0, 59).join('') + '…' : first;
+}
+
+export function matches(c: Conversation, words: string): boolean {
+  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  if (wanted.length === 0) return true;
+  const text = [titleOf(c), ...c.messages.map((m) => m.text)].join('\n').toLowerCase();
+  return wanted.every((word) => text.includes(word));
+}

@@ -1,0 +1,9 @@
+import 'katex/dist/katex.css';
+import { render } from 'preact';
+import '../shared/base.css';
+import { applySettings, loadSettings } from '../shared/settings';
+import { App } from './app';
+import './chat.css';
+
+applySettings(loadSettings());
+render(<App />, document.getElementById('app')!);

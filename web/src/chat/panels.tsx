@@ -1,0 +1,223 @@
+// What can be set: of a conversation (its system prompt and sampling), and of the page.
+import { useId } from 'preact/hooks';
+import { Dialog } from '../shared/dialog';
+import { useWords } from '../shared/i18n';
+import { Icon } from '../shared/icons';
+import type { Settings } from '../shared/settings';
+import type { Options } from './conversation';
+import { parseField, SAMPLING_FIELDS, type SamplingField } from './sampling';
+
+interface OptionsProps {
+  options: Options;
+  onChange: (options: Options) => void;
+  onClose: () => void;
+}
+
+export function OptionsPanel({ options, onChange, onClose }: OptionsProps) {
+  const t = useWords();
+  const set = (field: SamplingField, value: number | undefined) => {
+    const sampling = { ...options.sampling };
+    if (value === undefined) delete sampling[field.name];
+    else sampling[field.name] = value;
+    onChange({ ...options, sampling });
+  };
+  return (
+    <aside class="options" aria-label={t('options')}>
+      <header class="dialog-head">
+        <h2>{t('options')}</h2>
+        <button type="button" class="quiet" aria-label={t('close')} onClick={onClose}>
+          <Icon name="close" />
+        </button>
+      </header>
+      <label class="field">
+        <span class="label">{t('system')}</span>
+        <textarea
+          rows={4}
+          value={options.system}
+          aria-describedby="system-hint"
+          onInput={(event) => onChange({ ...options, system: event.currentTarget.value })}
+        />
+      </label>
+      <p id="system-hint" class="hint">
+        {t('systemHint')}
+      </p>
+      <div class="heading">
+        <h3>{t('sampling')}</h3>
+        <button type="button" class="plain" onClick={() => onChange({ ...options, sampling: {} })}>
+          {t('reset')}
+        </button>
+      </div>
+      <p class="hint">{t('samplingHint')}</p>
+      {SAMPLING_FIELDS.map((field) => (
+        <SamplingRow
+          key={field.name}
+          field={field}
+          value={options.sampling[field.name]}
+          onChange={(value) => set(field, value)}
+        />
+      ))}
+    </aside>
+  );
+}
+
+interface RowProps {
+  field: SamplingField;
+  value: number | undefined;
+  onChange: (value: number | undefined) => void;
+}
+
+function SamplingRow({ field, value, onChange }: RowProps) {
+  const t = useWords();
+  const id = useId();
+  const { name, min, max, step, slider } = field;
+  return (
+    <div class={`sampling ${value === undefined ? 'unset' : ''}`}>
+      <label for={id}>{t(name)}</label>
+      <input
+        id={id}
+        type="number"
+        min={min}
+        max={max}
+        step="any"
+        value={value ?? ''}
+        placeholder={t('byDefault')}
+        onChange={(event) => onChange(parseField(field, event.currentTarget.value))}
+      />
+      {slider && (
+        <input
+          type="range"
+          aria-label={t(name)}
+          min={min}
+          max={max}
+          step={step}
+          value={value ?? max / 2}
+          onInput={(event) => onChange(Number(event.currentTarget.value))}
+        />
+      )}
+    </div>
+  );
+}
+
+interface SettingsProps {
+  settings: Settings;
+  apiKey: string;
+  onChange: (settings: Settings) => void;
+  onKey: (key: string) => void;
+  onExport: () => void;
+  onImport: (file: File) => void;
+  onClose: () => void;
+}
+
+export function SettingsDialog(props: SettingsProps) {
+  const { settings, apiKey, onChange, onKey, onExport, onImport, onClose } = props;
+  const t = useWords();
+  const mac = /Mac|iPhone|iPad/.test(navigator.platform);
+  const command = mac ? '⌘' : 'Ctrl';
+  const shortcuts: [string, string][] = [
+    ['Enter', t('shortcutSend')],
+    ['Shift Enter', t('shortcutLine')],
+    ['Esc', t('shortcutStop')],
+    ['↑', t('shortcutEdit')],
+    ['Shift Esc', t('shortcutFocus')],
+    [`${command} K`, t('search')],
+    [`${command} Shift O`, t('newChat')],
+    [`${command} .`, t('options')],
+    [`${command} ,`, t('settings')],
+  ];
+  return (
+    <Dialog title={t('settings')} kind="wide" onClose={onClose}>
+      <div class="columns">
+        <label class="field">
+          <span class="label">{t('theme')}</span>
+          <select
+            value={settings.theme}
+            onChange={(event) =>
+              onChange({ ...settings, theme: event.currentTarget.value as Settings['theme'] })
+            }
+          >
+            <option value="system">{t('themeSystem')}</option>
+            <option value="light">{t('themeLight')}</option>
+            <option value="dark">{t('themeDark')}</option>
+          </select>
+        </label>
+        <label class="field">
+          <span class="label">{t('language')}</span>
+          <select
+            value={settings.language}
+            onChange={(event) =>
+              onChange({ ...settings, language: event.currentTarget.value as Settings['language'] })
+            }
+          >
+            <option value="en">English</option>
+            <option value="zh">中文</option>
+          </select>
+        </label>
+      </div>
+      <label class="field">
+        <span class="label">{t('key')}</span>
+        <input
+          type="password"
+          autocomplete="off"
+          spellcheck={false}
+          value={apiKey}
+          aria-describedby="key-hint"
+          onInput={(event) => onKey(event.currentTarget.value.trim())}
+        />
+      </label>
+      <p id="key-hint" class="hint">
+        {t('keyHint')}
+      </p>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={settings.rememberKey}
+          onChange={(event) => onChange({ ...settings, rememberKey: event.currentTarget.checked })}
+        />
+        {t('rememberKey')}
+      </label>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={settings.probabilities}
+          onChange={(event) => onChange({ ...settings, probabilities: event.currentTarget.checked })}
+        />
+        {t('probabilities')}
+      </label>
+      <h3>{t('dataHeading')}</h3>
+      <div class="buttons">
+        <button type="button" onClick={onExport}>
+          {t('exportAll')}
+        </button>
+        <label class="button">
+          {t('importFile')}
+          <input
+            type="file"
+            class="unseen"
+            accept="application/json,.json"
+            onChange={(event) => {
+              const file = event.currentTarget.files?.[0];
+              if (file) onImport(file);
+              event.currentTarget.value = '';
+            }}
+          />
+        </label>
+      </div>
+      <h3>{t('shortcuts')}</h3>
+      <dl class="shortcuts">
+        {shortcuts.map(([keys, what]) => (
+          <div key={keys}>
+            <dt>
+              {keys.split(' ').map((key) => (
+                <kbd key={key}>{key}</kbd>
+              ))}
+            </dt>
+            <dd>{what}</dd>
+          </div>
+        ))}
+      </dl>
+      <p class="hint">
+        <a href="/licenses.txt">{t('licences')}</a>
+      </p>
+    </Dialog>
+  );
+}
