@@ -78,7 +78,11 @@ export interface Conversation {
 const ROOT = 'root';
 const keyOf = (parent: string | null): string => parent ?? ROOT;
 
-export const newId = (): string => crypto.randomUUID();
+// crypto.randomUUID would do, but exists under TLS and on localhost only.
+export const newId = (): string =>
+  Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('');
 
 export function newConversation(options: Options): Conversation {
   const now = Date.now();
