@@ -7,7 +7,7 @@ export interface Series {
   color: number;
   points: [number, number][]; // by rising x
   faint?: boolean;
-  dashed?: boolean;
+  dash?: number; // 0 is a line, above are kinds of dashes
   marks?: boolean;
 }
 
@@ -109,9 +109,11 @@ export function Chart({ title, axis, series, log }: Props) {
         <Plot {...{ title, axis, series, log, bounds, pointer, setPointer, summary }} />
       )}
       <ul class="legend">
-        {legend.map(({ name, color, at, dashed }) => (
+        {legend.map(({ name, color, at, dash }) => (
           <li key={name}>
-            <i class={`swatch c${color % 6} ${dashed ? 'dashed' : ''}`} />
+            <svg class={`swatch-line s${color % 6}`} viewBox="0 0 22 6" aria-hidden="true">
+              <path class={`curve d${(dash ?? 0) % 4}`} d="M0 3H22" />
+            </svg>
             {name}
             <b>{format(at[1])}</b>
           </li>
@@ -179,7 +181,7 @@ function Plot({ title, axis, series, log, bounds, pointer, setPointer, summary }
       {series.map((s, i) => (
         <path
           key={i}
-          class={`curve s${s.color % 6} ${s.faint ? 'faint' : ''} ${s.dashed ? 'dashed' : ''}`}
+          class={`curve s${s.color % 6} ${s.faint ? 'faint' : ''} d${(s.dash ?? 0) % 4}`}
           d={path(s.points)}
         />
       ))}

@@ -62,7 +62,7 @@ export function seriesOf(picture: Picture, runs: Run[], colors: number[], axis: 
         all.push({
           name: only ? name : `${run.name}: ${name}`,
           color: only ? s : color,
-          dashed: !only && s > 0,
+          dash: only ? 0 : s,
           marks: true,
           points: pointsOf(source, axisOf(source, axis), 'loss'),
         });
