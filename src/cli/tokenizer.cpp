@@ -7,6 +7,7 @@
 #include "cli/tokenizer_commands.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "core/thread_pool.h"
 #include "data/documents.h"
 #include "formats/tiktoken.h"
 #include "formats/tokenizer_json.h"
@@ -44,6 +45,47 @@ void write_tokenizer(const fs::path& folder, const TrainedBpe& trained,
   write_file(folder / "tokenizer_config.json", dump(config, 2) + "\n");
 }
 
+// Each thread counts the words of some of the documents.
+BpeTrainer count_words(const TrainArguments& args, uint64_t total, uint64_t& bytes) {
+  constexpr size_t kBatchBytes = size_t{8} << 20;
+  ThreadPool threads(globals().threads);
+  std::vector<BpeTrainer> trainers(static_cast<size_t>(threads.size()));
+  std::vector<std::string> batch;
+  size_t batch_bytes = 0;
+  const auto count_batch = [&] {
+    threads.parallel_for(
+        static_cast<int64_t>(batch.size()), 1, [&](int64_t from, int64_t to, int thread) {
+          for (int64_t i = from; i < to; ++i) {
+            trainers[static_cast<size_t>(thread)].add(batch[static_cast<size_t>(i)]);
+          }
+        });
+    batch.clear();
+    batch_bytes = 0;
+  };
+  Progress progress("counting words", total, "bytes");
+  uint64_t done = 0;
+  for (const std::string& file : args.files) {
+    DocumentReader reader(file, {.text_field = args.field});
+    Document document;
+    while (reader.next(document)) {
+      check_interrupted();
+      bytes += document.text.size();
+      batch_bytes += document.text.size();
+      batch.push_back(std::move(document.text));
+      if (batch_bytes >= kBatchBytes) count_batch();
+      progress.update(done + reader.consumed_bytes());
+    }
+    done += fs::file_size(file);
+  }
+  count_batch();
+  progress.finish();
+  for (size_t i = 1; i < trainers.size(); ++i) {
+    trainers[0].add(trainers[i]);
+    trainers[i] = BpeTrainer();
+  }
+  return std::move(trainers[0]);
+}
+
 void train(const TrainArguments& args) {
   const int64_t learnt = args.vocab - static_cast<int64_t>(args.specials.size());
   if (learnt < 256) {
@@ -59,23 +101,8 @@ void train(const TrainArguments& args) {
   }
   const InterruptScope scope;
   AtomicFolder folder(args.out);
-  BpeTrainer trainer;
-  uint64_t done = 0, bytes = 0;
-  {
-    Progress progress("counting words", total, "bytes");
-    for (const std::string& file : args.files) {
-      DocumentReader reader(file, {.text_field = args.field});
-      Document document;
-      while (reader.next(document)) {
-        check_interrupted();
-        trainer.add(document.text);
-        bytes += document.text.size();
-        progress.update(done + reader.consumed_bytes());
-      }
-      done += fs::file_size(file);
-    }
-    progress.finish();
-  }
+  uint64_t bytes = 0;
+  const BpeTrainer trainer = count_words(args, total, bytes);
   if (trainer.words() == 0)
     throw_bad_input("the files hold no text", "look at them and at --field");
   Progress progress("merging", static_cast<uint64_t>(learnt), "tokens");

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
-#include <unordered_set>
+#include <cstring>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -18,36 +20,83 @@ constexpr int64_t kMaxRank = int64_t{1} << 30;
 constexpr std::string_view kAlphabet =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-constexpr std::array<int8_t, 256> make_digits() {
-  std::array<int8_t, 256> digits{};
-  for (auto& digit : digits) digit = -1;
-  for (size_t i = 0; i < kAlphabet.size(); ++i) {
-    digits[static_cast<unsigned char>(kAlphabet[i])] = static_cast<int8_t>(i);
+// What each of the four characters of a group adds to its 24 bits; kNoDigit for others.
+constexpr uint32_t kNoDigit = uint32_t{1} << 31;
+using Digits = std::array<std::array<uint32_t, 256>, 4>;
+constexpr Digits make_digits() {
+  Digits digits{};
+  for (size_t place = 0; place < 4; ++place) {
+    for (auto& digit : digits[place]) digit = kNoDigit;
+    for (size_t i = 0; i < kAlphabet.size(); ++i) {
+      digits[place][static_cast<unsigned char>(kAlphabet[i])] =
+          static_cast<uint32_t>(i << (18 - 6 * place));
+    }
   }
   return digits;
 }
 
-// Appends the decoded bytes; false if `text` is not canonical base64.
+// Sets `out` to the decoded bytes; false if `text` is not canonical base64.
 bool decode_base64(std::string_view text, std::string& out) {
-  static constexpr std::array<int8_t, 256> kDigits = make_digits();
+  static constexpr Digits kDigits = make_digits();
   if (text.empty() || text.size() % 4 != 0) return false;
   size_t padding = 0;
   while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  for (size_t i = 0; i < text.size(); i += 4) {
-    const bool last = i + 4 == text.size();
-    const size_t digits = last ? 4 - padding : 4;
-    uint32_t word = 0;
-    for (size_t k = 0; k < 4; ++k) {
-      const int8_t digit =
-          k < digits ? kDigits[static_cast<unsigned char>(text[i + k])] : int8_t{0};
-      if (digit < 0) return false;
-      word = word << 6 | static_cast<uint32_t>(digit);
-    }
-    const size_t bytes = digits - 1;
-    if ((word & ((1u << (8 * (3 - bytes))) - 1u)) != 0) return false;  // bits past the end
-    for (size_t k = 0; k < bytes; ++k) out.push_back(static_cast<char>(word >> (16 - 8 * k)));
+  out.resize(text.size() / 4 * 3);
+  char* to = out.data();
+  const auto digit = [&](size_t place, size_t i) {
+    return kDigits[place][static_cast<unsigned char>(text[i])];
+  };
+  const auto put = [&](uint32_t word) {
+    to[0] = static_cast<char>(word >> 16);
+    to[1] = static_cast<char>(word >> 8);
+    to[2] = static_cast<char>(word);
+    to += 3;
+  };
+  size_t i = 0;
+  uint32_t all = 0;
+  for (; i + 4 < text.size(); i += 4) {
+    const uint32_t word = digit(0, i) | digit(1, i + 1) | digit(2, i + 2) | digit(3, i + 3);
+    all |= word;
+    put(word);
   }
+  uint32_t last = digit(0, i) | digit(1, i + 1);
+  if (padding < 2) last |= digit(2, i + 2);
+  if (padding < 1) last |= digit(3, i + 3);
+  if (((all | last) & kNoDigit) != 0) return false;
+  if ((last & ((1u << (8 * padding)) - 1u)) != 0) return false;  // bits past the end
+  put(last);
+  out.resize(out.size() - padding);
   return true;
+}
+
+// The first token that an earlier one equals; null where there is none.
+const std::string* find_duplicate(const std::vector<std::string>& tokens) {
+  const auto hash_of = [](std::string_view bytes) {
+    uint64_t hash = bytes.size();
+    for (size_t i = 0; i < bytes.size(); i += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, bytes.data() + i, std::min<size_t>(8, bytes.size() - i));
+      hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+      hash ^= hash >> 32;
+    }
+    return hash * 0xD6E8FEB86659FD93u;
+  };
+  std::vector<uint64_t> hashes(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) hashes[i] = hash_of(tokens[i]);
+  // Open addressing: the upper half of a hash, and the number + 1.
+  std::vector<uint64_t> slots(std::bit_ceil(tokens.size() + tokens.size() / 2 + 1), 0);
+  const int shift = 64 - std::countr_zero(slots.size());
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i + 16 < tokens.size()) __builtin_prefetch(&slots[hashes[i + 16] >> shift], 1);
+    const uint64_t half = hashes[i] << 32;  // the index has the upper bits
+    size_t slot = hashes[i] >> shift;
+    for (; slots[slot] != 0; slot = (slot + 1) & (slots.size() - 1)) {
+      if ((slots[slot] ^ half) >> 32 != 0) continue;
+      if (tokens[static_cast<uint32_t>(slots[slot]) - 1] == tokens[i]) return &tokens[i];
+    }
+    slots[slot] = half | (i + 1);
+  }
+  return nullptr;
 }
 
 std::string encode_base64(std::string_view bytes) {
@@ -74,7 +123,11 @@ RankedTokens read_tiktoken(const fs::path& path) {
     throw_bad_input(source + ": is a Git LFS pointer, not the vocabulary itself",
                     "run 'git lfs pull' in the model's repository");
   }
-  std::vector<std::pair<int64_t, std::string>> entries;
+  RankedTokens out;
+  std::vector<int64_t> ranks;
+  const auto lines = static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
+  out.tokens.reserve(lines);
+  ranks.reserve(lines);
   size_t line_number = 0;
   const auto fail = [&](const std::string& problem) {
     throw_bad_input(fmt::format("{}: line {}: {}", source, line_number, problem),
@@ -100,26 +153,31 @@ RankedTokens read_tiktoken(const fs::path& path) {
     if (!decode_base64(line.substr(0, space), token)) {
       fail(fmt::format("'{}' is not base64", printable(line.substr(0, space), 40)));
     }
-    entries.emplace_back(rank, std::move(token));
+    ranks.push_back(rank);
+    out.tokens.push_back(std::move(token));
   }
-  if (entries.empty()) throw_bad_input(source + ": holds no tokens");
-  std::sort(entries.begin(), entries.end());
-  RankedTokens out;
-  out.first_rank = entries[0].first;
-  std::unordered_set<std::string_view> seen;
-  for (const auto& [rank, token] : entries) {
-    const int64_t expected = out.first_rank + static_cast<int64_t>(out.tokens.size());
-    if (rank != expected) {
-      throw_bad_input(fmt::format("{}: the rank {} is {}", source, std::min(rank, expected),
-                                  rank < expected ? "given twice" : "missing"));
-    }
-    out.tokens.push_back(token);
+  if (ranks.empty()) throw_bad_input(source + ": holds no tokens");
+  if (!std::is_sorted(ranks.begin(), ranks.end())) {
+    std::vector<size_t> order(ranks.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return ranks[a] < ranks[b]; });
+    std::vector<std::string> sorted;
+    for (const size_t i : order) sorted.push_back(std::move(out.tokens[i]));
+    out.tokens = std::move(sorted);
+    std::sort(ranks.begin(), ranks.end());
   }
-  for (const std::string& token : out.tokens) {
-    if (!seen.insert(token).second) {
-      throw_bad_input(
-          fmt::format("{}: the token '{}' is given twice", source, printable(token, 80)));
+  out.first_rank = ranks[0];
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    const int64_t expected = out.first_rank + static_cast<int64_t>(i);
+    if (ranks[i] != expected) {
+      throw_bad_input(fmt::format("{}: the rank {} is {}", source, std::min(ranks[i], expected),
+                                  ranks[i] < expected ? "given twice" : "missing"));
     }
+  }
+  if (const std::string* twice = find_duplicate(out.tokens)) {
+    throw_bad_input(
+        fmt::format("{}: the token '{}' is given twice", source, printable(*twice, 80)));
   }
   return out;
 }

@@ -11,14 +11,18 @@
 namespace quern {
 namespace {
 
-// Bit i tells of byte i. Of letters, numbers, white space and line breaks the ASCII ones.
+using unicode::Class;
+
+// Bit i tells of byte i. Of letters and numbers all their bytes; white space is ASCII.
 struct Masks {
   uint64_t letter = 0, number = 0;
   uint64_t white = 0;       // line breaks included
   uint64_t line_break = 0;  // CR, LF
   uint64_t blank = 0;       // U+0020
   uint64_t apostrophe = 0;
-  uint64_t beyond = 0;  // not ASCII
+  uint64_t beyond = 0;        // not ASCII
+  uint64_t continuation = 0;  // second and later bytes of characters
+  uint64_t unread = 0;        // first bytes of characters that are not in the masks yet
 };
 
 // Ends of the contractions that begin at `starts`, apostrophes at which a piece begins.
@@ -41,11 +45,57 @@ uint64_t contraction_ends(const char* text, uint64_t starts) noexcept {
   return ends;
 }
 
+// Enters the characters that are not ASCII, and returns the bits before the first one that is left
+// to the definition: white space, the long s, which may end a contraction, and what the block does
+// not hold the whole of.
+uint64_t read_beyond(const char* text, const Class* classes, Masks& m) noexcept {
+  const auto byte = [&](int i) { return static_cast<unsigned char>(text[i]) & 0x3Fu; };
+  for (uint64_t rest = m.unread; rest != 0; rest &= rest - 1) {
+    const int at = std::countr_zero(rest);
+    const uint64_t before = (uint64_t{1} << at) - 1;
+    const auto lead = static_cast<unsigned char>(text[at]);
+    char32_t point = 0;
+    uint64_t bytes = 0;
+    if (lead < 0xE0) {
+      if (at + 2 > 64) return before;
+      point = (lead & 0x1Fu) << 6 | byte(at + 1);
+      bytes = 3;
+    } else if (lead < 0xF0) {
+      if (at + 3 > 64) return before;
+      point = (lead & 0x0Fu) << 12 | byte(at + 1) << 6 | byte(at + 2);
+      bytes = 7;
+    } else {
+      if (at + 4 > 64 || lead > 0xF4) return before;
+      point = (lead & 0x07u) << 18 | byte(at + 1) << 12 | byte(at + 2) << 6 | byte(at + 3);
+      bytes = 15;
+    }
+    const Class kind = classes[point];
+    if (kind == Class::Space || point == 0x17F) return before;
+    m.letter |= (kind == Class::Letter ? bytes : 0) << at;
+    m.number |= (kind == Class::Number ? bytes : 0) << at;
+  }
+  return ~uint64_t{0};
+}
+
 // The cuts, given the classes. `x << 1` reads "the byte before is x". Where in the pattern a piece
 // may begin does not depend on what came before the block, so none of its state is carried.
-[[gnu::always_inline]] inline uint64_t cuts_of(const char* text, const Masks& m) noexcept {
-  const uint64_t known =
-      m.beyond == 0 ? ~uint64_t{0} : (uint64_t{1} << std::countr_zero(m.beyond)) - 1;
+[[gnu::always_inline]] inline uint64_t cuts_of(const char* text, const Class* classes,
+                                               Masks& m) noexcept {
+  uint64_t known = ~uint64_t{0};
+  if (m.beyond != 0) {
+    if ((m.continuation & 1) != 0) return 0;
+    if (m.unread != 0) known = read_beyond(text, classes, m);
+    // A character whose first byte is in the block, and not all of the others.
+    constexpr uint64_t kEnd = uint64_t{7} << 61;
+    if ((m.beyond & kEnd) != 0) {
+      const uint64_t leads = m.beyond & ~m.continuation;
+      const int last = 63 - std::countl_zero(leads);
+      const auto lead = static_cast<unsigned char>(text[last]);
+      if (last + (lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4) > 64) {
+        known &= (uint64_t{1} << last) - 1;
+      }
+    }
+  }
   const uint64_t black = ~m.white & known;
   if (black == 0) return 0;
   const uint64_t other = black & ~(m.letter | m.number);
@@ -54,8 +104,14 @@ uint64_t contraction_ends(const char* text, uint64_t starts) noexcept {
   // Other characters begin a piece unless one or a blank leads them. One that does leads letters,
   // as white space does.
   const uint64_t other_starts = other & ~((other | m.blank) << 1);
-  uint64_t starts = m.number | other_starts;
-  starts |= m.letter & ~((m.letter | space | other_starts) << 1);
+  uint64_t leading_others = other_starts;
+  if (m.beyond != 0) {
+    leading_others |= (leading_others << 1) & m.continuation;
+    leading_others |= (leading_others << 1) & m.continuation;
+    leading_others |= (leading_others << 1) & m.continuation;
+  }
+  uint64_t starts = (m.number & ~m.continuation) | other_starts;
+  starts |= m.letter & ~((m.letter | space | leading_others) << 1);
   // Line breaks behind other characters or white space belong to their piece.
   starts |= m.line_break & ~((m.white | other) << 1);
   // White space: the first of a run, and the last, which leads what follows. Behind a line break
@@ -77,7 +133,7 @@ uint64_t contraction_ends(const char* text, uint64_t starts) noexcept {
   return starts & certain & known & ~uint64_t{1};
 }
 
-enum : uint8_t { kLetter = 1, kNumber = 2, kWhite = 4, kLineBreak = 8, kBlank = 16, kBeyond = 32 };
+enum : uint8_t { kLetter = 1, kNumber = 2, kWhite = 4, kLineBreak = 8, kBlank = 16 };
 
 constexpr std::array<uint8_t, 256> make_classes() {
   std::array<uint8_t, 256> classes{};
@@ -89,32 +145,39 @@ constexpr std::array<uint8_t, 256> make_classes() {
   for (size_t c = '\t'; c <= '\r'; ++c) classes[c] = kWhite;
   classes['\r'] = classes['\n'] = kWhite | kLineBreak;
   classes[' '] = kWhite | kBlank;
-  for (size_t c = 0x80; c < 0x100; ++c) classes[c] = kBeyond;
   return classes;
 }
 
-uint64_t cuts_scalar(const char* text) noexcept {
+uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
   static constexpr std::array<uint8_t, 256> kClasses = make_classes();
   Masks m;
   for (size_t i = 0; i < kSplitBlock; ++i) {
-    const uint64_t kind = kClasses[static_cast<unsigned char>(text[i])];
-    if ((kind & kBeyond) != 0) {
-      m.beyond = uint64_t{1} << i;
-      break;
-    }
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const uint64_t kind = kClasses[byte];
     m.letter |= (kind & 1) << i;
     m.number |= (kind >> 1 & 1) << i;
     m.white |= (kind >> 2 & 1) << i;
     m.line_break |= (kind >> 3 & 1) << i;
     m.blank |= (kind >> 4 & 1) << i;
-    m.apostrophe |= uint64_t{text[i] == '\''} << i;
+    m.apostrophe |= uint64_t{byte == '\''} << i;
+    m.beyond |= uint64_t{byte >= 0x80} << i;
+    m.continuation |= uint64_t{(byte & 0xC0) == 0x80} << i;
   }
-  return cuts_of(text, m);
+  m.unread = m.beyond & ~m.continuation;
+  return cuts_of(text, classes, m);
 }
 
 #if defined(__x86_64__)
 
-[[gnu::target("avx2")]] uint64_t cuts_avx2(const char* text) noexcept {
+// The ideographs U+5000 to U+8FFF, letters all, need no look at a table: `leads` are their first
+// bytes.
+[[gnu::always_inline]] inline void enter_beyond(Masks& m, uint64_t leads) noexcept {
+  m.unread = m.beyond & ~m.continuation & ~leads;
+  m.letter |= leads | leads << 1 | leads << 2;
+}
+
+[[gnu::target("avx2,bmi,bmi2,lzcnt")]] uint64_t cuts_avx2(const char* text,
+                                                          const Class* classes) noexcept {
   const __m256i half[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(text)),
                            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text + 32))};
   uint64_t bits[7] = {};
@@ -139,10 +202,32 @@ uint64_t cuts_scalar(const char* text) noexcept {
       bits[k] |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(all[k]))} << (32 * i);
     }
   }
-  return cuts_of(text, {bits[0], bits[1], bits[2], bits[3], bits[4], bits[5], bits[6]});
+  Masks m = {.letter = bits[0],
+             .number = bits[1],
+             .white = bits[2],
+             .line_break = bits[3],
+             .blank = bits[4],
+             .apostrophe = bits[5],
+             .beyond = bits[6]};
+  if (m.beyond != 0) {
+    uint64_t leads = 0;
+    for (int i = 0; i < 2; ++i) {
+      const __m256i c = half[i];
+      const __m256i ideograph = _mm256_sub_epi8(c, _mm256_set1_epi8('\xE5'));
+      const __m256i is_lead =
+          _mm256_cmpeq_epi8(ideograph, _mm256_min_epu8(ideograph, _mm256_set1_epi8(3)));
+      const __m256i continues = _mm256_cmpgt_epi8(_mm256_set1_epi8('\xC0'), c);
+      leads |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(is_lead))} << (32 * i);
+      m.continuation |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(continues))}
+                        << (32 * i);
+    }
+    enter_beyond(m, leads);
+  }
+  return cuts_of(text, classes, m);
 }
 
-[[gnu::target("avx512f,avx512bw,bmi,bmi2,lzcnt")]] uint64_t cuts_avx512(const char* text) noexcept {
+[[gnu::target("avx512f,avx512bw,bmi,bmi2,lzcnt")]] uint64_t cuts_avx512(
+    const char* text, const Class* classes) noexcept {
   const __m512i c = _mm512_loadu_si512(text);
   const auto among = [&](char first, char span) __attribute__((target("avx512f,avx512bw"))) {
     return _mm512_cmple_epu8_mask(_mm512_sub_epi8(c, _mm512_set1_epi8(first)),
@@ -159,7 +244,9 @@ uint64_t cuts_scalar(const char* text) noexcept {
                  _mm512_cmpeq_epi8_mask(c, _mm512_set1_epi8('\r'));
   m.apostrophe = _mm512_cmpeq_epi8_mask(c, _mm512_set1_epi8('\''));
   m.beyond = _mm512_movepi8_mask(c);
-  return cuts_of(text, m);
+  m.continuation = among('\x80', 0x3F);
+  enter_beyond(m, among('\xE5', 3));
+  return cuts_of(text, classes, m);
 }
 
 #endif
@@ -169,10 +256,9 @@ uint64_t cuts_scalar(const char* text) noexcept {
 std::vector<BlockCutsVariant> block_cuts_variants() {
   std::vector<BlockCutsVariant> out = {{"scalar", cuts_scalar}};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) out.push_back({"avx2", cuts_avx2});
-  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2")) {
-    out.push_back({"avx512", cuts_avx512});
-  }
+  const bool bits = __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
+  if (bits && __builtin_cpu_supports("avx2")) out.push_back({"avx2", cuts_avx2});
+  if (bits && __builtin_cpu_supports("avx512bw")) out.push_back({"avx512", cuts_avx512});
 #endif
   return out;
 }

@@ -7,15 +7,17 @@
 #include <string_view>
 #include <vector>
 
+#include "text/unicode.h"
+
 namespace quern {
 
 constexpr size_t kSplitBlock = 64;
 
-// Bit i of the answer: one piece ends and the next begins at text + i, 0 < i < 64. A piece begins
-// at `text` itself, of which kSplitBlock bytes can be read. Every cut up to the last one reported
-// is reported; of what comes after it nothing is said, nor of anything past the first byte that is
-// not ASCII. 0: piece_end has to find the end.
-using BlockCuts = uint64_t (*)(const char* text) noexcept;
+// Bit i of the answer: one piece ends and the next begins at text + i, 0 < i < 64. A piece of valid
+// UTF-8 begins at `text` itself, of which kSplitBlock bytes can be read; 0xFF ends it earlier.
+// Every cut up to the last one reported is reported; of what comes after it nothing is said. 0:
+// piece_end has to find the end. `classes` is unicode::class_table().
+using BlockCuts = uint64_t (*)(const char* text, const unicode::Class* classes) noexcept;
 
 // The variant for this machine; QUERN_ISA (scalar, avx2, avx512) asks for another.
 BlockCuts block_cuts() noexcept;

@@ -5,17 +5,16 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstring>
+#include <utility>
 
 #include "core/error.h"
 #include "core/utf8.h"
 
 namespace quern {
 namespace {
-
-inline uint64_t hash_bytes(std::string_view bytes) noexcept {
-  return XXH3_64bits(bytes.data(), bytes.size());
-}
 
 constexpr uint64_t kUpperHalf = ~uint64_t{0} << 32;
 
@@ -29,51 +28,88 @@ size_t character_bytes(char lead) noexcept {
   return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
 }
 
-// Where tokens are, by a hash of their bytes that every prefix and suffix of a string shares work
-// on: a polynomial over all its bytes.
-class TokenFinder {
- public:
-  explicit TokenFinder(std::span<const std::string> tokens)
-      : tokens_(tokens), slots_(std::bit_ceil(2 * tokens.size() + 1), 0) {
-    shift_ = 64 - std::countr_zero(slots_.size());
-    for (size_t id = 0; id < tokens.size(); ++id) {
-      if (tokens[id].empty()) continue;
-      uint64_t hash = 0;
-      for (const char byte : tokens[id]) hash = extend(hash, byte);
-      const uint64_t mixed = mix(hash);
-      size_t slot = mixed >> shift_;
-      while (slots_[slot] != 0) slot = (slot + 1) & (slots_.size() - 1);
-      slots_[slot] = (mixed << 32) | (id + 1);
-    }
-  }
+template <class T>
+using Table = std::vector<T, HugePages<T>>;
 
-  static uint64_t extend(uint64_t hash, char byte) noexcept {
-    return (hash + static_cast<unsigned char>(byte) + 1) * kBase;
-  }
-  static constexpr uint64_t kBase = 0x9E3779B97F4A7C15;
-
-  TokenId find(uint64_t hash, std::string_view bytes) const noexcept {
-    const uint64_t mixed = mix(hash);
-    for (size_t slot = mixed >> shift_; slots_[slot] != 0;
-         slot = (slot + 1) & (slots_.size() - 1)) {
-      if ((slots_[slot] ^ mixed << 32) >> 32 != 0) continue;
-      const auto id = static_cast<uint32_t>(slots_[slot]) - 1;
-      if (tokens_[id] == bytes) return static_cast<TokenId>(id);
-    }
-    return -1;
-  }
-
- private:
-  static uint64_t mix(uint64_t hash) noexcept {
-    hash ^= hash >> 32;
-    hash *= 0xD6E8FEB86659FD93;
-    return hash ^ hash >> 29;
-  }
-
-  std::span<const std::string> tokens_;
-  std::vector<uint64_t, HugePages<uint64_t>> slots_;
-  int shift_;
+// A token for sorting.
+struct Sorted {
+  uint64_t head;  // eight bytes, the first one highest, filled up with zeros
+  uint32_t id, size;
 };
+
+// The ids below `count` in the order of their bytes, which `text` gives; those without any are left
+// out.
+template <class Text>
+Table<Sorted> sorted_by_bytes(size_t count, Text&& text) {
+  Table<Sorted> entries, sorted;
+  entries.reserve(count);
+  for (size_t id = 0; id < count; ++id) {
+    const std::string_view bytes = text(id);
+    if (bytes.empty()) continue;
+    uint64_t head = 0;
+    std::memcpy(&head, bytes.data(), std::min<size_t>(8, bytes.size()));
+    entries.push_back(
+        {__builtin_bswap64(head), static_cast<uint32_t>(id), static_cast<uint32_t>(bytes.size())});
+  }
+  // By one byte after the other, the last one first; each pass keeps the order of the one before.
+  sorted.resize(entries.size());
+  std::vector<std::array<uint32_t, 256>> places(8, std::array<uint32_t, 256>{});
+  for (const Sorted& entry : entries) {
+    for (size_t byte = 0; byte < 8; ++byte) ++places[byte][entry.head >> (8 * byte) & 0xFF];
+  }
+  for (size_t byte = 0; byte < 8; ++byte) {
+    uint32_t place = 0;
+    for (uint32_t& number : places[byte]) number = std::exchange(place, place + number);
+    uint32_t* const next = places[byte].data();
+    for (const Sorted& entry : entries) {
+      sorted.data()[next[entry.head >> (8 * byte) & 0xFF]++] = entry;
+    }
+    entries.swap(sorted);
+  }
+  for (size_t i = 0; i < entries.size();) {
+    size_t end = i + 1;
+    while (end < entries.size() && entries[end].head == entries[i].head) ++end;
+    if (end - i > 1) {
+      std::sort(entries.begin() + static_cast<ptrdiff_t>(i),
+                entries.begin() + static_cast<ptrdiff_t>(end),
+                [&](const Sorted& a, const Sorted& b) {
+                  const int order_of_bytes = text(a.id).compare(text(b.id));
+                  return order_of_bytes != 0 ? order_of_bytes < 0 : a.id < b.id;
+                });
+    }
+    i = end;
+  }
+  return entries;
+}
+
+// Of a token its size, and the one whose bytes are the longest proper prefix of its own, of equals
+// the first; -1 where there is none.
+struct Link {
+  TokenId shorter = -1;
+  uint32_t size = 0;
+};
+
+template <class Text>
+Table<Link> longest_prefixes(size_t count, const Table<Sorted>& sorted, Text&& text) {
+  Table<Link> links(count);
+  std::vector<Sorted> open;  // each is a prefix of the next
+  const auto is_prefix = [&](const Sorted& prefix, const Sorted& whole) {
+    if (prefix.size > whole.size) return false;
+    if (prefix.size < 8) return (prefix.head ^ whole.head) >> (64 - 8 * prefix.size) == 0;
+    return prefix.head == whole.head && text(whole.id).starts_with(text(prefix.id));
+  };
+  for (const Sorted& entry : sorted) {
+    links[entry.id].size = entry.size;
+    while (!open.empty() && !is_prefix(open.back(), entry)) open.pop_back();
+    if (!open.empty() && open.back().size == entry.size) {
+      links[entry.id].shorter = links[open.back().id].shorter;
+      continue;
+    }
+    if (!open.empty()) links[entry.id].shorter = static_cast<TokenId>(open.back().id);
+    open.push_back(entry);
+  }
+  return links;
+}
 
 }  // namespace
 
@@ -82,6 +118,8 @@ PairRanks::PairRanks(size_t expected) {
   slots_.assign(size, kEmpty);
   mask_ = size - 1;
   shift_ = 64 - std::countr_zero(size);
+  filter_.assign((size << kFilterBits) / 64, 0);
+  filter_shift_ = shift_ - kFilterBits;
 }
 
 void PairRanks::add(TokenId left, TokenId right, int32_t rank) {
@@ -102,6 +140,8 @@ void PairRanks::add(TokenId left, TokenId right, int32_t rank) {
     if (slots_[slot] >> kRankBits == key) return;
   }
   slots_[slot] = key << kRankBits | static_cast<uint64_t>(rank);
+  const uint64_t bit = hash_of(key) >> filter_shift_;
+  filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
   ++count_;
 }
 
@@ -117,24 +157,30 @@ Bpe::Bpe(std::span<const std::string> tokens) {
   for (const std::string& token : tokens) total += token.size();
   arena_.reserve(total);
   offsets_.push_back(0);
-  by_bytes_.assign(std::bit_ceil(2 * tokens.size() + 1), 0);
+  by_bytes_.assign(std::bit_ceil(tokens.size() + tokens.size() / 2 + 1), 0);
   filter_.assign(size_t{1} << (kFilterBits - 6), 0);
   byte_ids_.fill(-1);
+  Table<uint64_t> hashes(tokens.size());
   for (size_t id = 0; id < tokens.size(); ++id) {
     const std::string& token = tokens[id];
     arena_.insert(arena_.end(), token.begin(), token.end());
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
-    if (token.empty()) continue;  // a gap in the ids
     longest_ = std::max(longest_, token.size());
-    const uint64_t hash = hash_bytes(token);
-    size_t slot = hash & (by_bytes_.size() - 1);
-    while (by_bytes_[slot] != 0) slot = (slot + 1) & (by_bytes_.size() - 1);
-    by_bytes_[slot] = (hash & kUpperHalf) | (id + 1);
-    const uint64_t bit = hash >> (64 - kFilterBits);
-    filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
+    hashes[id] = hash_of(token);
     if (token.size() == 1) {
       byte_ids_[static_cast<unsigned char>(token[0])] = static_cast<TokenId>(id);
     }
+  }
+  const size_t mask = by_bytes_.size() - 1;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    if (id + 16 < tokens.size()) __builtin_prefetch(&by_bytes_[hashes[id + 16] & mask], 1);
+    if (tokens[id].empty()) continue;  // a gap in the ids
+    const uint64_t hash = hashes[id];
+    size_t slot = hash & mask;
+    while (by_bytes_[slot] != 0) slot = (slot + 1) & mask;
+    by_bytes_[slot] = (hash & kUpperHalf) | (id + 1);
+    const uint64_t bit = hash >> (64 - kFilterBits);
+    filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
   }
   for (size_t byte = 0; byte < 256; ++byte) {
     if (byte_ids_[byte] < 0) {
@@ -143,10 +189,13 @@ Bpe::Bpe(std::span<const std::string> tokens) {
   }
 }
 
-std::optional<TokenId> Bpe::find(std::string_view wanted) const noexcept {
-  const uint64_t hash = hash_bytes(wanted);
+uint64_t Bpe::hash_of(std::string_view piece) noexcept {
+  return XXH3_64bits(piece.data(), piece.size());
+}
+
+std::optional<TokenId> Bpe::find(std::string_view wanted, uint64_t hash) const noexcept {
   const uint64_t bit = hash >> (64 - kFilterBits);
-  if ((filter_[bit >> 6] >> (bit & 63) & 1) == 0) return std::nullopt;
+  if ((filter_.data()[bit >> 6] >> (bit & 63) & 1) == 0) return std::nullopt;
   for (size_t slot = hash & (by_bytes_.size() - 1); by_bytes_[slot] != 0;
        slot = (slot + 1) & (by_bytes_.size() - 1)) {
     if (((by_bytes_[slot] ^ hash) & kUpperHalf) != 0) continue;
@@ -156,35 +205,60 @@ std::optional<TokenId> Bpe::find(std::string_view wanted) const noexcept {
   return std::nullopt;
 }
 
-// Every way to cut a token into two tokens is a pair that merges.
-void Bpe::add_splits(std::span<const std::string> tokens) {
-  const TokenFinder finder(tokens);
-  pairs_ = PairRanks(2 * tokens.size());
-  std::vector<uint64_t> prefix, power;
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    const std::string_view token = tokens[id];
-    if (token.size() < 2) continue;
-    prefix.assign(1, 0);
-    for (const char byte : token) prefix.push_back(TokenFinder::extend(prefix.back(), byte));
-    if (power.empty()) power.push_back(1);
-    while (power.size() <= token.size()) power.push_back(power.back() * TokenFinder::kBase);
-    for (size_t cut = 1; cut < token.size(); ++cut) {
-      const TokenId left = finder.find(prefix[cut], token.substr(0, cut));
-      if (left < 0) continue;
-      const uint64_t suffix = prefix.back() - prefix[cut] * power[token.size() - cut];
-      const TokenId right = finder.find(suffix, token.substr(cut));
-      if (right >= 0) pairs_.add(left, right, static_cast<int32_t>(id));
+// Every way to cut a token into two tokens is a pair that merges. The tokens that a token begins
+// with, longest first, and those that it ends with, longest first, each point to the next one.
+void Bpe::add_splits() {
+  const auto text = [&](size_t id) { return bytes(static_cast<TokenId>(id)); };
+  const Table<Link> prefix = longest_prefixes(size(), sorted_by_bytes(size(), text), text);
+  const std::string mirrored(arena_.rbegin(), arena_.rend());
+  const auto mirrored_text = [&](size_t id) {
+    return std::string_view(mirrored).substr(arena_.size() - offsets_[id + 1],
+                                             offsets_[id + 1] - offsets_[id]);
+  };
+  // In this order the ends of a token are those of its neighbours, and near.
+  const Table<Sorted> order = sorted_by_bytes(size(), mirrored_text);
+  const Table<Link> suffix = longest_prefixes(size(), order, mirrored_text);
+  Table<Merge> found;
+  found.reserve(2 * size());
+  struct Right {
+    TokenId id;
+    uint32_t size;
+  };
+  std::vector<Right> rights;
+  for (const Sorted& token : order) {
+    const size_t id = token.id;
+    rights.clear();
+    for (TokenId end = suffix[id].shorter; end >= 0;) {
+      const Link& link = suffix[static_cast<size_t>(end)];
+      rights.push_back({end, link.size});
+      end = link.shorter;
     }
+    for (TokenId left = prefix[id].shorter; left >= 0 && !rights.empty();) {
+      const Link& link = prefix[static_cast<size_t>(left)];
+      const uint32_t rest = prefix[id].size - link.size;
+      while (!rights.empty() && rights.back().size < rest) rights.pop_back();
+      if (!rights.empty() && rights.back().size == rest) {
+        found.push_back({left, rights.back().id, static_cast<TokenId>(id)});
+      }
+      left = link.shorter;
+    }
+  }
+  pairs_ = PairRanks(found.size());
+  constexpr size_t kAhead = 16;
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (i + kAhead < found.size()) pairs_.prefetch(found[i + kAhead].left, found[i + kAhead].right);
+    pairs_.add(found[i].left, found[i].right, found[i].joined);
   }
 }
 
 Bpe Bpe::from_ranks(std::span<const std::string> tokens) {
   Bpe bpe(tokens);
   bpe.whole_pieces_ = true;
-  bpe.add_splits(tokens);
+  bpe.add_splits();
   std::vector<int32_t> ranks(tokens.size());
   for (size_t id = 0; id < tokens.size(); ++id) ranks[id] = static_cast<int32_t>(id);
   bpe.find_whole_characters(ranks);
+  bpe.find_ascii_pairs();
   return bpe;
 }
 
@@ -210,14 +284,15 @@ Bpe Bpe::from_merges(std::span<const std::string> tokens, std::span<const Merge>
   }
   bpe.joined_.push_back(-1);  // never empty, even without merges
   bpe.find_whole_characters(first_rank);
+  bpe.find_ascii_pairs();
   return bpe;
 }
 
 // A text of Chinese has three bytes a character, of which nearly every character is a token: to
 // begin the merging with these tokens gives the same result with a third of the work, if
 // 1. the character's bytes alone merge into its token;
-// 2. no token has part of the character on one side of its edge and something on the other;
-//    `crossed_` has the bytes on both sides of an edge that some token crosses in such a way;
+// 2. no token has part of the character on one side of its edge and something on the other; where
+//    the bytes on both sides of the edge are those of such a token, the whole token is compared;
 // 3. every token that holds the whole character and more has a higher rank than any merge inside
 //    the character has, so that the character is ready in time.
 // Then nothing ever merges with part of it (2), it comes into being (1), and does so before any
@@ -258,21 +333,18 @@ void Bpe::find_whole_characters(const std::vector<int32_t>& first_rank) {
     characters_[point.value] = parts[0];
     ready[point.value] = highest;
   }
+  crossing_list_.assign(size_t{1} << 16, 0);
+  crossings_.assign(1, {});
   for (size_t id = 0; id < size(); ++id) {
     const std::string_view token = bytes(static_cast<TokenId>(id));
+    if (std::all_of(token.begin(), token.end(), [](char byte) { return byte >= 0; })) continue;
     size_t i = 0;
     while (i < token.size() && is_continuation(token[i])) ++i;
-    if (i > 0 && i < token.size()) {
-      crossed_.set(size_t{static_cast<unsigned char>(token[i - 1])} << 8 |
-                   static_cast<unsigned char>(token[i]));
-    }
+    if (i > 0 && i < token.size()) add_crossing(static_cast<TokenId>(id), i);
     while (i < token.size()) {
       const size_t length = character_bytes(token[i]);
       if (i + length > token.size()) {
-        if (i > 0) {
-          crossed_.set(size_t{static_cast<unsigned char>(token[i - 1])} << 8 |
-                       static_cast<unsigned char>(token[i]));
-        }
+        if (i > 0) add_crossing(static_cast<TokenId>(id), i);
         break;
       }
       if ((length == 2 || length == 3) && length < token.size()) {
@@ -282,6 +354,38 @@ void Bpe::find_whole_characters(const std::vector<int32_t>& first_rank) {
         }
       }
       i += length;
+    }
+  }
+}
+
+void Bpe::add_crossing(TokenId id, size_t at) {
+  const std::string_view token = bytes(id);
+  uint8_t& list = crossing_list_[pair_of_bytes(token[at - 1], token[at])];
+  if (list == 0 && crossings_.size() < kAnyCrossing) {
+    list = static_cast<uint8_t>(crossings_.size());
+    crossings_.emplace_back();
+  }
+  if (list == 0 || list == kAnyCrossing || crossings_[list].size() == kMaxCrossings) {
+    list = kAnyCrossing;
+    return;
+  }
+  crossings_[list].push_back({id, static_cast<uint32_t>(at)});
+}
+
+bool Bpe::crossed_by(uint8_t list, std::string_view piece, size_t at) const noexcept {
+  if (list == kAnyCrossing) return true;
+  for (const Crossing& crossing : crossings_[list]) {
+    const std::string_view token = bytes(crossing.id);
+    if (crossing.before <= at && piece.substr(at - crossing.before).starts_with(token)) return true;
+  }
+  return false;
+}
+
+void Bpe::find_ascii_pairs() {
+  ascii_pairs_.assign(size_t{1} << 14, PairRanks::kNone);
+  for (size_t left = 0; left < 128; ++left) {
+    for (size_t right = 0; right < 128; ++right) {
+      ascii_pairs_[left << 7 | right] = pairs_.find(byte_ids_[left], byte_ids_[right]);
     }
   }
 }

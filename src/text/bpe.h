@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <bitset>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -16,7 +15,9 @@ namespace quern {
 
 using TokenId = int32_t;
 
-// Which pairs of tokens merge, and how early. Open addressing, a pair with its rank in one word.
+// Which pairs of tokens merge, and how early. Open addressing, a pair with its rank in one word;
+// before it a bit for each of many hashes, which tells of most pairs that do not merge, and is
+// small enough to stay near.
 class PairRanks {
  public:
   static constexpr int kIdBits = 20, kRankBits = 24;
@@ -29,32 +30,45 @@ class PairRanks {
   void add(TokenId left, TokenId right, int32_t rank);
 
   int32_t find(TokenId left, TokenId right) const noexcept {
+    return may_hold(left, right) ? look_up(left, right) : kNone;
+  }
+
+  // In two steps, with a fetch between: false where there is surely no such pair.
+  bool may_hold(TokenId left, TokenId right) const noexcept {
+    const uint64_t bit = hash_of(key_of(left, right)) >> filter_shift_;
+    return (filter_.data()[bit >> 6] >> (bit & 63) & 1) != 0;
+  }
+  int32_t look_up(TokenId left, TokenId right) const noexcept {
     const uint64_t key = key_of(left, right);
     for (size_t slot = index_of(key);; slot = (slot + 1) & mask_) {
-      const uint64_t word = slots_[slot];
+      const uint64_t word = slots_.data()[slot];
       if (word >> kRankBits == key) return static_cast<int32_t>(word & kRankMask);
       if (word == kEmpty) return kNone;
     }
   }
 
-  // Fetches what find is going to read.
+  // Fetches what look_up, or add, is going to read.
   void prefetch(TokenId left, TokenId right) const noexcept {
-    __builtin_prefetch(&slots_[index_of(key_of(left, right))]);
+    __builtin_prefetch(slots_.data() + index_of(key_of(left, right)));
   }
 
  private:
+  friend class BpeFile;
   static constexpr uint64_t kRankMask = (uint64_t{1} << kRankBits) - 1;
   static constexpr uint64_t kEmpty = ~uint64_t{0};
+  static constexpr int kFilterBits = 2;  // more than the index has: 4 bits for each slot
 
   static uint64_t key_of(TokenId left, TokenId right) noexcept {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << kIdBits |
            static_cast<uint32_t>(right);
   }
-  size_t index_of(uint64_t key) const noexcept { return key * 0x9E3779B97F4A7C15u >> shift_; }
+  static uint64_t hash_of(uint64_t key) noexcept { return key * 0x9E3779B97F4A7C15u; }
+  size_t index_of(uint64_t key) const noexcept { return hash_of(key) >> shift_; }
 
   std::vector<uint64_t, HugePages<uint64_t>> slots_;
+  std::vector<uint64_t, HugePages<uint64_t>> filter_;
   size_t mask_ = 0, count_ = 0;
-  int shift_ = 63;
+  int shift_ = 63, filter_shift_ = 63;
 };
 
 class Bpe {
@@ -76,37 +90,66 @@ class Bpe {
   size_t size() const noexcept { return offsets_.size() - 1; }
   std::string_view bytes(TokenId id) const noexcept {
     const auto i = static_cast<size_t>(id);
-    return {arena_.data() + offsets_[i], offsets_[i + 1] - offsets_[i]};
+    const uint32_t* offset = offsets_.data() + i;
+    return {arena_.data() + offset[0], offset[1] - offset[0]};
   }
-  std::optional<TokenId> find(std::string_view bytes) const noexcept;
+  std::optional<TokenId> find(std::string_view bytes) const noexcept {
+    return find(bytes, hash_of(bytes));
+  }
+
+  // Whether a piece that is a token is that token, however it would merge.
+  bool whole_pieces() const noexcept { return whole_pieces_; }
+
+  // A piece's hash, for those who need it elsewhere too.
+  static uint64_t hash_of(std::string_view piece) noexcept;
+  // Fetches what a look-up of such a piece reads first.
+  void prefetch(uint64_t hash) const noexcept {
+    __builtin_prefetch(filter_.data() + (hash >> (64 - kFilterBits + 6)));
+  }
 
   // Appends the tokens of one piece of valid UTF-8: the pair of lowest rank is merged first, the
-  // leftmost of equals. Time and memory are linear in the piece.
-  void encode_piece(std::string_view piece, std::vector<TokenId>& out) const;
+  // leftmost of equals. Time and memory are linear in the piece: `work` grows by the bytes that
+  // were merged, of which some are merged again with other neighbours.
+  void encode_piece(std::string_view piece, std::vector<TokenId>& out,
+                    size_t* work = nullptr) const;
 
   // The same for a piece of at most kShortPiece bytes. Returns the number of tokens, at most one a
   // byte.
   static constexpr size_t kShortPiece = 128;
-  size_t encode_short(std::string_view piece, TokenId* out) const noexcept;
+  size_t encode_short(std::string_view piece, TokenId* out) const noexcept {
+    return encode_short(piece, hash_of(piece), out);
+  }
+  size_t encode_short(std::string_view piece, uint64_t hash, TokenId* out) const noexcept;
 
   // The definition, which the others are tested against: n² at worst.
   void encode_piece_reference(std::string_view piece, std::vector<TokenId>& out) const;
 
  private:
-  struct Symbols;
+  friend class BpeFile;
 
+  Bpe() = default;
   explicit Bpe(std::span<const std::string> tokens);
-  void add_splits(std::span<const std::string> tokens);
+  std::optional<TokenId> find(std::string_view bytes, uint64_t hash) const noexcept;
+  void add_splits();
   void find_whole_characters(const std::vector<int32_t>& first_rank);
   TokenId joined(int32_t rank) const noexcept {
-    return joined_.empty() ? rank : joined_[static_cast<size_t>(rank)];
+    return joined_.empty() ? rank : joined_.data()[rank];
   }
-  bool may_cross(char before, char after) const noexcept {
-    return crossed_[static_cast<size_t>(static_cast<unsigned char>(before)) << 8 |
-                    static_cast<unsigned char>(after)];
+  // Whether a token that holds part of a character may come to lie over the edge before `at`.
+  bool crossed(std::string_view piece, size_t at) const noexcept {
+    if (at == 0 || at == piece.size()) return false;
+    const uint8_t list = crossing_list_.data()[pair_of_bytes(piece[at - 1], piece[at])];
+    return list != 0 && crossed_by(list, piece, at);
   }
+  static size_t pair_of_bytes(char before, char after) noexcept {
+    return static_cast<size_t>(static_cast<unsigned char>(before)) << 8 |
+           static_cast<unsigned char>(after);
+  }
+  bool crossed_by(uint8_t list, std::string_view piece, size_t at) const noexcept;
+  void add_crossing(TokenId id, size_t at);
+  void find_ascii_pairs();
   size_t begin_symbols(std::string_view piece, TokenId* ids, size_t& count) const noexcept;
-  size_t merge_symbols(TokenId* ids, size_t count) const noexcept;
+  size_t merge_symbols(TokenId* ids, size_t count, const char* ascii = nullptr) const noexcept;
   size_t merge_window(TokenId* ids, size_t count) const noexcept;
   void merge_long(std::string_view piece, std::vector<TokenId>& out) const;
   void merge_with_heap(std::string_view piece, std::vector<TokenId>& out) const;
@@ -128,7 +171,18 @@ class Bpe {
   // A character of two or three bytes by its code point, if merging may begin with its token
   // instead of its bytes; else -1. See find_whole_characters.
   std::vector<TokenId> characters_;
-  std::bitset<size_t{1} << 16> crossed_;  // pairs of bytes: see find_whole_characters
+  // By the bytes on both sides of an edge: 0, or the list of tokens that may lie over it, or
+  // kAnyCrossing.
+  std::vector<uint8_t> crossing_list_;
+  struct Crossing {
+    TokenId id;
+    uint32_t before;  // bytes of the token that stand before the edge
+  };
+  std::vector<std::vector<Crossing>> crossings_;
+  static constexpr uint8_t kAnyCrossing = 255;
+  static constexpr size_t kMaxCrossings = 64;  // in one list
+  // The rank of a pair of ASCII characters by both; kNone where they do not merge.
+  std::vector<int32_t> ascii_pairs_;
 };
 
 }  // namespace quern

@@ -38,13 +38,12 @@ size_t Bpe::begin_symbols(std::string_view piece, TokenId* ids, size_t& count) c
     if (n + length > kShortPiece) break;
     TokenId whole = -1;
     if (length == 3) {
-      whole = characters_[(lead & 0x0F) << 12 | (text[i + 1] & 0x3Fu) << 6 | (text[i + 2] & 0x3Fu)];
+      whole = characters_
+                  .data()[(lead & 0x0F) << 12 | (text[i + 1] & 0x3Fu) << 6 | (text[i + 2] & 0x3Fu)];
     } else if (length == 2) {
-      whole = characters_[(lead & 0x1F) << 6 | (text[i + 1] & 0x3Fu)];
+      whole = characters_.data()[(lead & 0x1F) << 6 | (text[i + 1] & 0x3Fu)];
     }
-    const bool crossed = (i > 0 && may_cross(piece[i - 1], piece[i])) ||
-                         (i + length < size && may_cross(piece[i + length - 1], piece[i + length]));
-    if (whole >= 0 && !crossed) {
+    if (whole >= 0 && !crossed(piece, i) && !crossed(piece, i + length)) {
       ids[n++] = whole;
       i += length;
     } else {
@@ -55,18 +54,40 @@ size_t Bpe::begin_symbols(std::string_view piece, TokenId* ids, size_t& count) c
   return i;
 }
 
-// Merges in place; returns how many are left.
-size_t Bpe::merge_symbols(TokenId* ids, size_t count) const noexcept {
+// Merges in place; returns how many are left. `ascii`: the bytes, if every symbol is one of them.
+size_t Bpe::merge_symbols(TokenId* ids, size_t count, const char* ascii) const noexcept {
   alignas(32) int32_t merges[kShortPiece];
   uint8_t next[kShortPiece], previous[kShortPiece + 1];
-  const auto look_up = [&](size_t left, size_t right) {
-    const int32_t rank = pairs_.find(ids[left], ids[right]);
-    return rank < 0 ? kNoMerge : rank << kPlaceBits | static_cast<int32_t>(left);
+  const auto as_merge = [](int32_t rank, size_t at) {
+    return rank < 0 ? kNoMerge : rank << kPlaceBits | static_cast<int32_t>(at);
   };
-  for (size_t i = 0; i + 1 < count; ++i) pairs_.prefetch(ids[i], ids[i + 1]);
+  const auto look_up = [&](size_t left, size_t right) {
+    return as_merge(pairs_.find(ids[left], ids[right]), left);
+  };
   const size_t padded = (count + 7) & ~size_t{7};
-  for (size_t i = 0; i + 1 < count; ++i) merges[i] = look_up(i, i + 1);
   for (size_t i = count - 1; i < padded; ++i) merges[i] = kNoMerge;
+  if (ascii != nullptr) {
+    for (size_t i = 0; i + 1 < count; ++i) {
+      const auto left = static_cast<unsigned char>(ascii[i]);
+      const auto right = static_cast<unsigned char>(ascii[i + 1]);
+      merges[i] = as_merge(ascii_pairs_.data()[static_cast<size_t>(left) << 7 | right], i);
+    }
+  } else {
+    // Of most pairs the filter says that they do not merge; what the others are comes from far.
+    uint8_t maybe[kShortPiece];
+    size_t maybes = 0;
+    for (size_t i = 0; i + 1 < count; ++i) {
+      merges[i] = kNoMerge;
+      maybe[maybes] = static_cast<uint8_t>(i);
+      maybes += pairs_.may_hold(ids[i], ids[i + 1]) ? 1 : 0;
+    }
+    if (maybes == 0) return count;
+    for (size_t k = 0; k < maybes; ++k) pairs_.prefetch(ids[maybe[k]], ids[maybe[k] + 1u]);
+    for (size_t k = 0; k < maybes; ++k) {
+      const size_t i = maybe[k];
+      merges[i] = as_merge(pairs_.look_up(ids[i], ids[i + 1]), i);
+    }
+  }
   for (size_t i = 0; i < count; ++i) {
     next[i] = static_cast<uint8_t>(i + 1);
     previous[i + 1] = static_cast<uint8_t>(i);
@@ -80,7 +101,6 @@ size_t Bpe::merge_symbols(TokenId* ids, size_t count) const noexcept {
     const auto at = static_cast<size_t>(best & ((1 << kPlaceBits) - 1));
     const size_t gone = next[at], after = next[gone];
     ids[at] = joined(best >> kPlaceBits);
-    if (after < count) pairs_.prefetch(ids[at], ids[after]);
     merges[gone] = kNoMerge;
     next[at] = static_cast<uint8_t>(after);
     previous[after] = static_cast<uint8_t>(at);
@@ -154,13 +174,13 @@ void Bpe::merge_long(std::string_view piece, std::vector<TokenId>& out) const {
   out.resize(merge_window(out.data(), out.size()));
 }
 
-size_t Bpe::encode_short(std::string_view piece, TokenId* out) const noexcept {
+size_t Bpe::encode_short(std::string_view piece, uint64_t hash, TokenId* out) const noexcept {
   if (piece.size() == 1) {
     *out = byte_ids_[static_cast<unsigned char>(piece[0])];
     return 1;
   }
   if (whole_pieces_ && piece.size() <= longest_) {
-    if (const auto id = find(piece)) {
+    if (const auto id = find(piece, hash)) {
       *out = *id;
       return 1;
     }
@@ -168,7 +188,8 @@ size_t Bpe::encode_short(std::string_view piece, TokenId* out) const noexcept {
   TokenId ids[kShortPiece];
   size_t count = 0;
   begin_symbols(piece, ids, count);
-  count = merge_symbols(ids, count);
+  const bool ascii = std::all_of(piece.begin(), piece.end(), [](char byte) { return byte >= 0; });
+  count = merge_symbols(ids, count, ascii ? piece.data() : nullptr);
   std::copy_n(ids, count, out);
   return count;
 }
@@ -195,7 +216,7 @@ bool Bpe::stand_side_by_side(TokenId left, TokenId right) const {
 // token of a window may not stand beside what was kept, some of that is done again in a larger
 // window, and the windows stay so large until that place is behind; if it fails there again they
 // grow, so that at worst the whole piece is one window.
-void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const {
+void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out, size_t* work) const {
   if (piece.size() <= kShortPiece) {
     const size_t before = out.size();
     out.resize(before + piece.size());
@@ -230,6 +251,7 @@ void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out) const 
       taken = std::min(window_bytes, piece.size() - begin);
       merge_long(piece.substr(begin, taken), window);
     }
+    if (work != nullptr) *work += taken;
     if (out.size() > first && window[0] != expected && !stand_side_by_side(out.back(), window[0])) {
       trouble = std::max(trouble, begin);
       size_t undone = 0;

@@ -1,7 +1,5 @@
 #include "text/bpe_trainer.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <deque>
@@ -9,7 +7,7 @@
 #include <span>
 
 #include "text/huge_pages.h"
-#include "text/splitter.h"
+#include "text/pieces.h"
 #include "text/unicode.h"
 
 namespace quern {
@@ -155,24 +153,9 @@ std::vector<std::string> byte_tokens() {
 
 }  // namespace
 
-size_t BpeTrainer::Hash::operator()(std::string_view text) const noexcept {
-  return XXH3_64bits(text.data(), text.size());
-}
-
 void BpeTrainer::add(std::string_view text) {
   std::string storage;
-  const std::string_view normal = unicode::to_nfc(text, storage);
-  for (size_t begin = 0; begin < normal.size();) {
-    const size_t end = piece_end(normal, begin);
-    const std::string_view word = normal.substr(begin, end - begin);
-    const auto found = counts_.find(word);
-    if (found != counts_.end()) {
-      ++found->second;
-    } else {
-      counts_.emplace(word, 1);
-    }
-    begin = end;
-  }
+  for_each_piece(unicode::to_nfc(text, storage), [&](std::string_view word) { counts_.add(word); });
 }
 
 TrainedBpe BpeTrainer::train(const BpeTrainerOptions& options,
@@ -186,7 +169,8 @@ TrainedBpe BpeTrainer::train(const BpeTrainerOptions& options,
     by_bytes.emplace(out.tokens[id], static_cast<TokenId>(id));
   }
   Words words;
-  for (const auto& [word, count] : counts_) words.add(word, byte_ids, count);
+  for (size_t i = 0; i < counts_.size(); ++i)
+    words.add(counts_.word(i), byte_ids, counts_.times(i));
 
   Places places;
   for (uint32_t word = 0; word < words.size(); ++word) {

@@ -7,11 +7,11 @@
 #include <functional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "text/bpe.h"
+#include "text/word_counts.h"
 
 namespace quern {
 
@@ -33,6 +33,9 @@ class BpeTrainer {
   // Counts the words of a text in valid UTF-8. Memory grows with the number of different words.
   void add(std::string_view text);
 
+  // Takes over what another trainer has counted: threads count a trainer each.
+  void add(const BpeTrainer& other) { counts_.add(other.counts_); }
+
   size_t words() const noexcept { return counts_.size(); }
 
   // The pair with the highest count is merged; of equals the one with the smaller left id, then the
@@ -42,11 +45,7 @@ class BpeTrainer {
                    const std::function<void(int64_t tokens)>& progress = {}) const;
 
  private:
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view text) const noexcept;
-  };
-  std::unordered_map<std::string, int64_t, Hash, std::equal_to<>> counts_;
+  WordCounts counts_;
 };
 
 }  // namespace quern

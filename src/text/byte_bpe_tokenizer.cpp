@@ -3,12 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 
 #include "core/error.h"
 #include "core/utf8.h"
-#include "text/block_splitter.h"
+#include "text/piece_encoder.h"
 #include "text/splitter.h"
 #include "text/unicode.h"
 
@@ -49,16 +47,18 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
   for (std::string& name : special_names(release)) {
     specials.push_back({std::move(name), special_from + static_cast<TokenId>(specials.size())});
   }
-  std::vector<std::string> tokens = ranks.tokens;
+  std::vector<std::string> longer;
   if (extra != nullptr) {
-    const auto expected = static_cast<int64_t>(tokens.size() + specials.size());
+    const auto expected = static_cast<int64_t>(ranks.tokens.size() + specials.size());
     if (extra->first_rank != expected) {
       throw_bad_input(fmt::format("the extra vocabulary begins at the id {}, expected {}",
                                   extra->first_rank, expected));
     }
-    tokens.resize(static_cast<size_t>(expected));  // the special ids are a gap among the ranks
-    tokens.insert(tokens.end(), extra->tokens.begin(), extra->tokens.end());
+    longer = ranks.tokens;
+    longer.resize(static_cast<size_t>(expected));  // the special ids are a gap among the ranks
+    longer.insert(longer.end(), extra->tokens.begin(), extra->tokens.end());
   }
+  const std::vector<std::string>& tokens = extra == nullptr ? ranks.tokens : longer;
   std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(Bpe::from_ranks(tokens), true));
   out->set_specials(std::move(specials), special_from);
   out->eos_ = special_from;
@@ -131,82 +131,9 @@ void ByteBpeTokenizer::encode_raw(std::string_view bytes, std::vector<TokenId>& 
   }
 }
 
-// Blocks of text whose pieces are known together are looked up together; what the cache does not
-// know, and the end of the text, go the plain way.
 void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId>& out) const {
   const PieceCaches::Lease lease(caches_);
-  PieceCache& cache = *lease;
-  const BlockCuts cuts_of = block_cuts();
-  constexpr size_t kReach = kSplitBlock + PieceCache::kReadAhead;
-  constexpr size_t kBuffer = 1024;
-  TokenId buffer[kBuffer + kSplitBlock + PieceCache::kWriteAhead];
-  TokenId* to = buffer;
-  if (out.empty()) out.reserve(text.size() / 4 + 8);
-  const auto flush = [&] {
-    out.insert(out.end(), buffer, to);
-    to = buffer;
-  };
-  const auto encode_one = [&](const char* piece, size_t size) {
-    if (size > PieceCache::kMaxBytes) {
-      to += bpe_.encode_short({piece, size}, to);
-      return;
-    }
-    char padded[PieceCache::kReadAhead] = {};
-    std::memcpy(padded, piece, size);
-    const PieceCache::Key key = PieceCache::key_of(padded, size);
-    size_t count = cache.find(key, to);
-    if (count == 0) {
-      count = bpe_.encode_short({piece, size}, to);
-      if (count <= PieceCache::kMaxTokens) cache.insert(key, to, count);
-    }
-    to += count;
-  };
-
-  size_t begin = 0;
-  while (begin < text.size()) {
-    if (to > buffer + kBuffer) flush();
-    const char* const block = text.data() + begin;
-    uint64_t cuts = 0;
-    if (text.size() - begin >= kReach && static_cast<signed char>(*block) >= 0) {
-      cuts = cuts_of(block);
-    }
-    if (cuts == 0) {
-      const size_t end = piece_end(text, begin);
-      if (end - begin <= kSplitBlock) {
-        encode_one(block, end - begin);
-      } else {
-        flush();
-        bpe_.encode_piece(text.substr(begin, end - begin), out);
-      }
-      begin = end;
-      continue;
-    }
-    // First all keys, so that what they need is on its way, then all answers.
-    PieceCache::Key keys[kSplitBlock];
-    size_t at = 0, pieces = 0;
-    for (uint64_t rest = cuts; rest != 0; rest &= rest - 1) {
-      const auto end = static_cast<size_t>(std::countr_zero(rest));
-      const size_t size = std::min(end - at, PieceCache::kMaxBytes);
-      keys[pieces] = PieceCache::key_of(block + at, size);
-      cache.prefetch(keys[pieces++]);
-      at = end;
-    }
-    at = 0;
-    for (size_t i = 0; i < pieces; ++i, cuts &= cuts - 1) {
-      const auto end = static_cast<size_t>(std::countr_zero(cuts));
-      const size_t size = end - at;
-      const bool keeps = size <= PieceCache::kMaxBytes;
-      size_t count = keeps ? cache.find(keys[i], to) : 0;
-      if (count == 0) [[unlikely]] {
-        count = bpe_.encode_short({block + at, size}, to);
-        if (keeps && count <= PieceCache::kMaxTokens) cache.insert(keys[i], to, count);
-      }
-      to += count;
-      at = end;
-    }
-    begin += at;
-  }
-  flush();
+  encode_pieces(bpe_, *lease, text, out);
 }
 
 std::vector<std::string> ByteBpeTokenizer::split(std::string_view text) const {

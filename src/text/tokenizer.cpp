@@ -43,23 +43,8 @@ void append_text(std::string& out, std::string_view bytes, BadBytes bad) {
   }
 }
 
-// A token's bytes, most of which are few: without a call of memcpy. Returns where the next go.
-inline char* copy_token(char* to, std::string_view token) noexcept {
-  const char* from = token.data();
-  const size_t size = token.size();
-  if (size >= 4 && size <= 8) {
-    uint32_t head, tail;
-    std::memcpy(&head, from, 4);
-    std::memcpy(&tail, from + size - 4, 4);
-    std::memcpy(to, &head, 4);
-    std::memcpy(to + size - 4, &tail, 4);
-  } else if (size < 4) {
-    for (size_t i = 0; i < size; ++i) to[i] = from[i];
-  } else {
-    std::memcpy(to, from, size);
-  }
-  return to + size;
-}
+// Bytes that are copied of every token, whatever its length.
+constexpr size_t kCopied = 16;
 
 }  // namespace
 
@@ -164,13 +149,49 @@ std::string_view Tokenizer::token_bytes(TokenId id) const {
   return bytes_[static_cast<size_t>(id)];
 }
 
+const Tokenizer::DecodeTable& Tokenizer::decode_table() const {
+  std::call_once(decode_once_, [this] {
+    size_t total = kCopied;
+    for (const std::string_view token : bytes_) total += token.size();
+    decode_table_.text.reserve(total);
+    decode_table_.entries.reserve(bytes_.size());
+    for (const std::string_view token : bytes_) {
+      const auto begin = static_cast<uint32_t>(decode_table_.text.size());
+      const auto size = static_cast<uint32_t>(token.size());
+      decode_table_.entries.push_back({begin, token.data() == nullptr ? kNoToken : size});
+      decode_table_.text += token;
+    }
+    decode_table_.text.append(kCopied, '\0');
+  });
+  return decode_table_;
+}
+
 std::string Tokenizer::decode_bytes(std::span<const TokenId> ids) const {
+  constexpr size_t kBlock = 512;
+  const DecodeTable& table = decode_table();
+  const DecodeTable::Entry* const entries = table.entries.data();
+  const char* const text = table.text.data();
   std::string out;
-  size_t size = 0;
-  for (const TokenId id : ids) size += token_bytes(id).size();
-  out.resize(size);
-  char* to = out.data();
-  for (const TokenId id : ids) to = copy_token(to, bytes_[static_cast<size_t>(id)]);
+  out.reserve(ids.size() * 5 + kCopied);
+  for (; !ids.empty(); ids = ids.subspan(std::min(kBlock, ids.size()))) {
+    const auto block = ids.first(std::min(kBlock, ids.size()));
+    size_t total = 0;
+    for (const TokenId id : block) {
+      const auto index = static_cast<size_t>(id);
+      if (index >= table.entries.size() || entries[index].size == kNoToken) token_bytes(id);
+      total += entries[index].size;
+    }
+    const size_t before = out.size();
+    out.resize(before + total + kCopied);
+    char* to = out.data() + before;
+    for (const TokenId id : block) {
+      const auto [begin, size] = entries[static_cast<size_t>(id)];
+      std::memcpy(to, text + begin, kCopied);
+      if (size > kCopied) std::memcpy(to + kCopied, text + begin + kCopied, size - kCopied);
+      to += size;
+    }
+    out.resize(before + total);
+  }
   return out;
 }
 

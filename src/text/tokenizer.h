@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -100,6 +101,19 @@ class Tokenizer {
   std::vector<size_t> name_lengths_;  // longest first
   std::string first_bytes_;           // of the names
   TokenId special_from_ = 0;
+
+  // All tokens' bytes in one string, made when something is decoded for the first time.
+  struct DecodeTable {
+    struct Entry {
+      uint32_t begin, size;
+    };
+    std::vector<Entry> entries;  // by id; a size of kNoToken where there is none
+    std::string text;
+  };
+  static constexpr uint32_t kNoToken = ~uint32_t{0};
+  const DecodeTable& decode_table() const;
+  mutable std::once_flag decode_once_;
+  mutable DecodeTable decode_table_;
 };
 
 // Ids in, text out, one at a time: never half a character. What cannot become a character becomes

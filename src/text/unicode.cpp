@@ -9,6 +9,10 @@
 #include <memory>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "core/error.h"
 #include "core/utf8.h"
 #include "text/unicode_ranges.h"
@@ -33,28 +37,25 @@ std::vector<Class> make_classes() {
   return table;
 }
 
-const Class* classes() noexcept {
-  static const std::vector<Class> table = make_classes();
-  return table.data();
-}
-
 // True for code points that NFC may change or that may join what stands before them: combining
 // class not 0, or quick check No or Maybe. Everything else begins a stretch of its own.
-std::vector<bool> make_unsafe() {
-  std::vector<bool> table(kCodePoints, false);
+// A bit for each code point.
+std::vector<uint64_t> make_unsafe() {
+  std::vector<uint64_t> table(kCodePoints / 64, 0);
+  const auto mark = [&](char32_t point) { table[point >> 6] |= uint64_t{1} << (point & 63); };
   const auto mark_seconds = [&](utf8proc_int32_t point) {
     // The second half of a canonical decomposition composes with a first: Maybe.
     utf8proc_int32_t parts[8];
     int last_class = 0;
     const auto count = utf8proc_decompose_char(point, parts, 8, UTF8PROC_DECOMPOSE, &last_class);
     if (count > 1) {
-      for (utf8proc_ssize_t i = 1; i < count; ++i) table[static_cast<size_t>(parts[i])] = true;
+      for (utf8proc_ssize_t i = 1; i < count; ++i) mark(static_cast<char32_t>(parts[i]));
     }
   };
   for (char32_t point = 0xC0; point < 0x30000; ++point) {
     const auto signed_point = static_cast<utf8proc_int32_t>(point);
     const utf8proc_property_t* property = utf8proc_get_property(signed_point);
-    if (property->combining_class != 0) table[point] = true;
+    if (property->combining_class != 0) mark(point);
     if (property->decomp_seqindex == UINT16_MAX || property->decomp_type != 0) continue;
     mark_seconds(signed_point);
     // Singletons and composition exclusions do not come back from their decomposition: No.
@@ -68,22 +69,61 @@ std::vector<bool> make_unsafe() {
     const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(composed, std::free);
     if (length < 0 ||
         text != std::string_view(reinterpret_cast<char*>(composed), static_cast<size_t>(length))) {
-      table[point] = true;
+      mark(point);
     }
   }
-  for (char32_t jamo = 0x1161; jamo <= 0x1175; ++jamo) table[jamo] = true;  // vowels
-  for (char32_t jamo = 0x11A8; jamo <= 0x11C2; ++jamo) table[jamo] = true;  // finals
+  for (char32_t jamo = 0x1161; jamo <= 0x1175; ++jamo) mark(jamo);  // vowels
+  for (char32_t jamo = 0x11A8; jamo <= 0x11C2; ++jamo) mark(jamo);  // finals
   return table;
 }
 
-const std::vector<bool>& unsafe() {
-  static const std::vector<bool> table = make_unsafe();
-  return table;
+bool is_unsafe(char32_t point) noexcept {
+  static const std::vector<uint64_t> table = make_unsafe();
+  return (table[point >> 6] >> (point & 63) & 1) != 0;
 }
 
 // Safe at a glance: below U+0300, and the ideographs U+4000 to U+9FFF.
 inline bool plainly_safe(unsigned char lead) noexcept {
   return lead < 0xCC || (lead >= 0xE4 && lead <= 0xE9);
+}
+
+// The first place from `i` on where an unsafe character begins, or the end.
+size_t first_unsafe_scalar(std::string_view text, size_t i) noexcept {
+  for (; i < text.size(); ++i) {
+    if (plainly_safe(static_cast<unsigned char>(text[i]))) continue;
+    if (is_unsafe(utf8::decode(text.substr(i)).value)) break;
+  }
+  return i;
+}
+
+#if defined(__x86_64__)
+
+[[gnu::target("avx2")]] size_t first_unsafe_avx2(std::string_view text) noexcept {
+  size_t i = 0;
+  for (; i + 32 <= text.size(); i += 32) {
+    const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text.data() + i));
+    // As signed numbers the bytes from 0x80 up are negative; the sign bit is what counts below.
+    const __m256i high = _mm256_and_si256(c, _mm256_cmpgt_epi8(c, _mm256_set1_epi8('\xCB')));
+    const __m256i ideograph = _mm256_sub_epi8(c, _mm256_set1_epi8('\xE4'));
+    const __m256i safe =
+        _mm256_cmpeq_epi8(ideograph, _mm256_min_epu8(ideograph, _mm256_set1_epi8(5)));
+    auto rest = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_andnot_si256(safe, high)));
+    for (; rest != 0; rest &= rest - 1) {
+      const size_t at = i + static_cast<size_t>(__builtin_ctz(rest));
+      if (is_unsafe(utf8::decode(text.substr(at)).value)) return at;
+    }
+  }
+  return first_unsafe_scalar(text, i);
+}
+
+#endif
+
+size_t first_unsafe(std::string_view text) noexcept {
+#if defined(__x86_64__)
+  static const bool fast = __builtin_cpu_supports("avx2");
+  if (fast) return first_unsafe_avx2(text);
+#endif
+  return first_unsafe_scalar(text, 0);
 }
 
 // Bytes from `i` on that are ASCII, in whole words.
@@ -110,17 +150,23 @@ void append_normalized(std::string& out, std::string_view stretch) {
 
 }  // namespace
 
+const Class* class_table() noexcept {
+  static const std::vector<Class> table = make_classes();
+  return table.data();
+}
+
 Class class_of(char32_t point) noexcept {
-  static const Class* const table = classes();
+  static const Class* const table = class_table();
   return table[point];
 }
 
 std::string_view to_nfc(std::string_view text, std::string& storage) {
-  size_t kept = 0;     // text[0, kept) is in storage, or nothing is and kept is 0
-  size_t starter = 0;  // where the last safe character began
+  size_t i = first_unsafe(text);
+  if (i == text.size()) return text;
+  size_t starter = i;  // where the last safe character began
+  while (starter > 0 && (static_cast<unsigned char>(text[--starter]) & 0xC0) == 0x80) continue;
+  size_t kept = 0;  // text[0, kept) is in storage, or nothing is and kept is 0
   bool changed = false;
-  size_t i = 0;
-  const std::vector<bool>& is_unsafe = unsafe();
   while (i < text.size()) {
     const auto lead = static_cast<unsigned char>(text[i]);
     if (lead < 0x80) {
@@ -135,7 +181,7 @@ std::string_view to_nfc(std::string_view text, std::string& storage) {
       continue;
     }
     const utf8::Point point = utf8::decode(text.substr(i));
-    if (!is_unsafe[point.value]) {
+    if (!is_unsafe(point.value)) {
       starter = i;
       i += point.length;
       continue;
@@ -144,7 +190,7 @@ std::string_view to_nfc(std::string_view text, std::string& storage) {
     size_t end = i + point.length;
     while (end < text.size()) {
       const utf8::Point next = utf8::decode(text.substr(end));
-      if (!is_unsafe[next.value]) break;
+      if (!is_unsafe(next.value)) break;
       end += next.length;
     }
     if (!changed) storage.clear();

@@ -13,6 +13,9 @@ enum class Class : uint8_t { Other, Letter, Number, Space, LineBreak };
 // For any value up to U+10FFFF.
 Class class_of(char32_t point) noexcept;
 
+// The class of each code point up to U+10FFFF.
+const Class* class_table() noexcept;
+
 // Puts valid UTF-8 in normalization form C (UAX #15). Most text is in it already and is passed
 // through after a look at its bytes: `storage` is then left alone and `text` itself returned.
 std::string_view to_nfc(std::string_view text, std::string& storage);

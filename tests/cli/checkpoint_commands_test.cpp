@@ -199,6 +199,54 @@ TEST(Convert, ReadsPickleOnlyWhenToldTo) {
   EXPECT_TRUE(fs::exists(out / "model.safetensors"));
 }
 
+// "ab" and "abc" have the ids behind 256 bytes and 208 special tokens.
+TEST(Convert, AddedTokensBeginAsTheMeanOfWhatTheyWereMadeOf) {
+  const TempFolder folder;
+  const fs::path model = tiny_checkpoint(folder);
+  const fs::path extra = folder.write("extra.tiktoken", "YWI= 464\nYWJj 465\n");
+  const fs::path before = folder.path() / "before", after = folder.path() / "after";
+  EXPECT_EQ(quern({"convert", model.string(), before.string(), "--dtype", "fp32"}).code, 0);
+  const Outcome grown = quern({"convert", model.string(), after.string(), "--dtype", "fp32",
+                               "--extra-vocab", extra.string()});
+  EXPECT_EQ(grown.code, 0) << grown.err;
+  const TensorStore old = TensorStore::open(before), made = TensorStore::open(after);
+  ASSERT_EQ(old.names(), made.names());
+  int tables = 0;
+  for (const std::string& name : old.names()) {
+    const ConstTensorView a = old.at(name), b = made.at(name);
+    if (name.find("wte") == name.npos && name.find("lm_head") == name.npos &&
+        name.find("embed_tokens") == name.npos) {
+      ASSERT_EQ(a.size_bytes(), b.size_bytes()) << name;
+      EXPECT_EQ(std::memcmp(a.data, b.data, a.size_bytes()), 0) << name;
+      continue;
+    }
+    ++tables;
+    const int64_t rows = a.shape[0], columns = a.shape[1];
+    EXPECT_GE(b.shape[0], 466) << name;
+    EXPECT_EQ(b.shape[0], std::max<int64_t>(rows, 512)) << name;
+    ASSERT_EQ(b.shape[1], columns) << name;
+    const auto* from = reinterpret_cast<const float*>(a.data);
+    const auto* to = reinterpret_cast<const float*>(b.data);
+    for (int64_t row = 0; row < std::min<int64_t>(rows, 464); ++row) {
+      for (int64_t k = 0; k < columns; ++k) {
+        ASSERT_EQ(to[row * columns + k], from[row * columns + k]) << name << " row " << row;
+      }
+    }
+    const auto mean = [&](std::initializer_list<int64_t> of, int64_t k) {
+      double sum = 0;
+      for (const int64_t row : of) sum += from[row * columns + k];
+      return sum / static_cast<double>(of.size());
+    };
+    for (int64_t k = 0; k < columns; ++k) {
+      ASSERT_NEAR(to[464 * columns + k], mean({'a', 'b'}, k), 1e-6) << name;
+      ASSERT_NEAR(to[465 * columns + k], mean({'a', 'b', 'c'}, k), 1e-6) << name;
+    }
+  }
+  EXPECT_EQ(tables, 2);
+  EXPECT_EQ(Json::parse_file((after / "config.json").string()).at("vocab_size").integer(),
+            made.at("transformer.wte.weight").shape[0]);
+}
+
 TEST(Doctor, SaysWhatABugReportNeeds) {
   const Json facts = parsed(quern({"doctor", "--json"}));
   EXPECT_EQ(facts.at("quern").string(), QUERN_VERSION);

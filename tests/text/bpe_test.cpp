@@ -173,6 +173,35 @@ TEST(Bpe, QwensVocabularyMergesByTheDefinition) {
   }
 }
 
+// The time of one piece grows with its size and no faster: the work is counted, not the seconds.
+TEST(Bpe, TheWorkOfAPieceIsLinearInItsSize) {
+  const fs::path file = test::shared("fixtures/tokenizer/qwen.tiktoken");
+  QUERN_NEED(file);
+  const Bpe bpe = Bpe::from_ranks(read_tiktoken(file).tokens);
+  Rng rng(15);
+  std::string letters, ideographs, mixed, words;
+  while (letters.size() < (1u << 20)) letters += static_cast<char>('a' + rng.below(26));
+  while (ideographs.size() < (1u << 20)) {
+    utf8::append(ideographs, static_cast<char32_t>(0x4E00 + rng.below(0x5200)));
+  }
+  while (mixed.size() < (1u << 20)) {
+    utf8::append(mixed, static_cast<char32_t>(0x80 + rng.below(0xD700)));
+  }
+  while (words.size() < (1u << 20)) words += rng.below(2) != 0 ? "ing" : "supercalifragilistic";
+  for (const std::string& text :
+       {std::string(1 << 20, 'a'), std::string(1 << 20, ' '), std::string(1 << 20, '\n'),
+        std::string(1 << 20, '!'), letters, ideographs, mixed, words}) {
+    for (size_t size = 1 << 10; size <= 1 << 20; size *= 32) {
+      size_t work = 0;
+      std::vector<TokenId> ids;
+      size_t end = size;
+      while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
+      bpe.encode_piece(std::string_view(text).substr(0, end), ids, &work);
+      EXPECT_LE(work, 2 * size + 4096) << printable(text.substr(0, 20)) << " " << size;
+    }
+  }
+}
+
 // Every token's bytes, the longest and the unreachable ones included, and every pair beside it.
 TEST(Bpe, EveryTokenOfQwensIsItself) {
   const fs::path file = test::shared("fixtures/tokenizer/qwen.tiktoken");

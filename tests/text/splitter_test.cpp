@@ -157,21 +157,19 @@ TEST(BlockSplitter, EveryVariantCutsWhereTheDefinitionDoes) {
     uint64_t expected_cuts = 0, found_cuts = 0;
     for (int round = 0; round < 300'000; ++round) {
       const bool ascii = round % 2 == 0;
-      const std::string text = random_text(rng, kSplitBlock + 1 + rng.below(40), ascii);
-      const uint64_t cuts = variant.cuts(text.data());
+      std::string text = random_text(rng, kSplitBlock + 1 + rng.below(40), ascii);
+      if (round % 8 >= 6) text = random_text(rng, rng.below(kSplitBlock), ascii) + "中";
+      // A text that ends in the block is followed by what no text holds.
+      const std::string padded = text + std::string(kSplitBlock, '\xFF');
+      const uint64_t cuts = variant.cuts(padded.data(), unicode::class_table());
       uint64_t expected = 0;
-      for (size_t end = piece_end(text, 0); end < kSplitBlock; end = piece_end(text, end)) {
+      for (size_t end = piece_end(text, 0); end < std::min(text.size(), kSplitBlock);
+           end = piece_end(text, end)) {
         expected |= uint64_t{1} << end;
       }
       // Of what comes after the last cut nothing is said.
       const uint64_t told = cuts == 0 ? 0 : ~uint64_t{0} >> std::countl_zero(cuts);
       ASSERT_EQ(cuts, expected & told) << variant.name << " " << printable(text);
-      for (size_t i = 0; i < kSplitBlock; ++i) {
-        if (static_cast<signed char>(text[i]) >= 0) continue;
-        ASSERT_EQ(cuts >> i, 0U) << variant.name << " " << printable(text);
-        break;
-      }
-      if (!ascii) continue;
       expected_cuts += static_cast<uint64_t>(std::popcount(expected));
       found_cuts += static_cast<uint64_t>(std::popcount(cuts));
     }
@@ -189,7 +187,7 @@ TEST(BlockSplitter, EveryPairOfCharactersAtTheEdgesOfABlock) {
           std::string text(kSplitBlock + 3, 'x');
           text[at] = static_cast<char>(first);
           text[at + 1] = static_cast<char>(second);
-          const uint64_t cuts = variant.cuts(text.data());
+          const uint64_t cuts = variant.cuts(text.data(), unicode::class_table());
           uint64_t expected = 0;
           for (size_t end = piece_end(text, 0); end < kSplitBlock; end = piece_end(text, end)) {
             expected |= uint64_t{1} << end;
