@@ -87,7 +87,33 @@ class Parser {
   }
 
   // What an escape in a class or an item stands for; the backslash is taken.
-  virtual CodePoints escape() = 0;
+  CodePoints escape() {
+    const uint32_t c = point();
+    switch (c) {
+      case 'n':
+        return single('\n');
+      case 't':
+        return single('\t');
+      case 'r':
+        return single('\r');
+      case 'x':
+        return single(hex(2));
+      case 'u':
+        return single(hex(4));
+      default:
+        return own_escape(c);
+    }
+  }
+  // Of what the notations don't share.
+  virtual CodePoints own_escape(uint32_t c) = 0;
+  static CodePoints single(uint32_t point) { return {{point, point}}; }
+  // c itself, where it is one of the characters that a backslash may stand before.
+  CodePoints plain_escape(uint32_t c, std::string_view characters) const {
+    if (c >= 0x80 || characters.find(static_cast<char>(c)) == characters.npos) {
+      fail("that escape is not known");
+    }
+    return single(c);
+  }
 
   // Behind [.
   Symbol character_class() {
@@ -115,8 +141,7 @@ class Parser {
   }
   CodePoints class_item() {
     if (take("\\")) return escape();
-    const uint32_t p = point();
-    return {{p, p}};
+    return single(point());
   }
 
   Symbol alternatives(std::vector<Sequence> list) {
@@ -231,39 +256,8 @@ class Gbnf : Parser {
     if (word.empty()) fail("expected an item");
     return {Grammar::of_rule(rule_of(word).id)};
   }
-  CodePoints escape() override {
-    const uint32_t c = point();
-    uint32_t value = c;
-    switch (c) {
-      case 'n':
-        value = '\n';
-        break;
-      case 't':
-        value = '\t';
-        break;
-      case 'r':
-        value = '\r';
-        break;
-      case 'x':
-        value = hex(2);
-        break;
-      case 'u':
-        value = hex(4);
-        break;
-      case 'U':
-        value = hex(8);
-        break;
-      case '\\':
-      case '"':
-      case '[':
-      case ']':
-      case '-':
-      case '^':
-        break;
-      default:
-        fail("that escape is not known");
-    }
-    return {{value, value}};
+  CodePoints own_escape(uint32_t c) override {
+    return c == 'U' ? single(hex(8)) : plain_escape(c, "\\\"[]-^");
   }
 
   std::unordered_map<std::string, Rule> rules_;
@@ -317,15 +311,12 @@ class Regex : Parser {
     if (kSpecial.find(peek()) != kSpecial.npos) {
       fail(fmt::format("{} cannot stand here; \\{} is the character", peek(), peek()));
     }
-    const uint32_t p = point();
-    return {grammar_.characters({{p, p}})};
+    return {grammar_.characters(single(point()))};
   }
-  CodePoints escape() override {
+  CodePoints own_escape(uint32_t c) override {
     const CodePoints digits = {{'0', '9'}};
     const CodePoints word = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
     const CodePoints blank = {{'\t', '\r'}, {' ', ' '}};
-    const uint32_t c = point();
-    uint32_t value = c;
     switch (c) {
       case 'd':
         return digits;
@@ -339,29 +330,9 @@ class Regex : Parser {
         return Grammar::complement(word);
       case 'S':
         return Grammar::complement(blank);
-      case 'n':
-        value = '\n';
-        break;
-      case 't':
-        value = '\t';
-        break;
-      case 'r':
-        value = '\r';
-        break;
-      case 'x':
-        value = hex(2);
-        break;
-      case 'u':
-        value = hex(4);
-        break;
-      default: {
-        constexpr std::string_view kPlain = "\\^$.|?*+()[]{}/-\"'";
-        if (c >= 0x80 || kPlain.find(static_cast<char>(c)) == kPlain.npos) {
-          fail("that escape is not known");
-        }
-      }
+      default:
+        return plain_escape(c, "\\^$.|?*+()[]{}/-\"'");
     }
-    return {{value, value}};
   }
 };
 

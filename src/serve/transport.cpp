@@ -1,18 +1,45 @@
 #include "serve/transport.h"
 
 #include <array>
+#include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/write.hpp>
 
 namespace quern::serve {
 namespace {
 
-template <class Socket>
-class PlainTransport : public Transport {
+// What all kinds do alike: bytes go through `Stream`, whose lowest layer is a socket.
+template <class Stream>
+class StreamTransport : public Transport {
  public:
-  explicit PlainTransport(Socket socket) : socket_(std::move(socket)) {
+  template <class... Arguments>
+  explicit StreamTransport(Arguments&&... arguments)
+      : stream_(std::forward<Arguments>(arguments)...) {}
+
+  asio::awaitable<error_code> write(std::string_view bytes) override {
+    const auto [failed, written] =
+        co_await asio::async_write(stream_, asio::buffer(bytes.data(), bytes.size()), kAwait);
+    co_return failed;
+  }
+  void shutdown_send() noexcept override {
     error_code ignored;
-    socket_.non_blocking(true, ignored);
+    stream_.lowest_layer().shutdown(asio::socket_base::shutdown_send, ignored);
+  }
+  void close() noexcept override {
+    error_code ignored;
+    stream_.lowest_layer().close(ignored);
+  }
+
+ protected:
+  Stream stream_;
+};
+
+template <class Socket>
+class PlainTransport : public StreamTransport<Socket> {
+ public:
+  explicit PlainTransport(Socket socket) : StreamTransport<Socket>(std::move(socket)) {
+    error_code ignored;
+    this->stream_.non_blocking(true, ignored);
   }
 
   asio::awaitable<error_code> handshake() override { co_return error_code(); }
@@ -21,42 +48,32 @@ class PlainTransport : public Transport {
   asio::awaitable<error_code> read(std::string& into) override {
     static thread_local std::array<char, 16 << 10> block;
     while (true) {
-      const auto [failed] = co_await socket_.async_wait(Socket::wait_read, kAwait);
+      const auto [failed] = co_await this->stream_.async_wait(Socket::wait_read, kAwait);
       if (failed) co_return failed;
       error_code problem;
-      const size_t got = socket_.read_some(asio::buffer(block), problem);
+      const size_t got = this->stream_.read_some(asio::buffer(block), problem);
       if (problem == asio::error::would_block || problem == asio::error::try_again) continue;
       into.append(block.data(), got);
       co_return problem;
     }
   }
-
-  asio::awaitable<error_code> write(std::string_view bytes) override {
-    const auto [failed, written] =
-        co_await asio::async_write(socket_, asio::buffer(bytes.data(), bytes.size()), kAwait);
-    co_return failed;
-  }
-
-  void shutdown_send() noexcept override {
-    error_code ignored;
-    socket_.shutdown(Socket::shutdown_send, ignored);
-  }
-  void close() noexcept override {
-    error_code ignored;
-    socket_.close(ignored);
-  }
-
- private:
-  Socket socket_;
 };
 
-class TlsTransport : public Transport {
+using TlsStream = asio::ssl::stream<asio::ip::tcp::socket>;
+
+class TlsTransport : public StreamTransport<TlsStream> {
  public:
-  TlsTransport(asio::ip::tcp::socket socket, asio::ssl::context& context)
-      : stream_(std::move(socket), context) {}
+  using Side = asio::ssl::stream_base::handshake_type;
+  TlsTransport(asio::ip::tcp::socket socket, asio::ssl::context& context, Side side)
+      : StreamTransport(std::move(socket), context), side_(side) {}
+
+  void expect(const std::string& host) {
+    SSL_set_tlsext_host_name(stream_.native_handle(), host.c_str());
+    stream_.set_verify_callback(asio::ssl::host_name_verification(host));
+  }
 
   asio::awaitable<error_code> handshake() override {
-    const auto [failed] = co_await stream_.async_handshake(asio::ssl::stream_base::server, kAwait);
+    const auto [failed] = co_await stream_.async_handshake(side_, kAwait);
     co_return failed;
   }
 
@@ -67,23 +84,8 @@ class TlsTransport : public Transport {
     co_return failed;
   }
 
-  asio::awaitable<error_code> write(std::string_view bytes) override {
-    const auto [failed, written] =
-        co_await asio::async_write(stream_, asio::buffer(bytes.data(), bytes.size()), kAwait);
-    co_return failed;
-  }
-
-  void shutdown_send() noexcept override {
-    error_code ignored;
-    stream_.next_layer().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
-  }
-  void close() noexcept override {
-    error_code ignored;
-    stream_.next_layer().close(ignored);
-  }
-
  private:
-  asio::ssl::stream<asio::ip::tcp::socket> stream_;
+  Side side_;
   std::string block_;
 };
 
@@ -99,7 +101,16 @@ std::unique_ptr<Transport> make_transport(asio::local::stream_protocol::socket s
 
 std::unique_ptr<Transport> make_transport(asio::ip::tcp::socket socket,
                                           asio::ssl::context& context) {
-  return std::make_unique<TlsTransport>(std::move(socket), context);
+  return std::make_unique<TlsTransport>(std::move(socket), context, asio::ssl::stream_base::server);
+}
+
+std::unique_ptr<Transport> make_client_transport(asio::ip::tcp::socket socket,
+                                                 asio::ssl::context& context,
+                                                 const std::string& host) {
+  auto transport =
+      std::make_unique<TlsTransport>(std::move(socket), context, asio::ssl::stream_base::client);
+  transport->expect(host);
+  return transport;
 }
 
 }  // namespace quern::serve

@@ -1,5 +1,5 @@
 // A connection's bytes, whatever carries them: TCP, TLS over TCP, or a local socket. Only the
-// server's own files include this.
+// files of server and client include this.
 #pragma once
 
 #include <boost/asio/as_tuple.hpp>
@@ -23,7 +23,7 @@ constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
 class Transport {
  public:
   virtual ~Transport() = default;
-  virtual asio::awaitable<error_code> handshake() = 0;
+  virtual asio::awaitable<error_code> handshake() = 0;  // of TLS; nothing without it
   // Appends what has come, at least one byte.
   virtual asio::awaitable<error_code> read(std::string& into) = 0;
   virtual asio::awaitable<error_code> write(std::string_view bytes) = 0;
@@ -37,5 +37,9 @@ std::unique_ptr<Transport> make_transport(asio::ip::tcp::socket socket);
 std::unique_ptr<Transport> make_transport(asio::local::stream_protocol::socket socket);
 std::unique_ptr<Transport> make_transport(asio::ip::tcp::socket socket,
                                           asio::ssl::context& context);
+// The client's side of TLS: the other side's certificate must be for `host`.
+std::unique_ptr<Transport> make_client_transport(asio::ip::tcp::socket socket,
+                                                 asio::ssl::context& context,
+                                                 const std::string& host);
 
 }  // namespace quern::serve
