@@ -11,11 +11,11 @@ namespace {
 struct Arguments {
   ModelArguments model;
   std::vector<std::string> more_models, loras, allowed_hosts;
-  std::string host = "127.0.0.1", unix_socket, tls_certificate, tls_key, api_key_file;
+  std::string draft, host = "127.0.0.1", unix_socket, tls_certificate, tls_key, api_key_file;
   std::string access_log = "-", runs;
   int64_t port = 8080;
   bool insecure = false;
-  int64_t max_streams = 64, queue = 256, chunk = 512, speculate = 0;
+  int64_t max_streams = 64, queue = 256, chunk = 512, speculate = -1;
   uint64_t memory = 0;
   int64_t max_body_mb = 8, max_connections = 4096, connections_per_address = 256;
   double queue_timeout = 60, request_timeout = 600, drain_timeout = 30, idle_unload = 0;
@@ -51,7 +51,10 @@ serve::ServeOptions options_of(const Arguments& args) {
                     .queue = args.queue,
                     .queue_seconds = args.queue_timeout,
                     .chunk = args.chunk,
-                    .speculate = args.speculate,
+                    .speculate = args.speculate >= 0  ? args.speculate
+                                 : args.draft.empty() ? 0
+                                                      : 4,
+                    .draft = args.draft,
                     .memory_bytes = args.memory,
                     .idle_unload = std::chrono::seconds(static_cast<int64_t>(args.idle_unload))};
   options.api.request_seconds = args.request_timeout;
@@ -124,8 +127,11 @@ void add_serve(CLI::App& root) {
       .range(16, 1 << 16);
   command
       .option("--speculate", args->speculate,
-              "Tokens guessed from earlier text and checked in one step; 0 is off")
-      .range(0, 32);
+              "Tokens guessed and checked in one step, from earlier text or by --draft; 0 is off; "
+              "-1: 4 with --draft, else off")
+      .range(-1, 32);
+  command.option("--draft", args->draft,
+                 "Folder of a smaller model of the same vocabulary that guesses for all models");
   command
       .option("--memory", args->memory,
               "Bytes for weights, caches and buffers, as 12GB; 0: half of what is free")

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "generate/drafter.h"
 #include "generate/prefix_cache.h"
 #include "generate/request.h"
 #include "model/forward.h"
@@ -32,7 +33,13 @@ struct EngineOptions {
   ContextRules rules;          // dynamic NTK and LogN
   double step_seconds = 0.25;  // prompts beside running streams are cut to about this time a step
   double queue_seconds = 0;    // a request that waits longer for its turn fails; 0: no limit
-  int64_t speculate = 0;       // tokens guessed from earlier text and checked in one step; 0: off
+  int64_t speculate = 0;       // tokens guessed and checked in one step; 0: off
+  // Who guesses: a smaller model of the same vocabulary, or without one the text's own past.
+  struct Draft {
+    const Config* config = nullptr;
+    const Weights* weights = nullptr;
+    ContextRules rules;
+  } draft;
 };
 
 class Scheduler {
@@ -99,7 +106,9 @@ class Scheduler {
   void add_item(Stream& stream, int64_t count);
   int64_t prompt_room(bool beside_streams) const;
   void learn_times(double seconds, int64_t prompt_tokens);
-  void guess(Stream& stream) const;
+  int64_t guesses_wanted(const Stream& stream) const;
+  void guess();
+  void look_up(Stream& stream, int64_t most) const;
   void consume(const Row& row, std::span<float> logits);
   NewToken take_token(Stream& stream, std::span<float> logits);
   void pool(Stream& stream, ConstRows hidden);
@@ -117,6 +126,7 @@ class Scheduler {
   PrefixCache prefixes_;
   SamplerScratch scratch_;
   std::unique_ptr<Runner> runner_;
+  std::unique_ptr<Drafter> drafter_;  // null without a draft model
   std::deque<StreamPtr> waiting_;
   std::vector<StreamPtr> running_;  // in the order of their admission
   bool blocked_ = false;            // the first that waits did not fit; no page came free since
@@ -130,6 +140,7 @@ class Scheduler {
   std::vector<Stream*> owners_;
   std::vector<Row> rows_;
   std::vector<Stream*> filling_;
+  std::vector<Drafter::Text> texts_;
 };
 
 }  // namespace quern

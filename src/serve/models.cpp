@@ -27,16 +27,33 @@ uint64_t scratch_bytes(const Config& c, int64_t tokens, int64_t logits) {
   return static_cast<uint64_t>(4 * (per_token * tokens + c.output_vocab * logits));
 }
 
-WorkerOptions worker_options(const Model& model, const ModelsOptions& wanted, uint64_t budget) {
+// Guesses are ids, so they must mean the same in both models.
+void check_same_vocabulary(const Model& model, const Model& draft) {
+  const Tokenizer &a = model.tokenizer(), &b = draft.tokenizer();
+  bool same = a.size() == b.size();
+  for (TokenId id = 0; same && id < a.size(); ++id) same = a.token_bytes(id) == b.token_bytes(id);
+  if (same) return;
+  throw_bad_input(fmt::format("{}: its vocabulary is not that of {}", draft.folder().string(),
+                              model.folder().string()),
+                  "a draft model must have the same tokens");
+}
+
+WorkerOptions worker_options(const Model& model, const Model* draft, const ModelsOptions& wanted,
+                             uint64_t budget) {
   WorkerOptions options;
   options.engine = model.engine_options();
   options.engine.chunk = wanted.chunk;
   options.engine.queue_seconds = wanted.queue_seconds;
   options.engine.speculate = wanted.speculate;
   options.queue = wanted.queue;
-  const uint64_t per_token = KvCache::bytes_per_token(model.config(), options.engine.kv_type);
-  const uint64_t used = kReserve + scratch_bytes(model.config(), wanted.chunk + wanted.sequences,
-                                                 std::min<int64_t>(wanted.sequences, 64));
+  uint64_t per_token = KvCache::bytes_per_token(model.config(), options.engine.kv_type);
+  uint64_t used = kReserve + scratch_bytes(model.config(), wanted.chunk + wanted.sequences,
+                                           std::min<int64_t>(wanted.sequences, 64));
+  if (draft != nullptr) {
+    options.engine.draft = {&draft->config(), &draft->weights(), draft->engine_options().rules};
+    used += weight_bytes(*draft) + Drafter::memory_bytes(draft->config(), wanted.sequences, 0);
+    per_token += KvCache::bytes_per_token(draft->config(), DType::F32);
+  }
   const uint64_t per_page = per_token * KvLayout::page_tokens;
   const uint64_t room = budget > used ? budget - used : 0;
   const auto most = static_cast<int64_t>(room / per_page) * KvLayout::page_tokens;
@@ -63,12 +80,18 @@ LoadedModel::LoadedModel(const ModelSource& source, const ModelsOptions& options
                          uint64_t budget_bytes)
     : name(source.name),
       model(source.folder, source.options),
-      worker(model, worker_options(model, options,
+      draft(options.draft.empty() || options.speculate == 0
+                ? nullptr
+                : std::make_unique<Model>(options.draft,
+                                          ModelOptions{.threads = source.options.threads})),
+      worker(model, worker_options(model, draft.get(), options,
                                    // Mapped weights are part of what is given, not of what is free.
                                    options.memory_bytes == 0 ? budget_bytes
                                    : budget_bytes > weight_bytes(model)
                                        ? budget_bytes - weight_bytes(model)
-                                       : 0)) {}
+                                       : 0)) {
+  if (draft != nullptr) check_same_vocabulary(model, *draft);
+}
 
 std::shared_ptr<const TokenTrie> LoadedModel::trie() {
   std::call_once(trie_made_, [this] {

@@ -28,6 +28,7 @@ struct ModelsOptions {
   double queue_seconds = 60;
   int64_t chunk = 512;
   int64_t speculate = 0;
+  fs::path draft;  // a smaller model of the same vocabulary that guesses; empty: the text's past
   uint64_t memory_bytes = 0;  // for weights, caches and scratch of all models; 0: what is free
   std::chrono::seconds idle_unload{0};  // 0: never
 };
@@ -38,6 +39,7 @@ struct LoadedModel {
 
   std::string name;
   Model model;
+  std::unique_ptr<Model> draft;  // null without one
   // The vocabulary for grammars, made when one is first asked for.
   std::shared_ptr<const TokenTrie> trie();
   Worker worker;
