@@ -77,6 +77,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/runs/data", &Api::runs, false},
       {"POST", "/v1/chat/completions", &Api::chat, false},
       {"POST", "/v1/completions", &Api::text, false},
+      {"POST", "/v1/responses", &Api::responses, false},
       {"POST", "/v1/embeddings", &Api::embeddings, false},
       {"POST", "/v1/chat/completions/input_tokens", &Api::count_tokens, false},
       {"POST", "/tokenize", &Api::tokenize, false},
@@ -243,24 +244,26 @@ void Api::one_model(const std::shared_ptr<Exchange>& exchange, std::string_view 
   exchange->respond(error_response(error));
 }
 
-void Api::generate(const std::shared_ptr<Exchange>& exchange, bool as_chat) {
+void Api::generate(const std::shared_ptr<Exchange>& exchange, Where where) {
   const Json body = body_of(*exchange);
   const auto model = model_of(body);
-  const int64_t context = model->worker.context();
-  Plan plan =
-      as_chat ? plan_chat(body, model->model, context) : plan_text(body, model->model, context);
+  const auto plan_of = where == Chat ? plan_chat : where == Responses ? plan_response : plan_text;
+  Plan plan = plan_of(body, model->model, model->worker.context());
   if (!plan.format.empty()) apply_format(exchange->request().body, *model, plan);
   plan.model = model->name;
   plan.base.max_seconds = options_.request_seconds;
   // In an 8-bit cache a prompt that is fed in parts has other bytes than one that is fed whole.
   plan.base.reuse_prefix = model->model.engine_options().kv_type != DType::U8;
   plan.base.cache_salt = gate_.salt(exchange->request());
-  Generation::start(exchange, model, std::move(plan), metrics_);
+  const auto make = where == Responses ? make_response : make_completions;
+  Generation::start(make(exchange, model, std::move(plan), metrics_));
 }
 
-void Api::chat(const std::shared_ptr<Exchange>& exchange) { generate(exchange, true); }
+void Api::chat(const std::shared_ptr<Exchange>& exchange) { generate(exchange, Chat); }
 
-void Api::text(const std::shared_ptr<Exchange>& exchange) { generate(exchange, false); }
+void Api::text(const std::shared_ptr<Exchange>& exchange) { generate(exchange, Text); }
+
+void Api::responses(const std::shared_ptr<Exchange>& exchange) { generate(exchange, Responses); }
 
 void Api::embeddings(const std::shared_ptr<Exchange>& exchange) {
   const Json body = body_of(*exchange);

@@ -13,6 +13,7 @@
 #include "serve/http.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
+#include "serve/parameters.h"
 #include "serve/runs.h"
 #include "serve/task_pool.h"
 
@@ -48,6 +49,7 @@ class Api {
   void one_model(const std::shared_ptr<Exchange>& exchange, std::string_view name);
   void chat(const std::shared_ptr<Exchange>& exchange);
   void text(const std::shared_ptr<Exchange>& exchange);
+  void responses(const std::shared_ptr<Exchange>& exchange);
   void embeddings(const std::shared_ptr<Exchange>& exchange);
   void count_tokens(const std::shared_ptr<Exchange>& exchange);
   void tokenize(const std::shared_ptr<Exchange>& exchange);
@@ -58,7 +60,7 @@ class Api {
   Json body_of(const Exchange& exchange) const;
   std::shared_ptr<LoadedModel> model_of(const Json& body);
   void run(const Route& route, const std::shared_ptr<Exchange>& exchange);
-  void generate(const std::shared_ptr<Exchange>& exchange, bool as_chat);
+  void generate(const std::shared_ptr<Exchange>& exchange, Where where);
 
   Models& models_;
   Gate& gate_;

@@ -1,4 +1,4 @@
-// response_format: what an answer must look like.
+// response_format, or text.format of responses: what an answer must look like.
 #pragma once
 
 #include <string_view>
@@ -8,7 +8,7 @@
 
 namespace quern::serve {
 
-// Reads response_format from the body's text, which has been parsed and checked before, and sets
+// Reads the format from the body's text, which has been parsed and checked before, and sets
 // plan.automaton. Throws BadInput for a format that cannot be kept to: nothing is left out of it.
 void apply_format(std::string_view body, LoadedModel& model, Plan& plan);
 

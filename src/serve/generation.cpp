@@ -2,56 +2,23 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <numeric>
 #include <random>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "core/utf8.h"
-#include "serve/api_error.h"
 
 namespace quern::serve {
-namespace {
 
-using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+std::string new_id(std::string_view prefix) {
+  static thread_local std::mt19937_64 generator{std::random_device{}()};
+  return fmt::format("{}{:016x}{:08x}", prefix, generator(), generator() >> 32);
+}
 
 std::string_view bytes_of(const Tokenizer& tokenizer, TokenId id) {
   return id < tokenizer.size() ? tokenizer.token_bytes(id) : std::string_view();
 }
-
-ordered_json byte_list(std::string_view bytes) {
-  ordered_json list = ordered_json::array();
-  for (const char byte : bytes) list.push_back(static_cast<unsigned char>(byte));
-  return list;
-}
-
-// Completions' name of a token: its text, or "bytes:\xe4\xbd" for what is no UTF-8.
-std::string token_name(const Tokenizer& tokenizer, TokenId id) {
-  const std::string_view bytes = bytes_of(tokenizer, id);
-  if (utf8::is_valid(bytes)) return std::string(bytes);
-  std::string name = "bytes:";
-  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
-  return name;
-}
-
-// JSON has no infinity; a token that was masked has none of the probability.
-double finite(float logprob) { return std::max(static_cast<double>(logprob), -9999.0); }
-
-int64_t characters(std::string_view bytes) {
-  return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (c & 0xC0) != 0x80; });
-}
-
-std::string new_id(const char* prefix) {
-  static thread_local std::mt19937_64 generator{std::random_device{}()};
-  return fmt::format("{}-{:016x}{:08x}", prefix, generator(), generator() >> 32);
-}
-
-const char* finish_name(FinishReason reason) {
-  return reason == FinishReason::Stop ? "stop" : "length";
-}
-
-}  // namespace
 
 std::string token_text(const Tokenizer& tokenizer, TokenId id) {
   const std::string_view bytes = bytes_of(tokenizer, id);
@@ -67,18 +34,14 @@ std::string token_text(const Tokenizer& tokenizer, TokenId id) {
 Generation::Generation(std::shared_ptr<Exchange> exchange, std::shared_ptr<LoadedModel> model,
                        Plan plan, Metrics& metrics)
     : exchange_(std::move(exchange)),
-      model_(std::move(model)),
       plan_(std::move(plan)),
-      metrics_(metrics),
-      id_(new_id(plan_.where == Chat ? "chatcmpl" : "cmpl")),
       created_(std::chrono::duration_cast<std::chrono::seconds>(
                    std::chrono::system_clock::now().time_since_epoch())
-                   .count()) {}
+                   .count()),
+      model_(std::move(model)),
+      metrics_(metrics) {}
 
-void Generation::start(std::shared_ptr<Exchange> exchange, std::shared_ptr<LoadedModel> model,
-                       Plan plan, Metrics& metrics) {
-  const auto self =
-      std::make_shared<Generation>(std::move(exchange), std::move(model), std::move(plan), metrics);
+void Generation::start(const std::shared_ptr<Generation>& self) {
   Plan& asked = self->plan_;
   std::vector<Worker::Job> jobs;
   for (size_t prompt = 0; prompt < asked.prompts.size(); ++prompt) {
@@ -88,8 +51,8 @@ void Generation::start(std::shared_ptr<Exchange> exchange, std::shared_ptr<Loade
       request.ids = asked.prompts[prompt];
       request.stream = static_cast<uint64_t>(sample);
       if (asked.automaton) {
-        request.constraint = std::make_shared<GrammarConstraint>(
-            asked.automaton, self->model_->model.tokenizer(), request.stop.ids);
+        request.constraint = std::make_shared<GrammarConstraint>(asked.automaton, self->tokenizer(),
+                                                                 request.stop.ids);
       }
       Scheduler::Listener listener;
       listener.token = [self, index](const NewToken& token) { self->on_token(index, token); };
@@ -117,26 +80,30 @@ void Generation::start(std::shared_ptr<Exchange> exchange, std::shared_ptr<Loade
 }
 
 void Generation::on_close() {
-  std::vector<Worker::Id> jobs;
   {
     const std::lock_guard lock(mutex_);
     left_ = true;
+  }
+  cancel();
+}
+
+void Generation::cancel() {
+  std::vector<Worker::Id> jobs;
+  {
+    const std::lock_guard lock(mutex_);
     jobs = jobs_;
   }
   model_->worker.cancel(jobs);
 }
 
 void Generation::hold(Choice& choice, TokenId id, const Logprobs& logprobs) {
-  const Tokenizer& tokenizer = model_->model.tokenizer();
   // Control tokens stand for no text.
-  const size_t length = tokenizer.is_special(id) ? 0 : bytes_of(tokenizer, id).size();
+  const size_t length = tokenizer().is_special(id) ? 0 : bytes_of(tokenizer(), id).size();
   choice.held.push_back({id, logprobs, choice.text_bytes, choice.text_bytes + length});
   choice.text_bytes += length;
 }
 
-// How many of the held tokens may be shown: those whose text is out. At the end also one of whose
-// text a part is.
-size_t Generation::count_releasable(const Choice& choice, bool at_end) const {
+size_t Generation::count_releasable(const Choice& choice, bool at_end) {
   size_t count = choice.released;
   while (count < choice.held.size()) {
     const HeldToken& token = choice.held[count];
@@ -148,68 +115,16 @@ size_t Generation::count_releasable(const Choice& choice, bool at_end) const {
   return count;
 }
 
-ordered_json Generation::release(Choice& choice, bool at_end) {
-  if (!plan_.logprobs) return nullptr;
-  const size_t begin = choice.released, end = count_releasable(choice, at_end);
-  choice.released = end;
-  return begin == end ? ordered_json() : logprobs_json(choice, begin, end);
-}
-
-ordered_json Generation::logprobs_json(Choice& choice, size_t begin, size_t end) const {
-  const Tokenizer& tokenizer = model_->model.tokenizer();
-  if (plan_.where == Chat) {
-    ordered_json content = ordered_json::array();
-    const auto entry = [&](TokenId id, float logprob) {
-      return ordered_json{{"token", token_text(tokenizer, id)},
-                          {"logprob", finite(logprob)},
-                          {"bytes", byte_list(bytes_of(tokenizer, id))}};
-    };
-    for (size_t i = begin; i < end; ++i) {
-      const HeldToken& token = choice.held[i];
-      ordered_json item = entry(token.id, token.logprobs.chosen);
-      item["top_logprobs"] = ordered_json::array();
-      for (const TokenLogprob& other : token.logprobs.top) {
-        item["top_logprobs"].push_back(entry(other.id, other.logprob));
-      }
-      content.push_back(std::move(item));
-    }
-    return {{"content", std::move(content)}, {"refusal", nullptr}};
-  }
-  ordered_json out = {{"tokens", ordered_json::array()},
-                      {"token_logprobs", ordered_json::array()},
-                      {"top_logprobs", ordered_json::array()},
-                      {"text_offset", ordered_json::array()}};
-  const auto add = [&](TokenId id, const Logprobs* logprobs) {
-    out["tokens"].push_back(token_name(tokenizer, id));
-    out["text_offset"].push_back(choice.offset);
-    if (!tokenizer.is_special(id)) choice.offset += characters(bytes_of(tokenizer, id));
-    if (logprobs == nullptr) {  // of the first there is none
-      out["token_logprobs"].push_back(nullptr);
-      out["top_logprobs"].push_back(nullptr);
-      return;
-    }
-    out["token_logprobs"].push_back(finite(logprobs->chosen));
-    ordered_json top = ordered_json::object();
-    for (const TokenLogprob& other : logprobs->top) {
-      top[token_name(tokenizer, other.id)] = finite(other.logprob);
-    }
-    out["top_logprobs"].push_back(std::move(top));
-  };
-  if (begin == 0 && plan_.prompt_logprobs) {
-    const auto& ids = plan_.prompts[choice.prompt];
-    for (size_t i = 0; i < ids.size(); ++i) {
-      const auto& known = choice.completion.prompt_logprobs;
-      add(ids[i], i == 0 || i > known.size() ? nullptr : &known[i - 1]);
-    }
-  } else if (begin == 0 && plan_.echo) {
-    choice.offset = characters(prompt_text(choice.prompt));
-  }
-  for (size_t i = begin; i < end; ++i) add(choice.held[i].id, &choice.held[i].logprobs);
-  return out;
+Generation::Piece Generation::release(size_t index, std::string_view text,
+                                      std::optional<FinishReason> finish) {
+  Choice& choice = choices_[index];
+  const size_t first = choice.released;
+  if (plan_.logprobs) choice.released = count_releasable(choice, finish.has_value());
+  return {index, text, first, choice.released, finish};
 }
 
 std::string Generation::prompt_text(size_t prompt) const {
-  return model_->model.tokenizer().decode(plan_.prompts[prompt]);
+  return tokenizer().decode(plan_.prompts[prompt]);
 }
 
 void Generation::on_token(size_t index, const NewToken& token) {
@@ -227,16 +142,15 @@ void Generation::on_token(size_t index, const NewToken& token) {
     if (!std::exchange(first_seen_, true)) {
       exchange_->note("ttft_ms", fmt::format("{:.1f}", 1000 * seconds(started_)));
     }
-    if (plan_.stream) send_begin(index);
+    if (plan_.stream) stream_begin(index);
   }
   choice.last_token = now;
   choice.shown_bytes += token.text.size();
   // The token that ends a text is not part of it.
   if (plan_.logprobs && !plan_.base.stop.ends(token.id)) hold(choice, token.id, *token.logprobs);
   if (!plan_.stream) return;
-  const ordered_json logprobs = release(choice, false);
-  if (token.text.empty() && logprobs.is_null()) return;
-  send_piece(index, token.text, logprobs, nullptr);
+  const Piece piece = release(index, token.text, {});
+  if (!piece.text.empty() || piece.first < piece.last) stream_piece(piece);
 }
 
 void Generation::on_done(size_t index, Completion completion) {
@@ -254,21 +168,26 @@ void Generation::on_done(size_t index, Completion completion) {
           ApiException(error_of_status(503, "the server is about to end"))));
     }
   }
-  choice.done = true;
   choice.completion = std::move(completion);
   --open_;
-  if (!failed_ && plan_.stream && choice.completion.reason != FinishReason::Interrupted) {
-    if (!choice.begun) send_begin(index);
-    const ordered_json rest = release(choice, true);
-    send_piece(index, "", rest, finish_name(choice.completion.reason));
+  const FinishReason reason = choice.completion.reason;
+  if (!failed_ && plan_.stream && reason != FinishReason::Interrupted) {
+    if (!choice.begun) stream_begin(index);
+    stream_piece(release(index, "", reason));
   }
   if (open_ > 0 || failed_) return;
-  note_usage();
+  const Usage counts = usage();
+  exchange_->note("prompt_tokens", std::to_string(counts.prompt));
+  exchange_->note("completion_tokens", std::to_string(counts.made));
+  exchange_->note("cached_tokens", std::to_string(counts.cached));
   metrics_.request.observe(std::chrono::duration<double>(Clock::now() - started_).count());
   if (plan_.stream) {
-    end_stream();
+    stream_end();
+    exchange_->finish();
   } else {
-    respond();
+    HttpResponse response;
+    response.body = whole_answer();
+    exchange_->respond(std::move(response));
   }
 }
 
@@ -277,140 +196,25 @@ void Generation::fail(std::exception_ptr failure) {
   if (std::exchange(failed_, true)) return;
   const ApiError error = error_of(failure);
   if (exchange_->begun()) {
-    exchange_->write("data: " + error_body(error) + "\n\n");
+    stream_failure(error);
     exchange_->finish();
   } else {
     exchange_->respond(error_response(error));
   }
-  std::vector<Worker::Id> jobs;
-  {
-    const std::lock_guard lock(mutex_);
-    jobs = jobs_;
-  }
-  model_->worker.cancel(jobs);
+  cancel();
 }
 
-ordered_json Generation::envelope(const char* object) const {
-  ordered_json out = {{"id", id_},
-                      {"object", object},
-                      {"created", created_},
-                      {"model", plan_.model},
-                      {"system_fingerprint", "quern-" QUERN_VERSION},
-                      {"seed", plan_.base.sampling.seed}};
-  return out;
-}
-
-ordered_json Generation::usage() const {
-  int64_t prompt = 0, cached = 0, made = 0;
-  for (const auto& ids : plan_.prompts) prompt += static_cast<int64_t>(ids.size());
+Generation::Usage Generation::usage() const {
+  Usage sum;
+  for (const auto& ids : plan_.prompts) sum.prompt += static_cast<int64_t>(ids.size());
   for (size_t i = 0; i < choices_.size(); ++i) {
-    made += static_cast<int64_t>(choices_[i].completion.ids.size());
+    sum.made += static_cast<int64_t>(choices_[i].completion.ids.size());
     // A prompt counts once, however many choices it has; so does what was there of it.
     if (i == 0 || choices_[i].prompt != choices_[i - 1].prompt) {
-      cached += choices_[i].completion.cached_tokens;
+      sum.cached += choices_[i].completion.cached_tokens;
     }
   }
-  return {{"prompt_tokens", prompt},
-          {"completion_tokens", made},
-          {"total_tokens", prompt + made},
-          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
-}
-
-void Generation::note_usage() {
-  const ordered_json counts = usage();
-  exchange_->note("prompt_tokens", dump(counts["prompt_tokens"]));
-  exchange_->note("completion_tokens", dump(counts["completion_tokens"]));
-  exchange_->note("cached_tokens", dump(counts["prompt_tokens_details"]["cached_tokens"]));
-}
-
-void Generation::send(const ordered_json& event) {
-  exchange_->write("data: " + dump(event) + "\n\n");
-}
-
-void Generation::send_begin(size_t index) {
-  if (plan_.where == Chat) {
-    ordered_json event = envelope("chat.completion.chunk");
-    event["choices"] = {{{"index", index},
-                         {"delta", {{"role", "assistant"}, {"content", ""}}},
-                         {"logprobs", nullptr},
-                         {"finish_reason", nullptr}}};
-    if (plan_.include_usage) event["usage"] = nullptr;
-    send(event);
-  } else if (plan_.echo && !plan_.prompt_logprobs) {
-    send_piece(index, prompt_text(choices_[index].prompt), nullptr, nullptr);
-  }
-}
-
-void Generation::send_piece(size_t index, const std::string& text, const ordered_json& logprobs,
-                            const char* finish) {
-  ordered_json choice = {{"index", index}};
-  if (plan_.where == Chat) {
-    choice["delta"] = finish == nullptr ? ordered_json{{"content", text}} : ordered_json::object();
-  } else {
-    choice["text"] = text;
-  }
-  choice["logprobs"] = logprobs;
-  choice["finish_reason"] = finish == nullptr ? ordered_json() : ordered_json(finish);
-  ordered_json event = envelope(plan_.where == Chat ? "chat.completion.chunk" : "text_completion");
-  event["choices"] = ordered_json::array({std::move(choice)});
-  if (plan_.include_usage) event["usage"] = nullptr;
-  send(event);
-}
-
-void Generation::end_stream() {
-  if (plan_.include_usage) {
-    ordered_json event =
-        envelope(plan_.where == Chat ? "chat.completion.chunk" : "text_completion");
-    event["choices"] = ordered_json::array();
-    event["usage"] = usage();
-    send(event);
-  }
-  exchange_->write("data: [DONE]\n\n");
-  exchange_->finish();
-}
-
-void Generation::respond() {
-  ordered_json out = envelope(plan_.where == Chat ? "chat.completion" : "text_completion");
-  out["choices"] = ordered_json::array();
-  const auto per_prompt = static_cast<size_t>(plan_.best_of);
-  for (size_t first = 0; first < choices_.size(); first += per_prompt) {
-    std::vector<size_t> order(per_prompt);
-    std::iota(order.begin(), order.end(), first);
-    if (plan_.best_of > plan_.n) {
-      const auto mean = [&](size_t index) {
-        const auto& logprobs = choices_[index].completion.logprobs;
-        double sum = 0;
-        for (const Logprobs& token : logprobs) sum += finite(token.chosen);
-        return logprobs.empty() ? 0 : sum / static_cast<double>(logprobs.size());
-      };
-      std::stable_sort(order.begin(), order.end(),
-                       [&](size_t a, size_t b) { return mean(a) > mean(b); });
-      order.resize(static_cast<size_t>(plan_.n));
-    }
-    for (const size_t index : order) {
-      Choice& choice = choices_[index];
-      ordered_json entry = {{"index", out["choices"].size()}};
-      ordered_json logprobs = nullptr;
-      if (plan_.logprobs) {
-        const size_t end = count_releasable(choice, true);
-        logprobs = logprobs_json(choice, 0, end);
-      }
-      if (plan_.where == Chat) {
-        entry["message"] = {
-            {"role", "assistant"}, {"content", choice.completion.text}, {"refusal", nullptr}};
-      } else {
-        entry["text"] =
-            (plan_.echo ? prompt_text(choice.prompt) : std::string()) + choice.completion.text;
-      }
-      entry["logprobs"] = std::move(logprobs);
-      entry["finish_reason"] = finish_name(choice.completion.reason);
-      out["choices"].push_back(std::move(entry));
-    }
-  }
-  out["usage"] = usage();
-  HttpResponse response;
-  response.body = dump(out);
-  exchange_->respond(std::move(response));
+  return sum;
 }
 
 }  // namespace quern::serve

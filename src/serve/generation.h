@@ -1,14 +1,16 @@
 // One request for generated text at work: several choices of one or more prompts in, one JSON
-// answer or a stream of events out.
+// answer or a stream of events out. What those look like is the matter of a class for each API.
 #pragma once
 
 #include <chrono>
 #include <memory>
 #include <mutex>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "serve/api_error.h"
 #include "serve/http.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
@@ -16,18 +18,18 @@
 
 namespace quern::serve {
 
-class Generation : public std::enable_shared_from_this<Generation> {
+class Generation {
  public:
-  // Throws Overloaded, or BadInput; after that the answer goes through `exchange`.
-  static void start(std::shared_ptr<Exchange> exchange, std::shared_ptr<LoadedModel> model,
-                    Plan plan, Metrics& metrics);
-
   Generation(std::shared_ptr<Exchange> exchange, std::shared_ptr<LoadedModel> model, Plan plan,
              Metrics& metrics);
+  virtual ~Generation() = default;
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
 
- private:
-  using Clock = std::chrono::steady_clock;
+  // Throws Overloaded, or BadInput; after that the answer goes through the exchange.
+  static void start(const std::shared_ptr<Generation>& self);
 
+ protected:
   // A token whose log-probability waits until its text may be shown.
   struct HeldToken {
     TokenId id;
@@ -36,45 +38,57 @@ class Generation : public std::enable_shared_from_this<Generation> {
   };
   struct Choice {
     size_t prompt = 0;
-    bool begun = false, done = false;
+    bool begun = false;
     Completion completion;
     std::vector<HeldToken> held;
     size_t released = 0;     // of `held`
     size_t text_bytes = 0;   // that all its tokens stand for
     size_t shown_bytes = 0;  // of the text that is out
     int64_t offset = 0;      // characters before the next token: completions' text_offset
-    Clock::time_point last_token;
+    std::chrono::steady_clock::time_point last_token;
+  };
+  // A part of a stream: text, the held tokens that belong to it, and how it ended if it did.
+  struct Piece {
+    size_t choice = 0;
+    std::string_view text;
+    size_t first = 0, last = 0;  // of Choice::held
+    std::optional<FinishReason> finish;
+  };
+  struct Usage {
+    int64_t prompt = 0, cached = 0, made = 0;
   };
 
-  // Called on the worker's thread.
-  void on_token(size_t index, const NewToken& token);
-  void on_done(size_t index, Completion completion);
-  void on_close();  // on the network's
+  // ---- An API's form, called on the worker's thread, one at a time ----
+  virtual void stream_begin(size_t choice) = 0;  // before the choice's first piece
+  virtual void stream_piece(const Piece& piece) = 0;
+  virtual void stream_end() = 0;
+  virtual void stream_failure(const ApiError& error) = 0;
+  virtual std::string whole_answer() = 0;  // the body, when all choices are done
 
-  void hold(Choice& choice, TokenId id, const Logprobs& logprobs);
-  size_t count_releasable(const Choice& choice, bool at_end) const;
-  nlohmann::ordered_json release(Choice& choice, bool at_end);
-  nlohmann::ordered_json logprobs_json(Choice& choice, size_t begin, size_t end) const;
-  void send_begin(size_t index);
-  void send_piece(size_t index, const std::string& text, const nlohmann::ordered_json& logprobs,
-                  const char* finish);
-  void send(const nlohmann::ordered_json& event);
-  void end_stream();
-  void respond();
-  void fail(std::exception_ptr failure);
-  nlohmann::ordered_json envelope(const char* object) const;
-  nlohmann::ordered_json usage() const;
+  // How many of the held tokens may be shown: those whose text is out. At the end also one of whose
+  // text a part is.
+  static size_t count_releasable(const Choice& choice, bool at_end);
   std::string prompt_text(size_t prompt) const;
-  void note_usage();
+  Usage usage() const;
+  const Tokenizer& tokenizer() const { return model_->model.tokenizer(); }
 
   std::shared_ptr<Exchange> exchange_;
-  std::shared_ptr<LoadedModel> model_;
   Plan plan_;
-  Metrics& metrics_;
-  std::string id_;
-  int64_t created_;
-  Clock::time_point started_ = Clock::now();
+  int64_t created_;  // seconds since 1970
   std::vector<Choice> choices_;
+
+ private:
+  void on_token(size_t index, const NewToken& token);
+  void on_done(size_t index, Completion completion);
+  void on_close();  // on the network's thread
+  void hold(Choice& choice, TokenId id, const Logprobs& logprobs);
+  Piece release(size_t index, std::string_view text, std::optional<FinishReason> finish);
+  void fail(std::exception_ptr failure);
+  void cancel();
+
+  std::shared_ptr<LoadedModel> model_;
+  Metrics& metrics_;
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   size_t open_ = 0;
   bool failed_ = false, first_seen_ = false;
   std::mutex mutex_;  // of what follows
@@ -82,6 +96,19 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool left_ = false;
 };
 
+// The forms: chat and text completions, and responses.
+std::shared_ptr<Generation> make_completions(std::shared_ptr<Exchange> exchange,
+                                             std::shared_ptr<LoadedModel> model, Plan plan,
+                                             Metrics& metrics);
+std::shared_ptr<Generation> make_response(std::shared_ptr<Exchange> exchange,
+                                          std::shared_ptr<LoadedModel> model, Plan plan,
+                                          Metrics& metrics);
+
+// "chatcmpl-" and random digits.
+std::string new_id(std::string_view prefix);
+
+// A token's bytes; none for ids that the tokenizer has not.
+std::string_view bytes_of(const Tokenizer& tokenizer, TokenId id);
 // A token's text for the API: its bytes with U+FFFD for what is no UTF-8.
 std::string token_text(const Tokenizer& tokenizer, TokenId id);
 

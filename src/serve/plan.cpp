@@ -138,16 +138,20 @@ void read_sampling(const Parameters& given, Where where, const Model& model, Req
   s.check();
 }
 
-std::vector<Message> messages_of(const Json& list) {
+std::vector<Message> messages_of(const Json& list, const std::string* instructions) {
   if (!list.is_array()) list.fail("is not a list of messages");
   if (list.size() == 0) list.fail("is empty");
   if (list.size() > kMaxMessages) {
     list.fail(fmt::format("has {} messages, at most {} are taken", list.size(), kMaxMessages));
   }
   std::vector<Message> messages;
+  if (instructions != nullptr) messages.push_back({"system", *instructions});
   for (const Json& item : list.items()) {
     constexpr std::string_view kKnown[] = {"role", "content", "type", "id", "status"};
     only_members(item, kKnown);
+    if (item.string_or("type", "message") != "message") {
+      item.at("type").fail("is not message, the only kind that is known here");
+    }
     const Json role = item.at("role");
     std::string name = role.string();
     if (name == "developer") name = "system";
@@ -155,7 +159,9 @@ std::vector<Message> messages_of(const Json& list) {
       role.fail(fmt::format("is '{}', expected system, user or assistant", printable(name, 40)));
     }
     if (name == "system" && !messages.empty()) {
-      role.fail("is system, which only the first message may be");
+      role.fail(instructions != nullptr && messages.size() == 1
+                    ? "is system, and instructions are given, too"
+                    : "is system, which only the first message may be");
     }
     messages.push_back({name, content_of(item.at("content"))});
   }
@@ -277,6 +283,41 @@ Plan plan_text(const Json& body, const Model& model, int64_t context) {
   if (plan.best_of > plan.n) {
     plan.base.top_logprobs = std::max<int64_t>(plan.base.top_logprobs, 0);
   }
+  return plan;
+}
+
+Plan plan_response(const Json& body, const Model& model, int64_t context) {
+  const Parameters given(body, Responses);
+  Plan plan;
+  plan.where = Responses;
+  if (!model.is_chat()) {
+    throw_bad_input("this model knows no chat", "use /v1/completions");
+  }
+  plan.stream = given.boolean("stream");
+  read_sampling(given, Responses, model, plan.base);
+  if (given.boolean("store")) body.at("store").fail("is true, but nothing is stored here");
+  if (const auto text = given.other("text")) {
+    constexpr std::string_view kKnown[] = {"format"};
+    only_members(*text, kKnown);
+    if (const auto format = text->find("format")) plan.format = format->at("type").string();
+  }
+  if (const auto instructions = given.other("instructions")) {
+    plan.instructions = instructions->string();
+  }
+  const std::string* system = plan.instructions ? &*plan.instructions : nullptr;
+  const Json input = given.required("input");
+  std::vector<Message> messages;
+  if (input.is_string()) {
+    messages = {{"system", system != nullptr ? *system : std::string(kDefaultSystem)},
+                {"user", input.string()}};
+  } else {
+    messages = messages_of(input, system);
+  }
+  plan.prompts = {chat_prompt(messages, model)};
+  check_fits(plan.prompts[0], context, "input");
+  plan.max_tokens = given.integer("max_output_tokens");
+  plan.base.max_new_tokens = plan.max_tokens.value_or(context);
+  plan.base.text_start = true;
   return plan;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,10 @@ struct Plan {
   bool stream = false, include_usage = false, echo = false;
   bool logprobs = false;  // are wanted in the answer
   bool prompt_logprobs = false;
-  std::string format;  // type of the response_format; empty for none
+  std::string format;  // type of what the answer is kept to; empty for none
+  // What responses repeat of their request.
+  std::optional<std::string> instructions;
+  std::optional<int64_t> max_tokens;
   // What keeps the choices to the format; null for none.
   std::shared_ptr<Automaton> automaton;
 };
@@ -40,10 +44,12 @@ constexpr size_t kMaxBiases = 1024;
 // parameter.
 Plan plan_chat(const Json& body, const Model& model, int64_t context);
 Plan plan_text(const Json& body, const Model& model, int64_t context);
+Plan plan_response(const Json& body, const Model& model, int64_t context);
 
 // A conversation from its JSON: roles system (developer), user and assistant, contents a text or
 // parts of type text. A conversation without a system message gets the usual one.
-std::vector<Message> messages_of(const Json& list);
+// A system message given as `instructions` stands in front of it.
+std::vector<Message> messages_of(const Json& list, const std::string* instructions = nullptr);
 // Its prompt, with no turn left out.
 std::vector<TokenId> chat_prompt(const std::vector<Message>& messages, const Model& model);
 

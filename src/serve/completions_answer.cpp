@@ -1,0 +1,235 @@
+// The answers of chat completions and completions.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/json.h"
+#include "core/utf8.h"
+#include "serve/generation.h"
+
+namespace quern::serve {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json byte_list(std::string_view bytes) {
+  ordered_json list = ordered_json::array();
+  for (const char byte : bytes) list.push_back(static_cast<unsigned char>(byte));
+  return list;
+}
+
+// Completions' name of a token: its text, or "bytes:\xe4\xbd" for what is no UTF-8.
+std::string token_name(const Tokenizer& tokenizer, TokenId id) {
+  const std::string_view bytes = bytes_of(tokenizer, id);
+  if (utf8::is_valid(bytes)) return std::string(bytes);
+  std::string name = "bytes:";
+  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return name;
+}
+
+// JSON has no infinity; a token that was masked has none of the probability.
+double finite(float logprob) { return std::max(static_cast<double>(logprob), -9999.0); }
+
+int64_t characters(std::string_view bytes) {
+  return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (c & 0xC0) != 0x80; });
+}
+
+const char* finish_name(FinishReason reason) {
+  return reason == FinishReason::Stop ? "stop" : "length";
+}
+
+class CompletionsAnswer : public Generation {
+ public:
+  using Generation::Generation;
+
+ private:
+  bool chat() const { return plan_.where == Chat; }
+
+  ordered_json envelope(const char* object) const {
+    return {{"id", id_},
+            {"object", object},
+            {"created", created_},
+            {"model", plan_.model},
+            {"system_fingerprint", "quern-" QUERN_VERSION},
+            {"seed", plan_.base.sampling.seed}};
+  }
+  ordered_json usage_json() const {
+    const Usage counts = usage();
+    return {{"prompt_tokens", counts.prompt},
+            {"completion_tokens", counts.made},
+            {"total_tokens", counts.prompt + counts.made},
+            {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
+  }
+  ordered_json chat_logprobs(const Choice& choice, size_t begin, size_t end) const;
+  ordered_json text_logprobs(Choice& choice, size_t begin, size_t end) const;
+  ordered_json logprobs_json(Choice& choice, size_t begin, size_t end) const {
+    return chat() ? chat_logprobs(choice, begin, end) : text_logprobs(choice, begin, end);
+  }
+
+  void send(const ordered_json& event) { exchange_->write("data: " + dump(event) + "\n\n"); }
+  ordered_json chunk() const {
+    return envelope(chat() ? "chat.completion.chunk" : "text_completion");
+  }
+
+  void stream_begin(size_t index) override {
+    if (chat()) {
+      ordered_json event = chunk();
+      event["choices"] = {{{"index", index},
+                           {"delta", {{"role", "assistant"}, {"content", ""}}},
+                           {"logprobs", nullptr},
+                           {"finish_reason", nullptr}}};
+      if (plan_.include_usage) event["usage"] = nullptr;
+      send(event);
+    } else if (plan_.echo && !plan_.prompt_logprobs) {
+      const std::string prompt = prompt_text(choices_[index].prompt);
+      stream_piece({index, prompt, 0, 0, {}});
+    }
+  }
+
+  void stream_piece(const Piece& piece) override {
+    ordered_json choice = {{"index", piece.choice}};
+    if (chat()) {
+      choice["delta"] =
+          piece.finish ? ordered_json::object() : ordered_json{{"content", piece.text}};
+    } else {
+      choice["text"] = piece.text;
+    }
+    choice["logprobs"] = piece.first < piece.last
+                             ? logprobs_json(choices_[piece.choice], piece.first, piece.last)
+                             : ordered_json();
+    choice["finish_reason"] =
+        piece.finish ? ordered_json(finish_name(*piece.finish)) : ordered_json();
+    ordered_json event = chunk();
+    event["choices"] = ordered_json::array({std::move(choice)});
+    if (plan_.include_usage) event["usage"] = nullptr;
+    send(event);
+  }
+
+  void stream_end() override {
+    if (plan_.include_usage) {
+      ordered_json event = chunk();
+      event["choices"] = ordered_json::array();
+      event["usage"] = usage_json();
+      send(event);
+    }
+    exchange_->write("data: [DONE]\n\n");
+  }
+
+  void stream_failure(const ApiError& error) override {
+    exchange_->write("data: " + error_body(error) + "\n\n");
+  }
+
+  std::vector<size_t> best_of(size_t first) const;
+  std::string whole_answer() override;
+
+  const std::string id_ = new_id(chat() ? "chatcmpl-" : "cmpl-");
+};
+
+ordered_json CompletionsAnswer::chat_logprobs(const Choice& choice, size_t begin,
+                                              size_t end) const {
+  const auto entry = [&](TokenId id, float logprob) {
+    return ordered_json{{"token", token_text(tokenizer(), id)},
+                        {"logprob", finite(logprob)},
+                        {"bytes", byte_list(bytes_of(tokenizer(), id))}};
+  };
+  ordered_json content = ordered_json::array();
+  for (size_t i = begin; i < end; ++i) {
+    const HeldToken& token = choice.held[i];
+    ordered_json item = entry(token.id, token.logprobs.chosen);
+    item["top_logprobs"] = ordered_json::array();
+    for (const TokenLogprob& other : token.logprobs.top) {
+      item["top_logprobs"].push_back(entry(other.id, other.logprob));
+    }
+    content.push_back(std::move(item));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+ordered_json CompletionsAnswer::text_logprobs(Choice& choice, size_t begin, size_t end) const {
+  ordered_json out = {{"tokens", ordered_json::array()},
+                      {"token_logprobs", ordered_json::array()},
+                      {"top_logprobs", ordered_json::array()},
+                      {"text_offset", ordered_json::array()}};
+  const auto add = [&](TokenId id, const Logprobs* logprobs) {
+    out["tokens"].push_back(token_name(tokenizer(), id));
+    out["text_offset"].push_back(choice.offset);
+    if (!tokenizer().is_special(id)) choice.offset += characters(bytes_of(tokenizer(), id));
+    if (logprobs == nullptr) {  // of the first there is none
+      out["token_logprobs"].push_back(nullptr);
+      out["top_logprobs"].push_back(nullptr);
+      return;
+    }
+    out["token_logprobs"].push_back(finite(logprobs->chosen));
+    ordered_json top = ordered_json::object();
+    for (const TokenLogprob& other : logprobs->top) {
+      top[token_name(tokenizer(), other.id)] = finite(other.logprob);
+    }
+    out["top_logprobs"].push_back(std::move(top));
+  };
+  if (begin == 0 && plan_.prompt_logprobs) {
+    const auto& ids = plan_.prompts[choice.prompt];
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto& known = choice.completion.prompt_logprobs;
+      add(ids[i], i == 0 || i > known.size() ? nullptr : &known[i - 1]);
+    }
+  } else if (begin == 0 && plan_.echo) {
+    choice.offset = characters(prompt_text(choice.prompt));
+  }
+  for (size_t i = begin; i < end; ++i) add(choice.held[i].id, &choice.held[i].logprobs);
+  return out;
+}
+
+// Of the choices of one prompt, from `first` on, the n with the highest mean log-probability.
+std::vector<size_t> CompletionsAnswer::best_of(size_t first) const {
+  std::vector<size_t> order(static_cast<size_t>(plan_.best_of));
+  std::iota(order.begin(), order.end(), first);
+  if (plan_.best_of == plan_.n) return order;
+  const auto mean = [&](size_t index) {
+    const auto& logprobs = choices_[index].completion.logprobs;
+    double sum = 0;
+    for (const Logprobs& token : logprobs) sum += finite(token.chosen);
+    return logprobs.empty() ? 0 : sum / static_cast<double>(logprobs.size());
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return mean(a) > mean(b); });
+  order.resize(static_cast<size_t>(plan_.n));
+  return order;
+}
+
+std::string CompletionsAnswer::whole_answer() {
+  ordered_json out = envelope(chat() ? "chat.completion" : "text_completion");
+  out["choices"] = ordered_json::array();
+  const auto per_prompt = static_cast<size_t>(plan_.best_of);
+  for (size_t first = 0; first < choices_.size(); first += per_prompt) {
+    for (const size_t index : best_of(first)) {
+      Choice& choice = choices_[index];
+      ordered_json entry = {{"index", out["choices"].size()}};
+      if (chat()) {
+        entry["message"] = {
+            {"role", "assistant"}, {"content", choice.completion.text}, {"refusal", nullptr}};
+      } else {
+        entry["text"] =
+            (plan_.echo ? prompt_text(choice.prompt) : std::string()) + choice.completion.text;
+      }
+      entry["logprobs"] = plan_.logprobs ? logprobs_json(choice, 0, count_releasable(choice, true))
+                                         : ordered_json();
+      entry["finish_reason"] = finish_name(choice.completion.reason);
+      out["choices"].push_back(std::move(entry));
+    }
+  }
+  out["usage"] = usage_json();
+  return dump(out);
+}
+
+}  // namespace
+
+std::shared_ptr<Generation> make_completions(std::shared_ptr<Exchange> exchange,
+                                             std::shared_ptr<LoadedModel> model, Plan plan,
+                                             Metrics& metrics) {
+  return std::make_shared<CompletionsAnswer>(std::move(exchange), std::move(model), std::move(plan),
+                                             metrics);
+}
+
+}  // namespace quern::serve
