@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/arguments.h"
+#include "cli/bench_serve.h"
 #include "compute/cpu/machine.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -188,6 +189,7 @@ void add_bench(CLI::App& root) {
   command.option("--repeat", args->repeat, "Runs, of which the median counts").range(1, 1000);
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { bench(*args); });
+  add_bench_serve(bench_command.app());
 }
 
 }  // namespace quern::cli

@@ -4,17 +4,17 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "cli/arguments.h"
+#include "cli/chat_partner.h"
 #include "cli/line_editor.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "text/chatml.h"
 
 namespace quern::cli {
 namespace {
 
 struct Arguments {
   ModelArguments model;
+  ServerArguments server;
   SamplingArguments sampling;
   std::string system{kDefaultSystem};
   int64_t max_new_tokens = 0;
@@ -46,22 +46,18 @@ fs::path history_file() {
 class Chat {
  public:
   explicit Chat(const Arguments& args)
-      : model_(args.model.model.empty() ? shipped_model() : fs::path(args.model.model),
-               args.model.options()),
-        format_(model_.tokenizer()),
-        engine_(model_.backend(), model_.config(), model_.weights(), &model_.tokenizer(),
-                model_.engine_options()),
-        sampling_(args.sampling.sampling(model_)),
-        stop_(args.sampling.stop_rules(model_)),
+      : partner_(args.server.url.empty() ? make_model_partner(args.model)
+                                         : make_server_partner(args.server)),
+        settings_{args.sampling, {}, args.max_new_tokens},
         system_(args.system),
-        max_new_tokens_(args.max_new_tokens > 0 ? args.max_new_tokens
-                                                : model_.generation().max_new_tokens.value_or(512)),
-        stats_(args.stats) {}
+        stats_(args.stats) {
+    partner_->check(settings_);
+  }
 
   void run() {
     LineEditor editor(history_file());
     if (at_terminal()) {
-      print(fmt::format("{}; /help lists the commands\n", model_.folder().filename().string()));
+      print(fmt::format("{}; /help lists the commands\n", partner_->name()));
       flush_output();
     }
     while (const auto entry = editor.read("> ")) {
@@ -89,40 +85,22 @@ class Chat {
 
   // The answer to the last message, streamed. An interrupted one is kept as far as it came.
   void answer() {
-    Request request;
-    request.ids =
-        format_.prompt(conversation(), model_.generation().max_window_size.value_or(kDefaultWindow))
-            .ids;
-    request.sampling = sampling_;
-    request.stop = stop_;
-    request.max_new_tokens = max_new_tokens_;
-    request.stream = answers_++;
-    request.text_start = true;
     const InterruptScope scope;
     // What is typed meanwhile is for the next entry: it must not show up in the answer.
     const RawMode quiet(RawMode::CtrlC::Signal);
-    Completion reply;
+    ChatReply reply;
     try {
-      reply = engine_.run_continued(
-          request,
-          [](size_t, const NewToken& token) {
-            print(for_terminal(token.text));
-            flush_output();
-          },
-          &interrupted);
+      reply = partner_->answer(conversation(), settings_, [](std::string_view text) {
+        print(for_terminal(text));
+        flush_output();
+      });
     } catch (...) {
       messages_.pop_back();  // the question stays unasked
       throw;
     }
     print("\n");
     messages_.push_back({"assistant", reply.text});
-    statistics_ =
-        fmt::format("[{} prompt tokens, first after {:.2f} s; {} new tokens, {}]\n",
-                    reply.prompt_tokens, reply.prefill_seconds, reply.ids.size(),
-                    rate(reply.decode_seconds > 0
-                             ? static_cast<double>(reply.ids.size() - 1) / reply.decode_seconds
-                             : 0,
-                         "tokens/s"));
+    statistics_ = reply.statistics;
     if (stats_) print(statistics_);
   }
 
@@ -197,12 +175,7 @@ class Chat {
 
   void set(const std::string& setting) {
     if (setting.empty()) {
-      print(
-          fmt::format("temperature {}  top-k {}  top-p {}  min-p {}  repetition-penalty {}  "
-                      "seed {}  max-new-tokens {}  greedy {}  stats {}\n",
-                      sampling_.temperature, sampling_.top_k, sampling_.top_p, sampling_.min_p,
-                      sampling_.repetition_penalty, sampling_.seed, max_new_tokens_,
-                      sampling_.greedy ? "on" : "off", stats_ ? "on" : "off"));
+      print(fmt::format("{}  stats {}\n", partner_->describe(settings_), stats_ ? "on" : "off"));
       return;
     }
     const size_t space = setting.find(' ');
@@ -211,44 +184,44 @@ class Chat {
     char* end = nullptr;
     const double number = std::strtod(value.c_str(), &end);
     const bool numeric = !value.empty() && *end == '\0';
-    SamplingOptions changed = sampling_;
+    ChatSettings changed = settings_;
+    SamplingArguments& sampling = changed.sampling;
     if (name == "greedy" || name == "stats") {
       const auto on = parse_switch("/set " + name, value);
       if (!on) throw Error(Kind::Misused, "expected on or off");
-      (name == "greedy" ? changed.greedy : stats_) = *on;
+      if (name == "stats") {
+        stats_ = *on;
+      } else {
+        changed.greedy = *on;
+      }
     } else if (!numeric) {
       throw Error(Kind::Misused, fmt::format("/set {} needs a number", printable(name, 40)));
     } else if (name == "temperature") {
-      changed.temperature = number;
+      sampling.temperature = number;
     } else if (name == "top-k") {
-      changed.top_k = static_cast<int64_t>(number);
+      sampling.top_k = static_cast<int64_t>(number);
     } else if (name == "top-p") {
-      changed.top_p = number;
+      sampling.top_p = number;
     } else if (name == "min-p") {
-      changed.min_p = number;
+      sampling.min_p = number;
     } else if (name == "repetition-penalty") {
-      changed.repetition_penalty = number;
+      sampling.repetition_penalty = number;
     } else if (name == "seed") {
-      changed.seed = static_cast<uint64_t>(number);
+      sampling.seed = static_cast<uint64_t>(number);
     } else if (name == "max-new-tokens") {
       if (number < 1 || number > 1e6) throw Error(Kind::Misused, "expected 1 to 1000000");
-      max_new_tokens_ = static_cast<int64_t>(number);
+      changed.max_new_tokens = static_cast<int64_t>(number);
     } else {
       throw Error(Kind::Misused, fmt::format("there is no setting '{}'", printable(name, 40)));
     }
-    changed.check();
-    sampling_ = changed;
+    partner_->check(changed);
+    settings_ = changed;
   }
 
-  Model model_;
-  ChatFormat format_;
-  Engine engine_;
-  SamplingOptions sampling_;
-  StopRules stop_;
+  std::unique_ptr<ChatPartner> partner_;
+  ChatSettings settings_;
   std::string system_;
-  int64_t max_new_tokens_;
   bool stats_;
-  uint64_t answers_ = 0;
   std::string statistics_;         // of the last answer
   std::vector<Message> messages_;  // without the system's
 };
@@ -262,6 +235,13 @@ void add_chat(CLI::App& root) {
                     "with another system message"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command, /*required=*/false);
+  command.group("Server");
+  command.option("--server", args->server.url,
+                 "Address of an OpenAI-compatible server that answers instead of a model here");
+  command.option("--model", args->server.model, "Name of the model there", "its first");
+  command.option("--api-key-file", args->server.api_key_file, "File with the key for it");
+  command.option("--trusted-certificates", args->server.trusted,
+                 "Certificates in PEM form to trust beside the system's");
   command.group("Conversation");
   command.option("--system", args->system, "System message");
   command
