@@ -17,8 +17,11 @@ void ModelArguments::declare(Command& command, bool required) {
   if (required) name.required();
   command.group("Model");
   command.option("--adapter", adapters, "LoRA adapter folder (PEFT's layout); may be repeated");
-  command.option("--kv-cache", kv_cache, "Type of the KV cache: auto, fp32, fp16, bf16 or int8")
-      .one_of({"auto", "fp32", "fp16", "bf16", "int8"});
+  command
+      .option("--kv-cache", kv_cache,
+              "Type of the KV cache: auto, fp32, fp16, bf16, int8 (the release's, a scale for each "
+              "call) or int8-token (a scale for each token)")
+      .one_of({"auto", "fp32", "fp16", "bf16", "int8", "int8-token"});
   command.option("--context", context, "Positions a sequence may have; 0: as the checkpoint says")
       .range(int64_t{0}, int64_t{1} << 31);
   command

@@ -314,18 +314,18 @@ void add_bench_serve(CLI::App& bench) {
                  "Certificates in PEM form to trust beside the system's");
   command.group("Load");
   command.option("--concurrency", args->concurrency, "Requests at once; may be repeated", "1, 8")
-      ->check(CLI::Range(1, 10'000));
+      .range(1, 10'000);
   command
       .option("--requests", args->requests, "Requests for each; 0: four times as many as at once")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
   command.option("--prompt-tokens", args->prompt_tokens, "Tokens of each prompt")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+      .range(int64_t{1}, int64_t{1} << 24);
   command
       .option("--shared-tokens", args->shared_tokens,
               "Tokens at the prompts' begin that are the same in all")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+      .range(int64_t{0}, int64_t{1} << 24);
   command.option("--answer-tokens", args->answer_tokens, "Tokens of each answer")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+      .range(int64_t{1}, int64_t{1} << 24);
   command.group("Output");
   command.flag("--json", args->json, "Print one JSON object");
   command.option("--plot", args->plot, "Picture of times and rates, .svg or .png");

@@ -24,7 +24,7 @@ void verify(const std::string& path) {
     return;
   }
   const Config config = load_config(folder);
-  const LoadedWeights weights = LoadedWeights::load(folder, config);
+  const LoadedWeights weights = LoadedWeights::load(folder, config, {.pack = false});
   weights.check_finite();
   print(fmt::format("{}: {} weights, {}, shapes as {} implies, all finite\n", path,
                     weights.description(), human_bytes(weights.file_bytes()),

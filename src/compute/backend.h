@@ -46,10 +46,11 @@ using ConstHeads = Heads<const float>;
 //   that
 //          scores of neighbouring positions are neighbours in a vector register;
 //   values [kv_heads, page_tokens, head_dim];
-//   U8 only: float scales and zeros after them, keys' [2][kv_heads, page_tokens], then values'.
-// U8 is the Qwen release's 8-bit cache: x = scale · (q - zero), zero a float.
+//   U8, I8: floats after them, of keys [1 or 2][kv_heads, page_tokens], then of values.
+// U8 is the Qwen release's 8-bit cache: x = scale · (q - zero), scales and zeros, floats both. I8
+// has a scale for each token and head: x = scale · q, -127 <= q <= 127.
 struct KvLayout {
-  DType dtype = DType::F32;  // F32, F16, BF16 or U8
+  DType dtype = DType::F32;  // F32, F16, BF16, U8 or I8
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   static constexpr int64_t page_tokens = 64;
@@ -58,7 +59,8 @@ struct KvLayout {
     return kv_heads * page_tokens * head_dim * static_cast<int64_t>(size_bytes(dtype));
   }
   int64_t scale_floats() const noexcept {  // scales and zeros of keys, or of values
-    return dtype == DType::U8 ? 2 * kv_heads * page_tokens : 0;
+    const int64_t each = dtype == DType::U8 ? 2 : dtype == DType::I8 ? 1 : 0;
+    return each * kv_heads * page_tokens;
   }
   int64_t layer_bytes() const noexcept {  // one layer's part of a page
     const int64_t bytes = 2 * (block_bytes() + 4 * scale_floats());

@@ -97,7 +97,9 @@ struct GptqMatrix {
   int bits = 4;  // 4 or 8
 };
 
-enum class WeightFormat : uint8_t { F32, F16, BF16, Gptq };
+struct PackedMatrix;  // compute/packed.h
+
+enum class WeightFormat : uint8_t { F32, F16, BF16, Gptq, Packed };
 
 // A matrix [rows, cols] that multiplies activations: out = x · weightᵀ. Borrows its memory.
 struct Weight {
@@ -106,7 +108,8 @@ struct Weight {
   int64_t cols = 0;                 // inputs
   const std::byte* data = nullptr;  // dense formats: row-major, rows `cols` elements apart
   const GptqMatrix* gptq = nullptr;
-  int64_t first_row = 0;  // Gptq: this weight is the rows [first_row, first_row + rows) of *gptq
+  const PackedMatrix* packed = nullptr;
+  int64_t first_row = 0;  // Gptq, Packed: the rows [first_row, first_row + rows) of *gptq, *packed
 
   bool empty() const noexcept { return rows == 0; }
 
@@ -115,7 +118,7 @@ struct Weight {
     assert(begin + count <= rows);
     Weight part = *this;
     part.rows = count;
-    if (format == WeightFormat::Gptq) {
+    if (format == WeightFormat::Gptq || format == WeightFormat::Packed) {
       part.first_row += begin;
     } else {
       part.data += static_cast<size_t>(begin * cols) * (format == WeightFormat::F32 ? 4 : 2);

@@ -33,12 +33,13 @@ DType parse_kv_type(std::string_view name, const Config& config) {
     return count_parameters(config).total >= kHalfPrecisionFrom ? DType::F16 : DType::F32;
   }
   if (name == "int8") return DType::U8;
+  if (name == "int8-token") return DType::I8;
   const auto dtype = dtype_from_user(name);
   if (dtype && (*dtype == DType::F32 || *dtype == DType::F16 || *dtype == DType::BF16)) {
     return *dtype;
   }
   throw Error(Kind::Misused, fmt::format("the KV cache type is '{}'", printable(name, 40)),
-              "expected auto, fp32, fp16, bf16 or int8");
+              "expected auto, fp32, fp16, bf16, int8 or int8-token");
 }
 
 Model::Model(const fs::path& folder, const ModelOptions& options)
@@ -58,7 +59,7 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
         }
         return config;
       }()),
-      weights_(LoadedWeights::load(folder, config_, {.adapters = options.adapters})),
+      weights_(LoadedWeights::load(folder, config_, {.adapters = options.adapters, .pool = &pool_})),
       generation_(read_generation_config(folder)) {
   if (is_gguf(folder)) {
     const GgufChat chat = gguf_chat(GgufFile(folder));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "core/error.h"
@@ -184,11 +185,12 @@ void reorder_heads(std::span<std::byte> bytes, int64_t head_dim, HeadOrder to) {
   }
 }
 
-TensorStore gguf_tensors(const fs::path& path, const Config& config) {
+TensorStore gguf_tensors(const fs::path& path, const Config& config,
+                         std::vector<GgufMatrix>* matrices) {
   auto file = std::make_shared<GgufFile>(path);
   std::vector<HeldTensor> held;
   std::set<std::string, std::less<>> taken;
-  std::set<std::string_view> converted;
+  std::map<std::string_view, std::vector<std::string>> converted;  // names by type
   for (const TensorSpec& spec : tensor_specs(config)) {
     const std::string name = gguf_name(spec);
     const GgufTensor* tensor = file->find(name);
@@ -206,8 +208,20 @@ TensorStore gguf_tensors(const fs::path& path, const Config& config) {
                         : type == GgufType::BF16 ? DType::BF16
                                                  : DType::F16;
     out.view = {dtype, spec.shape, tensor->data};
+    if (matrices != nullptr && spec.shape.rank() == 2 && packs(type, spec.shape[1])) {
+      matrices->push_back({.name = spec.name,
+                           .where = fmt::format("{}: {}", path.string(), name),
+                           .type = type,
+                           .type_name = tensor->block.name,
+                           .rows = spec.shape[0],
+                           .cols = spec.shape[1],
+                           .blocks = tensor->data,
+                           .bytes = tensor->bytes,
+                           .reordered_head_dim = reorder ? config.head_dim : 0});
+      continue;
+    }
     if (!plain) {
-      converted.insert(tensor->block.name);
+      converted[tensor->block.name].push_back(name);
       const int64_t cols = spec.shape[spec.shape.rank() - 1], rows = spec.shape.count() / cols;
       const int64_t row_bytes = cols / tensor->block.weights * tensor->block.bytes;
       out.bytes.resize(static_cast<size_t>(spec.shape.count()) * 2);
@@ -239,8 +253,11 @@ TensorStore gguf_tensors(const fs::path& path, const Config& config) {
       log::debug(fmt::format("{}: the model has no use for {}", path.string(), tensor.name));
     }
   }
-  for (const std::string_view type : converted) {
-    log::info(fmt::format("{}: weights of type {} are computed as fp16", path.string(), type));
+  for (const auto& [type, names] : converted) {
+    const std::string others =
+        names.size() > 1 ? fmt::format(" and {} more", names.size() - 1) : std::string();
+    log::info(fmt::format("{}: weights of type {} are computed as fp16: {}{}", path.string(), type,
+                          names[0], others));
   }
   return TensorStore::of_memory(path, std::move(held), file);
 }

@@ -8,6 +8,7 @@
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "model/config.h"
+#include "model/pack_weights.h"
 #include "model/tensors.h"
 
 namespace quern {
@@ -25,7 +26,9 @@ void reorder_heads(std::span<std::byte> rows, int64_t head_dim, HeadOrder to);
 bool gguf_reorders(const Config& config, Part part) noexcept;
 
 // The tensors as a store of our names, for LoadedWeights. F32, F16 and BF16 stay mapped; the rest
-// becomes F16, which is said in the log. The store keeps the file open.
-TensorStore gguf_tensors(const fs::path& path, const Config& config);
+// becomes F16, which is said in the log. With `matrices`, those that can be packed are put there
+// instead. The store keeps the file open.
+TensorStore gguf_tensors(const fs::path& path, const Config& config,
+                         std::vector<GgufMatrix>* matrices = nullptr);
 
 }  // namespace quern

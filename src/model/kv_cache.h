@@ -70,7 +70,7 @@ class Sequence {
 // The pool. Its memory is touched, and so used, only as pages are written.
 class KvCache {
  public:
-  // `dtype`: F32, F16, BF16, or U8 for the release's 8-bit cache. `capacity` is in positions, over
+  // `dtype`: F32, F16, BF16, U8 for the release's 8-bit cache, I8 for one scale a token and head. `capacity` is in positions, over
   // all sequences, and is rounded up to whole pages for each of `sequences`.
   KvCache(Backend& backend, const Config& config, DType dtype, int64_t capacity,
           int64_t sequences = 1);

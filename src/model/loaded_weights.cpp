@@ -12,6 +12,7 @@
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
 #include "model/gguf_names.h"
+#include "model/pack_weights.h"
 #include "model/weights.h"
 
 namespace quern {
@@ -38,10 +39,23 @@ WeightFormat format_of(DType dtype, const std::string& where) {
 }  // namespace
 
 struct LoadedWeights::State {
+  static Weight packed_weight(const PackedMatrix& matrix) {
+    return {.format = WeightFormat::Packed,
+            .rows = matrix.rows,
+            .cols = matrix.cols,
+            .packed = &matrix};
+  }
+
   TensorStore store;
   std::vector<TensorStore> adapters;
   std::optional<GptqConfig> gptq;
   std::deque<GptqMatrix> matrices;        // deques: what points at their items stays valid
+  std::deque<PackedMatrix> packed;
+  std::vector<GgufMatrix> blocks;         // of a GGUF file: what is to be packed
+  uint64_t packed_bytes = 0;              // of the file, in `packed`
+  std::vector<std::string> unpacked;      // GPTQ matrices that have no packed form
+  bool pack = true;
+  ThreadPool* pool = nullptr;
   std::deque<std::vector<float>> floats;  // norms, biases, scaled LoRA matrices
   std::set<std::string, std::less<>> used;
   Weights weights;
@@ -94,8 +108,15 @@ std::span<const float> LoadedWeights::State::keep_floats(const TensorStore& from
 }
 
 Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
-  const bool packed = gptq && spec.role != Role::Embedding && store.find(spec.module + ".qweight");
-  if (!packed) return dense(store, spec.name, spec.shape);
+  for (const GgufMatrix& source : blocks) {
+    if (source.name != spec.name) continue;
+    packed.push_back(pack_blocks(source, pool));
+    packed_bytes += source.bytes;
+    forget_mapped(source.blocks, source.bytes);
+    return packed_weight(packed.back());
+  }
+  const bool has_words = gptq && spec.role != Role::Embedding && store.find(spec.module + ".qweight");
+  if (!has_words) return dense(store, spec.name, spec.shape);
   const int64_t out = spec.shape[0], in = spec.shape[1];
   const GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
   for (const char* member : {"qweight", "qzeros", "scales", "g_idx"}) {
@@ -107,6 +128,16 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
                       .g_idx = reinterpret_cast<const int32_t*>(tensors.g_idx.data),
                       .out = out,
                       .bits = gptq->bits});
+  if (pack) {
+    if (auto matrix = pack_words(matrices.back(), in, pool)) {
+      packed.push_back(std::move(*matrix));
+      for (const ConstTensorView& view : {tensors.qweight, tensors.qzeros, tensors.scales}) {
+        forget_mapped(view.data, view.size_bytes());
+      }
+      return packed_weight(packed.back());
+    }
+    unpacked.push_back(spec.module);
+  }
   return {.format = WeightFormat::Gptq, .rows = out, .cols = in, .gptq = &matrices.back()};
 }
 
@@ -203,8 +234,10 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
                                   const LoadOptions& options) {
   auto state = std::make_unique<State>();
   State& s = *state;
+  s.pack = options.pack;
+  s.pool = options.pool;
   if (is_gguf(folder)) {
-    s.store = gguf_tensors(folder, config);
+    s.store = gguf_tensors(folder, config, s.pack ? &s.blocks : nullptr);
   } else {
     s.store = TensorStore::open(folder);
     s.gptq = read_gptq_config(folder);
@@ -219,6 +252,11 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
                      }
                      return s.vector(spec);
                    }});
+  if (!s.unpacked.empty()) {
+    log::info(fmt::format("{}: the groups of {} matrices ({}, ...) are not of 32 inputs or a "
+                          "multiple: they are computed in float, slowly",
+                          s.store.source().string(), s.unpacked.size(), s.unpacked[0]));
+  }
   if (s.gptq) {
     // GPTQ files carry a bias for every matrix, also where the float model has none.
     for (TensorSpec bias : tensor_specs(config)) {
@@ -239,7 +277,7 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
 
 const Weights& LoadedWeights::weights() const noexcept { return state_->weights; }
 
-uint64_t LoadedWeights::file_bytes() const noexcept { return state_->store.total_bytes(); }
+uint64_t LoadedWeights::file_bytes() const noexcept { return state_->store.total_bytes() + state_->packed_bytes; }
 
 std::string LoadedWeights::description() const {
   if (state_->gptq) {
@@ -249,6 +287,11 @@ std::string LoadedWeights::description() const {
                            : fmt::format("groups of {}", state_->gptq->group_size));
   }
   const bool gguf = is_gguf(state_->store.source());
+  if (!state_->blocks.empty()) {
+    std::set<std::string_view> types;
+    for (const GgufMatrix& source : state_->blocks) types.insert(source.type_name);
+    return fmt::format("GGUF {}", fmt::join(types, " and "));
+  }
   switch (state_->weights.layers[0].q.weight.format) {
     case WeightFormat::F16:
       return gguf ? "GGUF, as fp16" : "fp16";

@@ -12,6 +12,7 @@
 
 #include "compute/backend.h"
 #include "compute/tensor.h"
+#include "core/thread_pool.h"
 #include "model/config.h"
 #include "model/tensors.h"
 
@@ -72,11 +73,14 @@ Weights bind_weights(const Config& config, const WeightSource& source);
 
 struct LoadOptions {
   std::vector<std::filesystem::path> adapters;  // LoRA folders in PEFT's layout, applied in order
+  ThreadPool* pool = nullptr;                   // that packs matrices of few bits; none: one thread
+  bool pack = true;  // false: GPTQ stays as it is, GGUF's blocks become float16
 };
 
 // A checkpoint in a folder: config.json, safetensors (one file or shards, float or GPTQ); or a GGUF
-// file. Matrices stay mapped in the file's own format (GGUF's blocks become float16); norms and
-// biases are converted to float.
+// file. Float matrices stay mapped in the file's own format; those of four to eight bits are packed
+// for the kernels (compute/packed.h), GGUF's other blocks become float16; norms and biases are
+// converted to float.
 class LoadedWeights {
  public:
   // Throws BadInput naming file and tensor for whatever is missing, misshapen or not finite. (Of a

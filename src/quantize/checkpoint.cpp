@@ -36,6 +36,7 @@ void copy_floats(const Weight& w, int64_t begin, int64_t count, float* out) {
       return;
     }
     case WeightFormat::Gptq:
+    case WeightFormat::Packed:
       break;
   }
   throw Error(Kind::Unsupported, "a weight is packed where floats are expected");
@@ -54,7 +55,7 @@ class Quantizer {
                                         already->bits),
                             "start from the float checkpoint");
           }
-          return LoadedWeights::load(job.model, config_);
+          return LoadedWeights::load(job.model, config_, {.pack = false});
         }()),
         weights_(loaded_.weights()),
         partial_(job.out.string() + ".quantizing"),

@@ -249,7 +249,10 @@ TEST_P(EveryIsa, AttentionAgreesWithTheDefinition) {
   for (const Case& c :
        {Case{1, 0, 1, 1, 8, 0}, Case{5, 0, 4, 2, 16, 0}, Case{64, 0, 2, 2, 32, 0},
         Case{65, 63, 2, 1, 20, 0}, Case{150, 100, 6, 3, 64, 0}, Case{150, 149, 4, 1, 128, 0},
-        Case{200, 30, 2, 2, 16, 70}, Case{200, 199, 4, 4, 24, 1}, Case{130, 0, 2, 1, 7, 64}}) {
+        Case{200, 30, 2, 2, 16, 70}, Case{200, 199, 4, 4, 24, 1}, Case{130, 0, 2, 1, 7, 64},
+        // One query over several parts of the past: whole, in groups, through a window.
+        Case{1300, 1299, 2, 2, 64, 0}, Case{1024, 1023, 8, 2, 24, 0}, Case{513, 512, 6, 1, 7, 0},
+        Case{1500, 1499, 4, 2, 128, 900}}) {
     for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
       const auto q = random_floats(size_t(c.tokens * c.heads * c.dim), 1);
       auto k = random_floats(size_t(c.tokens * c.kv_heads * c.dim), 2);
@@ -280,6 +283,73 @@ TEST_P(EveryIsa, AttentionAgreesWithTheDefinition) {
                   {2e-6, 1e-5}, std::string(name(dtype)) + " tokens " + std::to_string(c.tokens));
     }
   }
+}
+
+// A scale for each token and head: what is stored is exact to half a step, and attention over it is
+// the definition over what is stored, for one query and for many.
+TEST_P(EveryIsa, AttentionOverBytesWithAScaleForEachToken) {
+  ThreadPool pool(2);
+  CpuBackend run(pool, GetParam());
+  constexpr int64_t kHeads = 4, kKvHeads = 2;
+  for (const auto& [tokens, dim] : {std::pair<int64_t, int64_t>{70, 16}, {700, 64}, {130, 12}}) {
+    const auto q = random_floats(size_t(tokens * kHeads * dim), 1);
+    auto k = random_floats(size_t(tokens * kKvHeads * dim), 2);
+    auto v = random_floats(size_t(tokens * kKvHeads * dim), 3);
+    Cache cache(DType::I8, kKvHeads, dim, tokens);
+    const AttentionSpan all = {{cache.pages.data(), 0}, 0, tokens, 0};
+    run.kv_store(cache.layout, {&all, 1}, {k.data(), tokens, kKvHeads, dim, kKvHeads * dim},
+                 {v.data(), tokens, kKvHeads, dim, kKvHeads * dim});
+    for (auto* values : {&k, &v}) {
+      for (auto head = values->begin(); head != values->end(); head += dim) {
+        float largest = 0;
+        for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(head[d]));
+        const float scale = largest / 127;
+        for (int64_t d = 0; d < dim; ++d) head[d] = std::nearbyint(head[d] / scale) * scale;
+      }
+    }
+    for (const int64_t past : {int64_t{0}, tokens - 1}) {
+      const int64_t count = tokens - past, stride = kHeads * dim;
+      const AttentionSpan last = {{cache.pages.data(), 0}, 0, count, past};
+      const std::vector<float> scales(static_cast<size_t>(count), 0.25f);
+      std::vector<float> out(static_cast<size_t>(count * stride));
+      run.attention({out.data(), count, kHeads, dim, stride},
+                    {q.data() + past * stride, count, kHeads, dim, stride}, cache.layout,
+                    {&last, 1}, scales, 0);
+      check_close(out, attention_reference(q, k, v, tokens, kHeads, kKvHeads, dim, 0.25, 0, past),
+                  {5e-6, 1e-5},
+                  "tokens " + std::to_string(tokens) + " past " + std::to_string(past));
+    }
+  }
+}
+
+// One query alone and beside other sequences, with one thread and with three: the same bits.
+TEST_P(EveryIsa, DecodingDoesNotDependOnCompanyOrThreads) {
+  constexpr int64_t kHeads = 4, kKvHeads = 2, kDim = 64, kTokens = 1200;
+  const auto q = random_floats(size_t(3 * kHeads * kDim), 1);
+  const auto k = random_floats(size_t(kTokens * kKvHeads * kDim), 2);
+  const auto v = random_floats(size_t(kTokens * kKvHeads * kDim), 3);
+  Cache cache(DType::F16, kKvHeads, kDim, kTokens);
+  ThreadPool one(1), three(3);
+  const AttentionSpan all = {{cache.pages.data(), 0}, 0, kTokens, 0};
+  CpuBackend(one, GetParam())
+      .kv_store(cache.layout, {&all, 1}, {k.data(), kTokens, kKvHeads, kDim, kKvHeads * kDim},
+                {v.data(), kTokens, kKvHeads, kDim, kKvHeads * kDim});
+  const std::vector<float> scales(3, 0.125f);
+  const auto attend = [&](ThreadPool& pool, std::span<const AttentionSpan> spans) {
+    CpuBackend run(pool, GetParam());
+    std::vector<float> out(size_t(3 * kHeads * kDim));
+    run.attention({out.data(), 3, kHeads, kDim, kHeads * kDim},
+                  {q.data(), 3, kHeads, kDim, kHeads * kDim}, cache.layout, spans, scales, 0);
+    return out;
+  };
+  const AttentionSpan crowd[] = {{{cache.pages.data(), 0}, 0, 1, 70},
+                                 {{cache.pages.data(), 0}, 1, 1, kTokens - 1},
+                                 {{cache.pages.data(), 0}, 2, 1, 600}};
+  const auto together = attend(three, crowd);
+  const auto alone = attend(one, std::span(crowd).subspan(1, 1));
+  const size_t begin = kHeads * kDim;
+  EXPECT_EQ(std::memcmp(alone.data() + begin, together.data() + begin, begin * 4), 0);
+  EXPECT_NE(together[begin], 0.0f);
 }
 
 TEST(ByteCode, TruncatesAsTheReferenceAndSurvivesConstants) {

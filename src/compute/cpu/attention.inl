@@ -64,8 +64,28 @@ inline void decode_page(const AttentionScratch& s, const KvLayout& layout, const
   switch (layout.dtype) {
     case DType::F16: return dense(F16{});
     case DType::BF16: return dense(Bf16{});
-    case DType::U8: break;
+    case DType::U8:
+    case DType::I8: break;
     default: return dense(float{});
+  }
+  if (layout.dtype == DType::I8) {
+    const float* key_scale =
+        offset<float>(page + 2 * layout.block_bytes(), kv_head * kPageTokens);
+    const float* value_scale = key_scale + layout.kv_heads * kPageTokens;
+    const auto* keys = offset<int8_t>(key_block, first);
+    for (int64_t d = 0; d < dim; ++d) {
+      for (int64_t j = 0; j < key_lanes; j += Vec::kLanes) {
+        (Vec::load(key_scale + j) * load_as(keys + d * kPageTokens + j))
+            .store(s.keys + d * kPageTokens + j);
+      }
+    }
+    const auto* values = offset<int8_t>(value_block, first);
+    for (int64_t j = 0; j < used; ++j) {
+      for (int64_t d = 0; d < dim; ++d) {
+        s.values[j * stride + d] = value_scale[j] * static_cast<float>(values[j * dim + d]);
+      }
+    }
+    return;
   }
   // scale · (q - zero), each position with its own.
   const float* scales = offset<float>(page + 2 * layout.block_bytes(), 0);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "compute/cpu/kv_store.h"
+#include "compute/packed.h"
 #include "core/checked.h"
 #include "core/error.h"
 #include "core/progress.h"
@@ -48,7 +49,13 @@ Tensor allocate_host(DType dtype, const Shape& shape) {
 }
 
 CpuBackend::CpuBackend(ThreadPool& pool, cpu::Isa isa)
-    : pool_(pool), kernels_(cpu::kernels(isa)), scratch_(static_cast<size_t>(pool.size())) {}
+    : CpuBackend(pool, isa, cpu::quant_kernels(isa)) {}
+
+CpuBackend::CpuBackend(ThreadPool& pool, cpu::Isa isa, const cpu::QuantKernels& quant)
+    : pool_(pool),
+      kernels_(cpu::kernels(isa)),
+      quant_(quant),
+      scratch_(static_cast<size_t>(pool.size())) {}
 
 float* CpuBackend::scratch(int thread, int64_t floats) {
   Tensor& block = scratch_[static_cast<size_t>(thread)];
@@ -70,6 +77,11 @@ void CpuBackend::for_items(int64_t count, int64_t cost, FunctionRef<void(int64_t
 void CpuBackend::embed(MutRows out, const Weight& table, std::span<const int32_t> ids) {
   for_items(out.rows, out.cols, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
+      if (table.packed != nullptr) {
+        decode_packed({out.row(t), static_cast<size_t>(out.cols)}, *table.packed,
+                      table.first_row + ids[static_cast<size_t>(t)]);
+        continue;
+      }
       kernels_.decode_row(out.row(t), table, ids[static_cast<size_t>(t)]);
     }
   });
@@ -132,6 +144,9 @@ void CpuBackend::gather_rows(MutRows out, ConstRows x, std::span<const int32_t> 
 
 void CpuBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
   if (x.rows == 0) return;
+  if (std::ranges::any_of(parts, [](const MatmulPart& p) { return p.weight->packed != nullptr; })) {
+    return matmul_packed(x, parts);
+  }
   const auto is_gptq = [](const MatmulPart& p) { return p.weight->format == WeightFormat::Gptq; };
   if (x.rows <= kernels_.matmul_most_rows && std::ranges::none_of(parts, is_gptq)) {
     // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread.
@@ -218,6 +233,9 @@ void CpuBackend::kv_store(const KvLayout& layout, std::span<const AttentionSpan>
 void CpuBackend::attention(MutHeads out, ConstHeads q, const KvLayout& layout,
                            std::span<const AttentionSpan> spans, std::span<const float> scale,
                            int64_t window) {
+  if (std::ranges::all_of(spans, [](const AttentionSpan& span) { return span.count == 1; })) {
+    return attention_decode(out, q, layout, spans, scale, window);
+  }
   const int64_t group = q.heads / layout.kv_heads;
   const int64_t floats = kernels_.attention_scratch_floats(layout, group);
   for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);

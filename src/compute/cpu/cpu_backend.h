@@ -6,14 +6,17 @@
 
 #include "compute/backend.h"
 #include "compute/cpu/kernels.h"
+#include "compute/cpu/quant_kernels.h"
 #include "core/thread_pool.h"
 
 namespace quern {
 
 class CpuBackend : public Backend {
  public:
-  // `pool` must outlive the backend. Two backends must not use one pool at the same time.
+  // `pool` must outlive the backend. Two backends must not use one pool at the same time. Products
+  // of packed weights take the best variant of the instruction set, unless one is named.
   explicit CpuBackend(ThreadPool& pool, cpu::Isa isa = cpu::chosen_isa());
+  CpuBackend(ThreadPool& pool, cpu::Isa isa, const cpu::QuantKernels& quant);
 
   cpu::Isa isa() const noexcept { return kernels_.isa; }
   ThreadPool& pool() noexcept { return pool_; }
@@ -46,8 +49,19 @@ class CpuBackend : public Backend {
       ConstRows x, std::span<const MatmulPart> parts, int64_t most, int64_t multiple,
       FunctionRef<void(const MatmulPart& part, int64_t begin, int64_t end, int thread)> body);
 
+  // Products of packed weights (cpu_packed.cpp).
+  void matmul_packed(ConstRows x, std::span<const MatmulPart> parts);
+  void multiply_packed(ConstRows x, std::span<const MatmulPart* const> parts);
+  // Attention of spans of one token each (cpu_attention.cpp).
+  void attention_decode(MutHeads out, ConstHeads q, const KvLayout& layout,
+                        std::span<const AttentionSpan> spans, std::span<const float> scale,
+                        int64_t window);
+
   ThreadPool& pool_;
   const cpu::Kernels& kernels_;
+  const cpu::QuantKernels& quant_;
+  Tensor quant_rows_;            // the rounded input of a product
+  Tensor attention_parts_;       // of one call
   Tensor packed_rows_;           // the input of a product, grown as scratch_ is
   std::vector<Tensor> scratch_;  // one for each thread, grown when a larger shape comes
 };

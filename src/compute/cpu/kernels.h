@@ -13,6 +13,21 @@
 
 namespace quern::cpu {
 
+// What a stretch of positions adds to the attention of the heads of one kv head.
+struct AttentionPart {
+  float* sums;     // [group, head_dim], values weighted by e^(score - largest)
+  float* largest;  // [group]
+  float* total;    // [group], of the weights
+
+  static constexpr int64_t floats(int64_t group, int64_t dim) noexcept { return group * (dim + 2); }
+  static AttentionPart at(float* memory, int64_t group, int64_t dim) noexcept {
+    return {memory, memory + group * dim, memory + group * (dim + 1)};
+  }
+};
+
+// Positions of a part: a number of its own, so that sums don't depend on the number of threads.
+constexpr int64_t kAttentionPart = 512;
+
 struct Kernels {
   Isa isa;
 
@@ -46,6 +61,16 @@ struct Kernels {
                     const float* scale, int64_t window, int64_t kv_head, int64_t first,
                     int64_t count, float* scratch) noexcept;
   int64_t (*attention_scratch_floats)(const KvLayout& layout, int64_t group) noexcept;
+
+  // One query of a span over a part of the past, the positions [begin, end), read in their stored
+  // form: a softmax that is not divided by its total yet. `part` belongs to heads that read kv head
+  // `kv_head`; parts are put together by attention_merge.
+  void (*attention_part)(const AttentionPart& part, ConstHeads q, const KvLayout& layout,
+                         const AttentionSpan& span, float scale, int64_t kv_head, int64_t begin,
+                         int64_t end, float* scratch) noexcept;
+  // out [group, head_dim], of parts that follow each other in memory and positions.
+  void (*attention_merge)(float* out, const AttentionPart& first, int64_t parts, int64_t group,
+                          int64_t head_dim) noexcept;
 
   // fp32 multiply-adds without memory traffic: `rounds` times flops_per_round. For measuring peaks.
   float (*fma_loop)(int64_t rounds) noexcept;

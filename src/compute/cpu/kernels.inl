@@ -5,6 +5,7 @@
 #include "compute/cpu/matmul_blocks.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"
+#include "compute/cpu/attention_decode.inl"
 // clang-format on
 
 constexpr Kernels make_table(Isa isa) noexcept {
@@ -23,6 +24,8 @@ constexpr Kernels make_table(Isa isa) noexcept {
       .decode_row = decode_row,
       .attention = attention,
       .attention_scratch_floats = attention_scratch_floats,
+      .attention_part = attention_part,
+      .attention_merge = attention_merge,
       .fma_loop = fma_loop,
       .fma_flops_per_round = int64_t{2} * kChains * Vec::kLanes,
       .read_all = read_all,

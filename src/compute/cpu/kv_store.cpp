@@ -1,6 +1,7 @@
 #include "compute/cpu/kv_store.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "core/dtype.h"
@@ -66,6 +67,23 @@ void kv_store(const KvLayout& layout, const AttentionSpan& span, int64_t kv_head
         codes[positions + at] = key_code.zero;
         codes[2 * positions + at] = value_code.scale;
         codes[3 * positions + at] = value_code.zero;
+        break;
+      }
+      case DType::I8: {
+        const auto scale_of = [&](const float* x) {
+          float largest = 0;
+          for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(x[d]));
+          return largest > 0 ? largest / 127 : 1.0f;
+        };
+        const float key_scale = scale_of(key), value_scale = scale_of(value);
+        const auto level = [](float x) { return static_cast<int8_t>(std::lrint(x)); };
+        put(
+            reinterpret_cast<int8_t*>(page), reinterpret_cast<int8_t*>(values),
+            [&](float x) { return level(x / key_scale); },
+            [&](float x) { return level(x / value_scale); });
+        float* scales = reinterpret_cast<float*>(page + 2 * layout.block_bytes());
+        scales[kv_head * per_page + slot] = key_scale;
+        scales[(layout.kv_heads + kv_head) * per_page + slot] = value_scale;
         break;
       }
       default: {

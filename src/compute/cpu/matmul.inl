@@ -158,7 +158,7 @@ const T* dense(const Weight& weight) noexcept {
   return reinterpret_cast<const T*>(weight.data);
 }
 
-// GPTQ matrices are for matmul_many_rows.
+// GPTQ matrices are for matmul_many_rows, packed ones for QuantKernels.
 void matmul_few_rows(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept {
   switch (part.weight->format) {
     case WeightFormat::F32:
@@ -168,6 +168,7 @@ void matmul_few_rows(const MatmulPart& part, ConstRows x, int64_t begin, int64_t
     case WeightFormat::F16:
       return few_rows(part, x, dense<F16>(*part.weight), begin, end);
     case WeightFormat::Gptq:
+    case WeightFormat::Packed:
       return;
   }
 }
@@ -182,5 +183,7 @@ void decode_row(float* out, const Weight& weight, int64_t row) noexcept {
       return decode_stretch(out, dense<F16>(weight) + row * weight.cols, weight.cols);
     case WeightFormat::Gptq:
       return decode_gptq(out, *weight.gptq, weight.first_row + row, 0, weight.cols);
+    case WeightFormat::Packed:
+      return;  // decode_packed
   }
 }

@@ -203,5 +203,7 @@ void matmul_many_rows(const MatmulPart& part, const float* packed, int64_t rows,
       return run(DenseDecoder<F16>{dense<F16>(*part.weight), cols});
     case WeightFormat::Gptq:
       return run(GptqDecoder{*part.weight->gptq, part.weight->first_row});
+    case WeightFormat::Packed:
+      return;
   }
 }

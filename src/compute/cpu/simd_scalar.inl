@@ -119,3 +119,9 @@ struct Vec {
     for (int i = 0; i < 4; ++i) out[i] = a[i].sum();
   }
 };
+
+inline Vec load_as(const int8_t* p) noexcept {
+  Vec r;
+  for (int i = 0; i < Vec::kLanes; ++i) r.v[i] = p[i];
+  return r;
+}

@@ -1,0 +1,152 @@
+"""Runs llama.cpp and Quern in turn on the same GGUF files of the 7B shape and prints a table.
+
+    python3 bench/peers/run.py --quern build/release/quern --work /tmp/peers
+
+llama.cpp comes out of the source archive of the pip package llama-cpp-python (pinned below), is built
+in the work folder (about five minutes on a quiet machine), and stays there for the next run. Both
+programs read the same file, one after the other, `--rounds` times; the table has medians. Limits
+(bandwidth, float32 peak) are those that Quern measures in the same runs.
+"""
+import argparse
+import datetime
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+
+HERE = pathlib.Path(__file__).parent
+PACKAGE = "llama-cpp-python==0.3.36"
+TARGETS = ["llama-bench", "llama-batched-bench", "llama-quantize", "llama-perplexity"]
+
+
+def run(command, **options):
+    return subprocess.run([str(c) for c in command], check=True, text=True, capture_output=True,
+                          **options).stdout
+
+
+def build_peer(work):
+    tools = work / "build" / "bin"
+    if all((tools / target).exists() for target in TARGETS):
+        return tools
+    if not list(work.glob("llama_cpp_python-*.tar.gz")):
+        run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", PACKAGE,
+             "-d", work])
+    archive = next(work.glob("llama_cpp_python-*.tar.gz"))
+    source = work / archive.name.removesuffix(".tar.gz")
+    if not source.exists():
+        with tarfile.open(archive) as tar:
+            tar.extractall(work)
+    run(["cmake", "-S", source / "vendor" / "llama.cpp", "-B", work / "build",
+         "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_BUILD_UI=OFF",
+         "-DLLAMA_CURL=OFF"])
+    subprocess.run(["cmake", "--build", work / "build", "-j2", "--target", *TARGETS], check=True)
+    return tools
+
+
+def cpu_name():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown CPU"
+
+
+class Quern:
+    def __init__(self, program, threads):
+        self.program, self.threads, self.limits = program, threads, []
+
+    def bench(self, model, *options):
+        result = json.loads(run([self.program, "bench", "model", model, "--json", "--repeat", 1,
+                                 "--threads", self.threads, *options]))
+        self.limits.append((result["read_bandwidth_gb_per_s"], result["fma_peak_gflop_per_s"]))
+        self.last = result
+        return result
+
+    def prefill(self, model, tokens):
+        return self.bench(model, "--prompt", tokens, "--generate", 0)["prefill_tokens_per_s"]
+
+    def decode(self, model, tokens, depth=0, streams=1):
+        return self.bench(model, "--prompt", 0, "--generate", tokens, "--depth", depth, "--streams",
+                          streams, "--kv-cache", "fp16")["decode_tokens_per_s"]
+
+
+class Llama:
+    def __init__(self, tools, threads):
+        self.tools, self.threads = tools, threads
+
+    def bench(self, model, prompt, generate, depth=0):
+        out = run([self.tools / "llama-bench", "-m", model, "-t", self.threads, "-p", prompt, "-n",
+                   generate, "-d", depth, "-r", 1, "-o", "json"])
+        return json.loads(out)[0]["avg_ts"]
+
+    def prefill(self, model, tokens):
+        return self.bench(model, tokens, 0)
+
+    def decode(self, model, tokens, depth=0, streams=1):
+        if streams == 1:
+            return self.bench(model, 0, tokens, depth)
+        out = run([self.tools / "llama-batched-bench", "-m", model, "-t", self.threads, "-c",
+                   streams * (tokens + 16), "-npp", 8, "-ntg", tokens, "-npl", streams])
+        row = [line for line in out.splitlines() if line.startswith("|")][-1]
+        return float(row.split("|")[8])  # S_TG t/s
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quern", type=pathlib.Path, default="build/release/quern")
+    parser.add_argument("--work", type=pathlib.Path, required=True,
+                        help="folder outside the repository")
+    parser.add_argument("--llama", type=pathlib.Path, help="folder of llama.cpp's built programs")
+    parser.add_argument("--types", nargs="*", default=["Q4_0", "Q4_K_M", "Q8_0"])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="a regular expression for rows of the table")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    llama = Llama(args.llama or build_peer(args.work), args.threads)
+    quern = Quern(args.quern, args.threads)
+    rows = []
+    for kind in args.types:
+        model = args.work / f"{kind}-{args.layers}.gguf"
+        if not model.exists():
+            run([sys.executable, HERE / "gguf_shape.py", model, "--type", kind, "--layers",
+                 args.layers])
+        tests = [("prefill 512", lambda p: p.prefill(model, 512)),
+                 ("decode", lambda p: p.decode(model, 24)),
+                 ("8 streams", lambda p: p.decode(model, 8, streams=8)),
+                 ("16 streams", lambda p: p.decode(model, 8, streams=16)),
+                 ("decode at depth 4096", lambda p: p.decode(model, 12, depth=4096))]
+        for name, test in tests:
+            if not re.search(args.only, f"{kind} {name}"):
+                continue
+            ours, theirs = [], []
+            for _ in range(args.rounds):
+                ours.append(test(quern))
+                theirs.append(test(llama))
+            rows.append((kind, name, statistics.median(ours), statistics.median(theirs),
+                         dict(quern.last)))
+            print(f"{kind} {name}: {ours} / {theirs}", file=sys.stderr, flush=True)
+    bandwidth = max(limit[0] for limit in quern.limits)
+    peak = max(limit[1] for limit in quern.limits)
+    version = run([args.quern, "--version"]).strip()
+    print(f"{datetime.date.today()}, {cpu_name()}, {args.threads} threads, {version}, {PACKAGE}; "
+          f"best of the run: {bandwidth:.1f} GB/s read, {peak:.0f} GFLOP/s float32; medians of "
+          f"{args.rounds}\n")
+    print("| weights | | Quern, tokens/s | llama.cpp | ratio | share of the limit |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for kind, name, ours, theirs, last in rows:
+        if name.startswith("prefill"):
+            share = last["prefill_gflop_per_s"] / last["prefill_tokens_per_s"] * ours / peak
+            limit = f"{100 * share:.0f} % of the float32 peak"
+        else:
+            share = last["bytes_per_token"] * ours / 1e9 / bandwidth
+            limit = f"{100 * share:.0f} % of the bandwidth"
+        print(f"| {kind} | {name} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {limit} |")
+
+
+if __name__ == "__main__":
+    main()

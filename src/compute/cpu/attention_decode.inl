@@ -1,0 +1,203 @@
+// Attention of one query over a part of the past. Keys and values are read once, in their stored
+// form; the order of sums is that of attention.inl, so that a past of one part gives its bits.
+
+// scores[r][j] = q[r] · key j over the whole page, whose first `used` positions matter. Asks for
+// the page's values meanwhile.
+template <class T>
+inline void score_stored(const AttentionScratch& s, const T* keys, const std::byte* ahead,
+                         int64_t dim, int64_t rows, int64_t used) noexcept {
+  constexpr int64_t kAll = kPageTokens / Vec::kLanes;
+  const int64_t lines = (kPageTokens * int64_t{sizeof(T)} + 63) / 64;
+  const auto columns = [&](int64_t row, int64_t j, auto height, auto width) {
+    constexpr int R = height;
+    constexpr int C = width;
+    Vec acc[R][C] = {};
+    const float* q = s.q + row * padded(dim);
+    for (int64_t d = 0; d < dim; ++d) {
+      const T* key = keys + d * kPageTokens + j;
+      if (row == 0 && j == 0) {
+        for (int64_t l = 0; l < lines; ++l) __builtin_prefetch(ahead + (d * lines + l) * 64, 0, 2);
+      }
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) {
+        const Vec k = load_as(key + c * Vec::kLanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          acc[r][c] = Vec::fma(Vec::set1(q[r * padded(dim) + d]), k, acc[r][c]);
+        }
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) {
+        acc[r][c].store(s.scores + (row + r) * kPageTokens + j + c * Vec::kLanes);
+      }
+    }
+  };
+  constexpr int kNarrow = 4;
+  if (rows == 1 && used > kNarrow * Vec::kLanes) {
+    columns(0, 0, std::integral_constant<int, 1>{}, std::integral_constant<int, int{kAll}>{});
+    return;
+  }
+  for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+    with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
+      for (int64_t j = 0; j < used; j += kNarrow * Vec::kLanes) {
+        columns(row, j, n, std::integral_constant<int, kNarrow>{});
+      }
+    });
+  }
+}
+
+// sums[r] = sums[r] · carry[r] + Σ weight[r][j] · value j over the positions [low, high).
+template <class T>
+inline void add_stored(const AttentionScratch& s, const T* values, const std::byte* ahead,
+                       int64_t dim, int64_t row, int64_t rows, const float* carry, int64_t low,
+                       int64_t high) noexcept {
+  const int64_t stride = padded(dim);
+  const int64_t lines = (dim * int64_t{sizeof(T)} + 63) / 64;
+  const auto columns = [&](int64_t d, auto height, auto width) {
+    constexpr int R = height;
+    constexpr int C = width;
+    Vec acc[R][C];
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) {
+        acc[r][c] =
+            Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) * Vec::set1(carry[r]);
+      }
+    }
+    for (int64_t j = low; j < high; ++j) {
+      const T* value = values + j * dim + d;
+      if (row == 0 && d == 0 && ahead != nullptr) {
+        for (int64_t l = 0; l < lines; ++l) __builtin_prefetch(ahead + (j * lines + l) * 64, 0, 2);
+      }
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) {
+        const Vec v = load_as(value + c * Vec::kLanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          acc[r][c] = Vec::fma(Vec::set1(s.scores[(row + r) * kPageTokens + j]), v, acc[r][c]);
+        }
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) {
+        acc[r][c].store(s.sums + (row + r) * stride + d + c * Vec::kLanes);
+      }
+    }
+  };
+  with_constant<Vec::kTileRows>(rows, [&](auto n) {
+    int64_t d = 0;
+    if constexpr (n == 1) {
+      for (; d + 8 * Vec::kLanes <= dim; d += 8 * Vec::kLanes) {
+        columns(d, n, std::integral_constant<int, 8>{});
+      }
+    }
+    for (; d + 4 * Vec::kLanes <= dim; d += 4 * Vec::kLanes) {
+      columns(d, n, std::integral_constant<int, 4>{});
+    }
+    for (; d < dim; d += Vec::kLanes) columns(d, n, std::integral_constant<int, 1>{});
+  });
+}
+
+// A page whose form needs no table: `value_scales` empty, or a factor for each position.
+template <class T>
+void attend_page(const AttentionScratch& s, const KvLayout& layout, const std::byte* page,
+                 const std::byte* next, int64_t kv_head, int64_t rows, int64_t low,
+                 int64_t high) noexcept {
+  const int64_t dim = layout.head_dim;
+  const int64_t first = kv_head * kPageTokens * dim;
+  const std::byte* value_block = page + layout.block_bytes();
+  const T* keys = offset<T>(page, first);
+  const T* values = offset<T>(value_block, first);
+  const float *key_scales = nullptr, *value_scales = nullptr;
+  if constexpr (sizeof(T) == 1) {
+    key_scales = offset<float>(page + 2 * layout.block_bytes(), kv_head * kPageTokens);
+    value_scales = key_scales + layout.kv_heads * kPageTokens;
+  }
+  score_stored(s, keys, reinterpret_cast<const std::byte*>(values), dim, rows, high);
+  const auto scale_row = [&](int64_t r, const float* factors) {
+    float* scores = s.scores + r * kPageTokens;
+    for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
+      (Vec::load(scores + j) * Vec::load(factors + j)).store(scores + j);
+    }
+  };
+  for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+    const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
+    float carry[Vec::kTileRows];
+    for (int64_t r = 0; r < tile; ++r) {
+      if (key_scales != nullptr) scale_row(row + r, key_scales);
+      carry[r] = weigh_row(s, row + r, low, high);
+      if (value_scales != nullptr) scale_row(row + r, value_scales);
+    }
+    add_stored(s, values,
+               next == nullptr ? nullptr
+                               : reinterpret_cast<const std::byte*>(offset<T>(next, first)),
+               dim, row, tile, carry, low, high);
+  }
+}
+
+void attention_part(const AttentionPart& part, ConstHeads q, const KvLayout& layout,
+                    const AttentionSpan& span, float scale, int64_t kv_head, int64_t begin,
+                    int64_t end, float* scratch) noexcept {
+  const int64_t dim = layout.head_dim, stride = padded(dim);
+  const int64_t rows = q.heads / layout.kv_heads;
+  const AttentionScratch s(scratch, dim, kAttentionQueries * rows);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* query = q.at(span.first_row, kv_head * rows + r);
+    for (int64_t d = 0; d < dim; ++d) s.q[r * stride + d] = query[d] * scale;
+    s.largest[r] = -std::numeric_limits<float>::infinity();
+    s.total[r] = 0;
+  }
+  std::fill(s.sums, s.sums + rows * stride, 0.0f);
+  // Vectors of values must not reach past a head's own, nor past the page.
+  const bool whole_vectors = dim % Vec::kLanes == 0;
+  for (int64_t p = begin / kPageTokens; p * kPageTokens < end; ++p) {
+    const int64_t base = p * kPageTokens;
+    const int64_t low = std::max<int64_t>(0, begin - base);
+    const int64_t high = std::min(kPageTokens, end - base);
+    const std::byte* page = span.kv.pages[p] + span.kv.layer_offset;
+    const std::byte* next =
+        base + kPageTokens < end ? span.kv.pages[p + 1] + span.kv.layer_offset : nullptr;
+    if (whole_vectors && layout.dtype != DType::U8) {
+      switch (layout.dtype) {
+        case DType::F16: attend_page<F16>(s, layout, page, next, kv_head, rows, low, high); break;
+        case DType::BF16: attend_page<Bf16>(s, layout, page, next, kv_head, rows, low, high); break;
+        case DType::I8: attend_page<int8_t>(s, layout, page, next, kv_head, rows, low, high); break;
+        default: attend_page<float>(s, layout, page, next, kv_head, rows, low, high); break;
+      }
+      continue;
+    }
+    decode_page(s, layout, page, kv_head, high);
+    score_page(s, dim, rows, high);
+    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+      const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
+      float carry[Vec::kTileRows];
+      for (int64_t r = 0; r < tile; ++r) carry[r] = weigh_row(s, row + r, low, high);
+      add_values(s, dim, row, tile, carry, high);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    std::copy_n(s.sums + r * stride, dim, part.sums + r * dim);
+    part.largest[r] = s.largest[r];
+    part.total[r] = s.total[r];
+  }
+}
+
+void attention_merge(float* out, const AttentionPart& first, int64_t parts, int64_t group,
+                     int64_t head_dim) noexcept {
+  const int64_t step = AttentionPart::floats(group, head_dim);
+  for (int64_t r = 0; r < group; ++r) {
+    float largest = first.largest[r];
+    for (int64_t p = 1; p < parts; ++p) largest = std::max(largest, first.largest[p * step + r]);
+    float* head = out + r * head_dim;
+    float total = 0;
+    std::fill(head, head + head_dim, 0.0f);
+    for (int64_t p = 0; p < parts; ++p) {
+      const float weight = std::exp(first.largest[p * step + r] - largest);
+      const float* sums = first.sums + p * step + r * head_dim;
+      total += weight * first.total[p * step + r];
+      for (int64_t d = 0; d < head_dim; ++d) head[d] += weight * sums[d];
+    }
+    const float inverse = 1 / total;
+    for (int64_t d = 0; d < head_dim; ++d) head[d] *= inverse;
+  }
+}

@@ -1,0 +1,42 @@
+// Matrices of few bits, packed for the kernels as they are loaded: strip by strip, by all threads,
+// so that of a file and its packed form no two whole copies stay in memory.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "compute/packed.h"
+#include "core/thread_pool.h"
+#include "formats/gguf_blocks.h"
+
+namespace quern {
+
+// A matrix in GGUF's blocks.
+struct GgufMatrix {
+  std::string name;  // in our checkpoints, and for messages
+  std::string where;
+  GgufType type = GgufType::Q4_0;
+  std::string_view type_name;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const std::byte* blocks = nullptr;
+  uint64_t bytes = 0;
+  // llama.cpp's order of LLaMA's rotary dims: see reorder_heads(). 0: our own.
+  int64_t reordered_head_dim = 0;
+};
+
+// Whether blocks of this type, in rows of `cols`, have a packed form that loses nothing: Q4_0,
+// Q8_0, Q4_K, Q5_K, Q6_K.
+bool packs(GgufType type, int64_t cols) noexcept;
+
+// Throws BadInput naming the matrix and row of a scale that is not finite. `pool` may be null.
+PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool);
+
+// Nothing where GPTQ's groups have no packed form.
+std::optional<PackedMatrix> pack_words(const GptqMatrix& source, int64_t in, ThreadPool* pool);
+
+// The system may take back the memory of a mapped file's part, which it reads again when asked.
+void forget_mapped(const void* data, uint64_t bytes) noexcept;
+
+}  // namespace quern
