@@ -1,10 +1,10 @@
 // quern doctor: the machine and the program, as a bug report wants them.
-#include <CLI/Version.hpp>
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <utf8proc.h>
 #include <zlib.h>
 
+#include <CLI/Version.hpp>
 #include <nlohmann/json.hpp>
 
 #include "cli/arguments.h"

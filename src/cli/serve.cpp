@@ -103,8 +103,7 @@ void add_serve(CLI::App& root) {
       "--lora", args->loras,
       "NAME=FOLDER: the first model with a LoRA adapter, under a name of its own; may be "
       "repeated");
-  command.option("--runs", args->runs,
-                 "Folder of training runs whose curves the page /runs shows");
+  command.option("--runs", args->runs, "Folder of training runs whose curves the page /runs shows");
   command.group("Network");
   command.option("--host", args->host, "Address to listen on");
   command.option("--port", args->port, "Port to listen on; 0 takes a free one").range(0, 65535);
