@@ -30,7 +30,7 @@ TEST(Completion, OffersTheOptionsOfTheCommandAndOfEveryCommand) {
 }
 
 TEST(Completion, OffersTheValuesOfAnOption) {
-  EXPECT_EQ(offered("quern generate --kv-cache ''"), "auto fp32 fp16 bf16 int8\n");
+  EXPECT_EQ(offered("quern generate --kv-cache ''"), "auto fp32 fp16 bf16 int8 int8-token\n");
   EXPECT_EQ(offered("quern generate --progress p"), "plain\n");
 }
 

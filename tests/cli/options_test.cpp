@@ -119,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(
                "there is no option --gredy (did you mean --greedy?)"},
         Misuse{{"generate", "m", "--thread", "3"},
                "there is no option --thread (did you mean --threads?)"},
-        Misuse{{"bench"}, "name a command: model (quern bench --help says more)"},
+        Misuse{{"bench"}, "name a command: model, serve (quern bench --help says more)"},
         Misuse{{"bench", "modle"}, "there is no command 'modle' (did you mean model?)"},
         Misuse{{"generate"}, "model is required (see quern generate --help)"},
         Misuse{{"doctor", "a"}, "there is one argument too many: a (see quern doctor --help)"},

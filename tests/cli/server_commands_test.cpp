@@ -39,7 +39,7 @@ TEST_F(ServerCommands, AServersAnswersAreThoseOfItsModel) {
 }
 
 TEST_F(ServerCommands, TheKeyIsSentAndItsAbsenceIsSaid) {
-  folder_.write("keys", "# mine\nsecret\n");
+  folder_.write("keys", "# mine\na-secret-of-some-length\n");
   const Outcome good =
       beside_server("echo hello | $Q chat --server unix:s --model model --api-key-file keys -n 2",
                     "--api-key-file keys");
