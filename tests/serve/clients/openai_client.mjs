@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 
-const client = new OpenAI({ baseURL: process.argv[2], apiKey: 'secret', maxRetries: 0 });
+const client = new OpenAI({ baseURL: process.argv[2], apiKey: 'a-secret-for-tests', maxRetries: 0 });
 const model = 'tested';
 const messages = [{ role: 'user', content: 'Tell me a story about a cat.' }];
 
