@@ -86,7 +86,7 @@ def write(path, kind, layers, hidden, ffn, heads, vocab, context):
     # A vocabulary that is read but never used: bytes in GPT-2's alphabet, then made-up tokens.
     letters = [c for c in range(256) if 33 <= c <= 126 or 161 <= c <= 172 or 174 <= c <= 255]
     letters = [chr(c) for c in letters] + [chr(256 + i) for i in range(256 - len(letters))]
-    tokens = letters + [f"<t{i}>" for i in range(vocab - 256)]
+    tokens = letters + ["ab"] + [f"<t{i}>" for i in range(vocab - 257)]
     keys = [
         text("general.architecture", "qwen"), text("general.name", f"random {kind}"),
         u32("qwen.block_count", layers), u32("qwen.embedding_length", hidden),
@@ -97,7 +97,7 @@ def write(path, kind, layers, hidden, ffn, heads, vocab, context):
         text("tokenizer.ggml.pre", "qwen2"),
         array("tokenizer.ggml.tokens", 8, [string(t) for t in tokens]),
         array("tokenizer.ggml.token_type", 5,
-              [struct.pack("<i", 1)] * 256 + [struct.pack("<i", 4)] * (vocab - 256)),
+              [struct.pack("<i", 1)] * 257 + [struct.pack("<i", 4)] * (vocab - 257)),
         array("tokenizer.ggml.merges", 8, [string("a b")]),
         u32("tokenizer.ggml.eos_token_id", vocab - 1),
         u32("tokenizer.ggml.bos_token_id", vocab - 1),
