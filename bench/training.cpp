@@ -1,8 +1,10 @@
 // Speed of a full training step (forward, backward, clip, AdamW) at the two shapes that Quern is
 // compared with PyTorch at (bench/training_peer.py), and of its parts.
 //
-//   bench_training [small|large] [fp32|bf16] [steps] [threads]
+//   bench_training [small|large] [fp32|bf16] [steps] [threads] [keep|release]
 //
+// `release`, the default of the large shape, gives each block's activations back to the system
+// (TrainingOptions::release_activations): the least memory, at the cost of touching it anew.
 // GFLOP/s counts 6 P + 6 L T d for a token: P parameters without the embedding, L layers, T
 // positions in a sequence, d hidden dims.
 #include <fmt/format.h>
@@ -62,7 +64,7 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void run(const BenchShape& shape, Precision precision, int steps, int threads) {
+void run(const BenchShape& shape, Precision precision, int steps, int threads, bool release) {
   ThreadPool pool(threads);
   CpuTrainingBackend backend(pool, cpu::chosen_isa(), precision);
   const double peak = backend.measured_peak();
@@ -71,7 +73,7 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
       v(backend, config);
   parameters.initialize(config, 1);
   TrainingPass pass(backend, config,
-                    {.batch = shape.batch, .seq = shape.seq, .release_activations = shape.release});
+                    {.batch = shape.batch, .seq = shape.seq, .release_activations = release});
   const int64_t tokens = shape.batch * shape.seq;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));
   Rng rng(1);
@@ -129,6 +131,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 4 ? std::atoi(argv[4]) : ThreadPool::available_cores();
   for (const BenchShape& shape : kShapes) {
     if (shape.name != wanted) continue;
-    run(shape, bf16 ? Precision::BF16 : Precision::F32, std::max(steps, 1), threads);
+    const bool release = argc > 5 ? std::string_view(argv[5]) == "release" : shape.release;
+    run(shape, bf16 ? Precision::BF16 : Precision::F32, std::max(steps, 1), threads, release);
   }
 }

@@ -64,7 +64,7 @@ std::span<float> Parameters::twin(const Parameters& other, std::span<const float
   return {all().data() + (vector.data() - other.all().data()), vector.size()};
 }
 
-void Parameters::clear(Backend& backend) { backend.clear(all()); }
+void Parameters::clear(Backend& backend) { backend.release(all()); }
 
 void Parameters::initialize(const Config& config, uint64_t seed) {
   for (size_t i = 0; i < specs_.size(); ++i) {

@@ -37,7 +37,7 @@ class Parameters {
   MutRows twin(const Parameters& other, const Weight& weight) noexcept;
   std::span<float> twin(const Parameters& other, std::span<const float> vector) noexcept;
 
-  void clear(Backend& backend);                          // zeros everywhere
+  void clear(Backend& backend);                          // zeros, which take no memory until touched
   void initialize(const Config& config, uint64_t seed);  // see model/initialize.h
 
   // Takes every tensor from a checkpoint, converted to float. Throws BadInput for one that is

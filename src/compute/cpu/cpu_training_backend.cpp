@@ -333,14 +333,6 @@ void CpuTrainingBackend::adamw(std::span<float> p, std::span<const float> g, std
   });
 }
 
-void CpuTrainingBackend::clear(std::span<float> x) {
-  const auto count = static_cast<int64_t>(x.size());
-  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kStretch;
-    std::fill_n(x.data() + first, std::min(end * kStretch, count) - first, 0.0f);
-  });
-}
-
 // Whole pages go back and come again as zeros; what shares its page with others is overwritten.
 void CpuTrainingBackend::release(std::span<float> x) {
   constexpr uintptr_t kPage = 4096;
