@@ -1,25 +1,26 @@
-// What quern serve holds against clients that are many, slow, rude or gone: serving [PROGRAM MODEL]
+// What quern serve holds against clients that are many, slow, rude or gone, and what it adds to a
+// model's own time:
+//   serving [PROGRAM MODEL [PART]]
 // Starts servers of its own; prints a row for each promise, as docs/serving.md shows them.
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <spawn.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <csignal>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "generate/model.h"
+#include "generate/scheduler.h"
 #include "serve/http_client.h"
+#include "served_program.h"
 
 namespace quern {
 namespace {
@@ -37,62 +38,6 @@ double percentile(std::vector<double> values, double share) {
   const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(values.size())));
   return values[std::max<size_t>(rank, 1) - 1];
 }
-
-// The program as a process of its own, whose memory can be measured.
-class Program {
- public:
-  Program(const std::string& program, const std::string& model,
-          const std::vector<std::string>& options) {
-    std::vector<std::string> words = {program, "serve",        model, "--port",
-                                      "0",     "--access-log", "none"};
-    words.insert(words.end(), options.begin(), options.end());
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    int ends[2];
-    if (::pipe(ends) != 0) throw Error(Kind::Failed, "there is no pipe");
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    if (::posix_spawn(&process_, program.c_str(), &actions, nullptr, arguments.data(), environ) !=
-        0) {
-      throw Error(Kind::Failed, program + " cannot be started");
-    }
-    posix_spawn_file_actions_destroy(&actions);
-    ::close(ends[1]);
-    std::string said;
-    char byte = 0;
-    while (::read(ends[0], &byte, 1) == 1 && byte != '\n') said += byte;
-    ::close(ends[0]);
-    constexpr std::string_view kReady = "listening on ";
-    if (!said.starts_with(kReady)) throw Error(Kind::Failed, "the server did not start");
-    url_ = said.substr(kReady.size());
-  }
-  ~Program() {
-    ::kill(process_, SIGTERM);
-    ::waitpid(process_, nullptr, 0);
-  }
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-
-  const std::string& url() const { return url_; }
-  uint16_t port() const {
-    return static_cast<uint16_t>(std::stoi(url_.substr(url_.rfind(':') + 1)));
-  }
-  // The most memory that it ever had, in MB.
-  double peak_mb() const {
-    std::ifstream file(fmt::format("/proc/{}/status", process_));
-    for (std::string line; std::getline(file, line);) {
-      if (line.starts_with("VmHWM:")) return std::strtod(line.c_str() + 6, nullptr) / 1024;
-    }
-    return 0;
-  }
-
- private:
-  pid_t process_ = 0;
-  std::string url_;
-};
 
 int connect_to(uint16_t port) {
   const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -131,6 +76,16 @@ void run(serve::HttpClient& client, int at_once, int count,
     if (next == count) return std::nullopt;
     return call_of(next++);
   });
+}
+
+// A metric of the first model.
+double metric_of(serve::HttpClient& client, const std::string& name) {
+  serve::HttpCall call;
+  call.method = "GET";
+  call.path = "/metrics";
+  const std::string text = client.send(std::move(call)).body;
+  const size_t at = text.find("\n" + name + "{");
+  return at == text.npos ? -1.0 : std::strtod(text.c_str() + text.find("} ", at) + 2, nullptr);
 }
 
 void row(const std::string& what, const std::string& wanted, const std::string& got) {
@@ -194,41 +149,58 @@ void slow_clients(const std::string& program, const std::string& model) {
                   drops.load()));
 }
 
-// Ten times as many requests at once as run: those that are let in, beside as many as run.
+// Ten times as much asked for as can be answered: those that are let in, beside a full server.
 void overload(const std::string& program, const std::string& model) {
+  constexpr int kRunning = 8;
   const Program server(program, model, {"--max-streams", "8", "--queue", "4"});
   serve::HttpClient client = client_of(server);
-  const auto measure = [&](int at_once, int count) {
-    std::vector<double> times;
+  struct Times {
+    std::vector<double> answered;
     std::map<int, int> statuses;
     int without_retry = 0;
-    run(client, at_once, count, [&](int i) {
-      serve::HttpCall call = completion("Once upon a time", 64, i, false);
-      const auto begin = Clock::now();
-      call.done = [&, begin](const serve::HttpReply& reply) {
-        ++statuses[reply.status];
-        if (reply.status == 200) times.push_back(seconds_since(begin));
-        if (reply.status == 429) {
-          without_retry += reply.header("retry-after").empty();
-          // No client is as rude as to ask again at once; this one waits a little for all.
-          std::this_thread::sleep_for(std::chrono::microseconds(500));
-        }
+    double seconds = 0;
+  };
+  // So many clients for a while; who is refused asks again after `pause`.
+  const auto measure = [&](int clients, double seconds, std::chrono::milliseconds pause) {
+    Times out;
+    int next = 0;
+    bool refused = false;
+    const auto begin = Clock::now();
+    client.run(clients, [&]() -> std::optional<serve::HttpCall> {
+      if (seconds_since(begin) > seconds) return std::nullopt;
+      serve::HttpCall call = completion("Once upon a time", 64, next++, false);
+      if (std::exchange(refused, false)) call.pause = pause;
+      const auto asked = std::make_shared<Clock::time_point>(Clock::now() + call.pause);
+      call.done = [&, asked](const serve::HttpReply& reply) {
+        ++out.statuses[reply.status];
+        if (reply.status == 200) out.answered.push_back(seconds_since(*asked));
+        refused = reply.status == 429;
+        if (refused) out.without_retry += reply.header("retry-after").empty();
       };
       return call;
     });
-    return std::tuple(times, statuses, without_retry);
+    out.seconds = seconds_since(begin);
+    return out;
   };
-  measure(8, 16);
-  const auto [alone, alone_statuses, none] = measure(8, 160);
-  auto [crowded, statuses, without_retry] = measure(80, 4000);
-  const double before = percentile(alone, 0.99), after = percentile(crowded, 0.99);
-  row("80 requests at once where 8 run: p99 of those let in, beside 8 at once", "<= 2 x",
+  measure(kRunning, 1, {});
+  const Times alone = measure(kRunning, 5, {});
+  const double rate = static_cast<double>(alone.answered.size()) / alone.seconds;
+  // Of the clients about as many as run and wait are let in; the others make up the ten times.
+  const int clients = 10 * kRunning;
+  const double retries = 10 * rate - rate;
+  const std::chrono::milliseconds pause(static_cast<int>(1000 * (clients - 12) / retries));
+  Times crowded = measure(clients, 10, pause);
+  const double before = percentile(alone.answered, 0.99);
+  const double after = percentile(crowded.answered, 0.99);
+  int asked = 0;
+  for (const auto& [status, count] : crowded.statuses) asked += count;
+  row("overload, 8 run and 4 may wait: p99 of those let in, beside 8 clients", "<= 2 x",
       fmt::format("{:.0f} ms beside {:.0f} ms: {:.2f} x", 1000 * after, 1000 * before,
                   after / before));
-  const int others = 4000 - statuses[200] - statuses[429];
-  row("the others", "429 with Retry-After",
-      fmt::format("{} answered, {} refused with 429 ({} without Retry-After), {} else",
-                  statuses[200], statuses[429], without_retry, others));
+  row("of the overload", "10 x what can be answered; 429 with Retry-After",
+      fmt::format("{:.1f} x; {} answered, {} refused with 429 ({} without Retry-After), {} else",
+                  asked / crowded.seconds / rate, crowded.statuses[200], crowded.statuses[429],
+                  crowded.without_retry, asked - crowded.statuses[200] - crowded.statuses[429]));
 }
 
 // A thousand clients that leave, and others whose bytes stay the same.
@@ -274,14 +246,7 @@ void disconnects(const std::string& program, const std::string& model) {
   });
   while (!over) ask(false);
   leavers.join();
-  const auto metric = [&](const std::string& name) {
-    serve::HttpCall call;
-    call.method = "GET";
-    call.path = "/metrics";
-    const std::string text = client.send(std::move(call)).body;
-    const size_t at = text.find("\n" + name + "{");
-    return at == text.npos ? -1.0 : std::strtod(text.c_str() + text.find("} ", at) + 2, nullptr);
-  };
+  const auto metric = [&](const char* name) { return metric_of(client, name); };
   std::this_thread::sleep_for(std::chrono::seconds(1));
   row("1,000 random disconnects: others' answers that changed", "0",
       fmt::format("{} of {}; then {} run, {} pages are lost", wrong, compared,
@@ -309,20 +274,113 @@ void many_streams(const std::string& program, const std::string& model) {
 }
 
 void memory(const std::string& program, const std::string& model) {
-  constexpr int kBound = 192;
+  constexpr int kBound = 128;
   const Program server(program, model, {"--memory", fmt::format("{}MB", kBound)});
   serve::HttpClient client = client_of(server);
   std::map<int, int> statuses;
-  run(client, 100, 200, [&](int i) {
+  run(client, 100, 100, [&](int i) {
     serve::HttpCall call = completion(
-        std::string(1000, static_cast<char>('a' + i % 26)) + std::to_string(i), 100, i, i % 2 == 0);
+        std::string(500, static_cast<char>('a' + i % 26)) + std::to_string(i), 100, i, i % 2 == 0);
     call.done = [&](const serve::HttpReply& reply) { ++statuses[reply.status]; };
     return call;
   });
   row(fmt::format("`--memory {}MB`, 100 long requests at once: the most it took", kBound),
       fmt::format("<= {} MB", kBound),
-      fmt::format("{:.0f} MB; {} answered, {} refused with 429", server.peak_mb(), statuses[200],
-                  statuses[429]));
+      fmt::format("{:.0f} MB; {} answered, {} refused with 429, {:.0f} pre-emptions",
+                  server.peak_mb(), statuses[200], statuses[429],
+                  metric_of(client, "quern_preemptions_total")));
+}
+
+// Seconds of a step in which each of `streams` sequences takes a token, without text or network.
+double bare_step(const std::string& folder, int64_t streams, int64_t tokens) {
+  Model model(folder);
+  EngineOptions options = model.engine_options();
+  Scheduler scheduler(model.backend(), model.config(), model.weights(), nullptr, options,
+                      streams * 256, streams);
+  for (int64_t i = 0; i < streams; ++i) {
+    Request request;
+    request.ids = model.raw_prompt(fmt::format("Stream {}", i));
+    request.sampling = model.default_sampling();
+    request.sampling.seed = static_cast<uint64_t>(i);
+    request.max_new_tokens = tokens;
+    request.stop.ignore_ids = true;
+    scheduler.add(std::move(request), {});
+  }
+  std::vector<double> steps;
+  for (auto begin = Clock::now(); scheduler.step(); begin = Clock::now()) {
+    steps.push_back(seconds_since(begin));
+  }
+  return percentile(steps, 0.5);
+}
+
+// What serving adds to a model so small that it is nearly nothing itself.
+void token_cost(const std::string& program, const std::string& model) {
+  const json shape = {{"model_type", "qwen"},     {"hidden_size", 64},
+                      {"num_attention_heads", 2}, {"num_hidden_layers", 1},
+                      {"intermediate_size", 256}, {"vocab_size", 8192},
+                      {"seq_length", 512},        {"torch_dtype", "float32"}};
+  const MadeModel tiny(program, model, shape);
+  constexpr int kStreams = 64, kTokens = 200;
+  const double bare = bare_step(tiny.path(), kStreams, kTokens);
+  const Program server(program, tiny.path(), {"--max-streams", "64"});
+  serve::HttpClient client = client_of(server);
+  std::vector<double> gaps;
+  int64_t events = 0;
+  const auto begin = Clock::now();
+  run(client, kStreams, kStreams, [&](int i) {
+    serve::HttpCall call = completion(fmt::format("Stream {}", i), kTokens, i, true);
+    const auto last = std::make_shared<Clock::time_point>();
+    call.on_event = [&, last](std::string_view) {
+      const auto now = Clock::now();
+      if (events++ > 0 && *last != Clock::time_point()) {
+        gaps.push_back(std::chrono::duration<double>(now - *last).count());
+      }
+      *last = now;
+      return true;
+    };
+    return call;
+  });
+  const double seconds = seconds_since(begin);
+  const double per_token = seconds / (kStreams * kTokens);
+  row("64 streams of a tiny model: time a token that HTTP and scheduling add", "<= 1 ms",
+      fmt::format("{:.3f} ms ({:.3f} ms with the model's own {:.3f} ms; between two tokens of a "
+                  "stream {:.1f} ms)",
+                  1000 * (per_token - bare / kStreams), 1000 * per_token, 1000 * bare / kStreams,
+                  1000 * percentile(gaps, 0.5)));
+}
+
+// Time to the first token of prompts that begin alike and of others as long.
+void shared_prefix(const std::string& program, const std::string& model) {
+  const json shape = {{"model_type", "qwen"},      {"hidden_size", 512},
+                      {"num_attention_heads", 8},  {"num_hidden_layers", 8},
+                      {"intermediate_size", 2752}, {"vocab_size", 8192},
+                      {"seq_length", 2048},        {"torch_dtype", "bfloat16"}};
+  const MadeModel made(program, model, shape);
+  const Program server(program, made.path(), {});
+  serve::HttpClient client = client_of(server);
+  constexpr int kShared = 1024, kOwn = 32, kRounds = 6;
+  const auto first_token = [&](bool shared, int round) {
+    Rng begin(shared ? 1 : 100 + static_cast<uint64_t>(round)),
+        end(1000 + static_cast<uint64_t>(round) + (shared ? 500 : 0));
+    std::vector<uint64_t> ids;
+    for (int i = 0; i < kShared; ++i) ids.push_back(300 + begin.below(7000));
+    for (int i = 0; i < kOwn; ++i) ids.push_back(300 + end.below(7000));
+    serve::HttpCall call;
+    call.path = "/v1/completions";
+    call.body = json{{"prompt", ids}, {"max_tokens", 1}, {"ignore_eos", true}}.dump();
+    const auto asked = Clock::now();
+    if (!client.send(std::move(call)).ok()) throw Error(Kind::Failed, "no answer");
+    return seconds_since(asked);
+  };
+  first_token(true, 1000);  // the beginning is known from here on
+  std::vector<double> with, without;
+  for (int round = 0; round < kRounds; ++round) {
+    without.push_back(first_token(false, round));
+    with.push_back(first_token(true, round));
+  }
+  const double slow = percentile(without, 0.5), fast = percentile(with, 0.5);
+  row("first token of 1,056 tokens, 1,024 of them shared, beside none shared", ">= 5 x sooner",
+      fmt::format("{:.1f} ms beside {:.0f} ms: {:.0f} x", 1000 * fast, 1000 * slow, slow / fast));
 }
 
 }  // namespace
@@ -341,11 +399,9 @@ int main(int count, char** arguments) {
   ::setrlimit(RLIMIT_NOFILE, &files);
   fmt::print("| what | wanted | measured |\n| --- | --- | --- |\n");
   const std::pair<const char*, void (*)(const std::string&, const std::string&)> kParts[] = {
-      {"slow", slow_clients},
-      {"overload", overload},
-      {"disconnects", disconnects},
-      {"streams", many_streams},
-      {"memory", memory}};
+      {"slow", slow_clients},    {"overload", overload}, {"disconnects", disconnects},
+      {"streams", many_streams}, {"memory", memory},     {"tokens", token_cost},
+      {"prefix", shared_prefix}};
   for (const auto& [name, part] : kParts) {
     if (only.empty() || only == name) part(program, model);
   }

@@ -19,6 +19,45 @@ void check_range(const char* name, double value, double min, double max) {
   throw Error(Kind::Misused, fmt::format("{} is {}, expected {} to {}", name, value, min, max));
 }
 
+using Candidate = SamplerScratch::Candidate;
+
+double weight_of(std::span<const Candidate> candidates) {
+  return std::accumulate(candidates.begin(), candidates.end(), 0.0,
+                         [](double sum, const Candidate& c) { return sum + c.weight; });
+}
+
+bool likelier(const Candidate& a, const Candidate& b) {
+  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+}
+
+// How many of the likeliest it takes to weigh `wanted` together; all where they never do. These
+// come first afterwards, in no order but for the last of them, which is the least likely. Time
+// grows as the number of candidates: halves are set apart, not sorted.
+size_t likeliest(std::span<Candidate> candidates, double wanted) {
+  size_t begin = 0, end = candidates.size();
+  double before = 0;  // what those in front of `begin` weigh
+  while (end - begin > 32) {
+    const size_t middle = begin + (end - begin) / 2;
+    const auto at = [&](size_t i) { return candidates.begin() + static_cast<int64_t>(i); };
+    std::nth_element(at(begin), at(middle), at(end), likelier);
+    const double sum = before + weight_of(candidates.subspan(begin, middle - begin));
+    if (sum >= wanted) {
+      end = middle;
+    } else {
+      before = sum;
+      begin = middle;
+    }
+  }
+  const auto rest = candidates.subspan(begin, end - begin);
+  std::sort(rest.begin(), rest.end(), likelier);
+  for (const Candidate& c : rest) {
+    ++begin;
+    before += c.weight;
+    if (before >= wanted) break;
+  }
+  return begin;
+}
+
 }  // namespace
 
 void SamplingOptions::check() const {
@@ -34,7 +73,20 @@ void SamplingOptions::check() const {
 }
 
 TokenId argmax(std::span<const float> logits) noexcept {
-  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  // Many maxima side by side, which the compiler keeps in vectors; NaN is greater than nothing.
+  constexpr size_t kLanes = 32;
+  float lanes[kLanes];
+  std::fill(std::begin(lanes), std::end(lanes), logits[0]);
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
+    }
+  }
+  float largest = *std::max_element(std::begin(lanes), std::end(lanes));
+  for (; i < logits.size(); ++i) largest = logits[i] > largest ? logits[i] : largest;
+  const auto first = std::find(logits.begin(), logits.end(), largest);
+  return first == logits.end() ? 0 : static_cast<TokenId>(first - logits.begin());
 }
 
 Sampler::Sampler(const SamplingOptions& options, int64_t vocab, uint64_t stream,
@@ -107,7 +159,7 @@ void Sampler::filter(std::span<const float> logits) {
     std::nth_element(scratch_->sorted.begin(), kth, scratch_->sorted.end(), std::greater<>());
     least = *kth;
   }
-  const float largest = *std::max_element(logits.begin(), logits.end());
+  const float largest = logits[static_cast<size_t>(argmax(logits))];
   scratch_->kept.clear();
   for (size_t id = 0; id < logits.size(); ++id) {
     if (logits[id] < least || logits[id] == kNone) continue;
@@ -122,30 +174,15 @@ void Sampler::filter(std::span<const float> logits) {
   if (options_.typical_p < 1) keep_typical();
 }
 
-// Sorts only as much of the candidates as the sum needs.
+// What the sum needs of the likeliest, in no order.
 void Sampler::keep_top_p() {
-  const double total =
-      std::accumulate(scratch_->kept.begin(), scratch_->kept.end(), 0.0,
-                      [](double sum, const Candidate& c) { return sum + c.weight; });
-  const double wanted = options_.top_p * total;
-  const auto likelier = [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-  };
-  double sum = 0;
-  size_t sorted = 0;
-  for (size_t chunk = 64; sorted < scratch_->kept.size(); chunk *= 4) {
-    const size_t end = std::min(scratch_->kept.size(), sorted + chunk);
-    std::partial_sort(scratch_->kept.begin() + static_cast<int64_t>(sorted),
-                      scratch_->kept.begin() + static_cast<int64_t>(end), scratch_->kept.end(),
-                      likelier);
-    for (; sorted < end; ++sorted) {
-      sum += scratch_->kept[sorted].weight;
-      if (sum >= wanted) {
-        scratch_->kept.resize(sorted + 1);
-        return;
-      }
-    }
-  }
+  auto& kept = scratch_->kept;
+  const double total = weight_of(kept);
+  // Those under this bound weigh less together than what is cut off, so all of them are in it; half
+  // of it leaves room for rounding.
+  const double bound = 0.5 * (1 - options_.top_p) * total / static_cast<double>(kept.size());
+  std::erase_if(kept, [&](const Candidate& c) { return c.weight < bound; });
+  kept.resize(likeliest(kept, options_.top_p * total));
 }
 
 // Keeps the tokens whose information is nearest to the distribution's entropy, up to a total
@@ -182,10 +219,12 @@ TokenId Sampler::sample(std::span<float> logits, std::span<const TokenId> histor
   }
   if (options_.is_greedy()) return best;
   filter(logits);
-  const double total =
-      std::accumulate(scratch_->kept.begin(), scratch_->kept.end(), 0.0,
-                      [](double sum, const Candidate& c) { return sum + c.weight; });
+  const double total = weight_of(scratch_->kept);
   double left = rng_.uniform() * total;
+  // The nucleus is drawn from in the order of likelihood, which is the same wherever it was cut.
+  if (options_.top_p < 1 && options_.typical_p >= 1) {
+    return scratch_->kept[likeliest(scratch_->kept, left) - 1].id;
+  }
   for (const Candidate& c : scratch_->kept) {
     left -= c.weight;
     if (left < 0) return c.id;

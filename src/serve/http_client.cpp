@@ -173,8 +173,10 @@ struct HttpClient::Impl {
   Address address;
   std::optional<asio::ssl::context> tls;
   bool cancelled = false;
+  int at_work = 0;                    // connections with calls to make still
   std::set<Connection*> connections;  // outlives those that io still has
   asio::io_context io{1};
+  asio::steady_timer sweeper{io};
 };
 
 // What went wrong; empty when it is there.
@@ -313,6 +315,10 @@ asio::awaitable<void> HttpClient::Impl::work(const std::function<std::optional<H
   while (!cancelled) {
     const std::optional<HttpCall> call = next();
     if (!call) break;
+    if (call->pause.count() > 0) {
+      asio::steady_timer pause(io, call->pause);
+      co_await pause.async_wait(kAwait);
+    }
     HttpReply reply = co_await exchange(connection, *call);
     if (call->done) call->done(std::move(reply));
   }
@@ -320,10 +326,9 @@ asio::awaitable<void> HttpClient::Impl::work(const std::function<std::optional<H
 
 // One clock for all deadlines, and for whoever does not want to wait.
 asio::awaitable<void> HttpClient::Impl::sweep(const std::atomic<bool>* cancel) {
-  asio::steady_timer timer(io);
-  while (!connections.empty()) {
-    timer.expires_after(kSweep);
-    co_await timer.async_wait(kAwait);
+  while (at_work > 0) {
+    sweeper.expires_after(kSweep);
+    co_await sweeper.async_wait(kAwait);
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) cancelled = true;
     const auto now = Clock::now();
     for (Connection* connection : connections) {
@@ -361,12 +366,13 @@ void HttpClient::run(int connections, const std::function<std::optional<HttpCall
   impl.cancelled = false;
   impl.io.restart();
   std::exception_ptr failure;
+  impl.at_work = connections;
   for (int i = 0; i < connections; ++i) {
     asio::co_spawn(impl.io, impl.work(next), [&](std::exception_ptr thrown) {
-      if (thrown && !failure) {
-        failure = thrown;
-        impl.io.stop();
-      }
+      if (--impl.at_work == 0) impl.sweeper.cancel();  // nobody waits for the clock
+      if (!thrown) return;
+      if (!failure) failure = thrown;
+      impl.cancelled = true;  // the clock ends the others, who refer to this call's arguments
     });
   }
   asio::co_spawn(impl.io, impl.sweep(cancel), asio::detached);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -37,8 +38,9 @@ struct HttpReply {
 
 struct HttpCall {
   std::string method = "POST";
-  std::string path;  // behind the address's own
-  std::string body;  // JSON
+  std::string path;                    // behind the address's own
+  std::string body;                    // JSON
+  std::chrono::milliseconds pause{0};  // waited before it is made
   // Of an event stream: the data of each event as it comes. False: that is enough, and the
   // connection is closed.
   std::function<bool(std::string_view data)> on_event;

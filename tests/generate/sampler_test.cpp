@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/json.h"
+#include "core/rng.h"
 #include "formats/safetensors.h"
 #include "support/support.h"
 
@@ -146,6 +147,49 @@ TEST(Sampler, TopPOverALargeVocabularyKeepsTheSmallestSet) {
   while (sum < 0.3) sum += all[count++];
   EXPECT_EQ(std::count_if(p.begin(), p.end(), [](float x) { return x > 0; }),
             static_cast<int64_t>(count));
+}
+
+// A draw is the place where the probabilities, summed from the likeliest on, pass a random number.
+TEST(Sampler, DrawsFromTheNucleusAreThoseOfItsDefinition) {
+  constexpr size_t kVocab = 3000;
+  for (const float scale : {0.0f, 0.5f, 8.0f}) {  // all alike, flat, peaked
+    std::vector<float> logits = test::random_floats(kVocab, 3);
+    for (float& x : logits) x = std::round(x * scale * 4) / 4;  // with ties
+    const SamplingOptions options{.top_p = 0.9, .seed = 7};
+    std::vector<float> p = distribution({.top_p = 0.9}, logits);
+    std::vector<size_t> order(kVocab);
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+    Sampler sampler(options, kVocab, /*stream=*/2);
+    Rng rng(7, 2);
+    int differ = 0;
+    for (int draw = 0; draw < 300; ++draw) {
+      std::vector<float> copy = logits;
+      const TokenId got = sampler.sample(copy, {}, 0);
+      const double wanted = rng.uniform();
+      double sum = 0;
+      size_t at = 0;
+      while (at + 1 < kVocab && (sum += p[order[at]]) < wanted) ++at;
+      differ += got != static_cast<TokenId>(order[at]);
+    }
+    EXPECT_LE(differ, 2) << scale;  // where float probabilities round to the other side
+  }
+}
+
+TEST(Sampler, ArgmaxIsTheFirstOfTheLargest) {
+  for (const size_t size : {1, 31, 32, 33, 100, 1000}) {
+    std::vector<float> logits = test::random_floats(size, size);
+    for (const size_t at : {size_t{0}, size / 2, size - 1}) {
+      const float before = std::exchange(logits[at], 50.0f);
+      EXPECT_EQ(argmax(logits), static_cast<TokenId>(at));
+      logits[size - 1] = 50;
+      EXPECT_EQ(argmax(logits), static_cast<TokenId>(at));
+      logits[at] = before;
+    }
+  }
+  const std::vector<float> none(40, -INFINITY);
+  EXPECT_EQ(argmax(none), 0);
 }
 
 TEST(Sampler, LogitsThatAreNotFiniteAreAnError) {
