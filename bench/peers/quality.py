@@ -41,7 +41,7 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--quern", default="build/release/quern")
     parser.add_argument("--llama", type=pathlib.Path)
-    parser.add_argument("--group", default="32")
+    parser.add_argument("--groups", default="32,64", help="inputs that share a scale, of Int4; the first of Int8")
     parser.add_argument("--limit", default="0")
     parser.add_argument("--length", default="512")
     args = parser.parse_args()
@@ -56,10 +56,11 @@ def main():
         bits = 4 if "int4" in options else 8
         variants.append((name, out, data, packed * 8 / (weights / bits)))
 
-    calibrate = ["--group", args.group, "--calibration", args.calibration]
-    quantize("Int8", "--to", "int8", *calibrate)
-    quantize("Int4", "--to", "int4", *calibrate)
-    quantize("Int4-act-order", "--to", "int4", "--act-order", *calibrate)
+    calibrate = ["--calibration", args.calibration]
+    groups = args.groups.split(",")
+    quantize(f"Int8-{groups[0]}", "--to", "int8", "--group", groups[0], *calibrate)
+    for group in groups:
+        quantize(f"Int4-{group}", "--to", "int4", "--group", group, *calibrate)
     tools = args.llama or build_peer(args.work)
     full = args.work / "F16.gguf"
     if not full.exists():
