@@ -1,5 +1,6 @@
-// Matrix products and attention at the shapes of a 7B model, beside the machine's peak and, where
-// it is installed, OpenBLAS on the same shape in the same run.
+// Matrix products at the shapes of a 7B model and of small ones, those of inference and those of
+// training (which may add in another order), beside the machine's peak and, where it is installed,
+// OpenBLAS on the same shape in the same run.
 //   bench_kernels [rows]
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -10,7 +11,7 @@
 #include <functional>
 #include <vector>
 
-#include "compute/cpu/cpu_backend.h"
+#include "compute/cpu/cpu_training_backend.h"
 #include "compute/cpu/machine.h"
 #include "core/rng.h"
 
@@ -74,13 +75,14 @@ int main(int argc, char** argv) {
   const int64_t rows = argc > 1 ? std::atoll(argv[1]) : 512;
   ThreadPool pool;
   CpuBackend run(pool);
+  CpuTrainingBackend training(pool);
   const double peak = cpu::measured_fma_peak(pool, run.isa());
   const double bandwidth = cpu::measured_read_bandwidth(pool, run.isa());
   const Sgemm openblas = find_openblas(pool.size());
   fmt::print("{}, {}, {} threads: {:.0f} GFLOP/s float32, {:.1f} GB/s\n", cpu::cpu_model(),
              cpu::name(run.isa()), pool.size(), peak / 1e9, bandwidth / 1e9);
-  fmt::print("{:<30} {:>10} {:>8} {:>8} {:>10}\n", "product", "GFLOP/s", "of peak", "GB/s",
-             "OpenBLAS");
+  fmt::print("{:<30} {:>10} {:>8} {:>8} {:>10} {:>10}\n", "product", "GFLOP/s", "of peak", "GB/s",
+             "training", "OpenBLAS");
   const std::pair<int64_t, int64_t> shapes[] = {
       {4096, 4096}, {11008, 4096}, {4096, 11008}, {704, 256}, {768, 768}};
   for (const auto& [out, in] : shapes) {
@@ -95,6 +97,7 @@ int main(int argc, char** argv) {
       const MatmulPart part = {rows_of(y, rows), &weight, {}, false};
       const ConstRows input = {x.floats().data(), rows, in, in + 16};
       std::vector<std::function<void()>> candidates = {[&] { run.matmul(input, {&part, 1}); }};
+      if (dtype == DType::F32) candidates.push_back([&] { training.matmul(input, {&part, 1}); });
       if (openblas != nullptr && dtype == DType::F32) {
         candidates.push_back([&] {
           constexpr int kRowMajor = 101, kNoTrans = 111, kTrans = 112;
@@ -105,12 +108,15 @@ int main(int argc, char** argv) {
       }
       const auto times = race(candidates, 5);
       const double flops = 2.0 * static_cast<double>(rows * out * in);
-      fmt::print("{:<30} {:>10.0f} {:>6.0f} % {:>8.1f} {:>10}\n",
-                 fmt::format("{} {} x {} x {}", name(dtype), rows, out, in), flops / times[0] / 1e9,
+      const auto speed = [&](size_t i) {
+        return times.size() > i ? fmt::format("{:.0f}", flops / times[i] / 1e9) : "";
+      };
+      fmt::print("{:<30} {:>10} {:>6.0f} % {:>8.1f} {:>10} {:>10}\n",
+                 fmt::format("{} {} x {} x {}", name(dtype), rows, out, in), speed(0),
                  100 * flops / times[0] / peak,
                  static_cast<double>(weight.rows * weight.cols) *
                      static_cast<double>(size_bytes(dtype)) / times[0] / 1e9,
-                 times.size() > 1 ? fmt::format("{:.0f}", flops / times[1] / 1e9) : "");
+                 speed(1), speed(2));
     }
   }
   return 0;

@@ -89,8 +89,8 @@ inline Vec load_some(const float* p, int64_t count) noexcept {
 // Panels of floats.
 struct FloatPanels {
   using Element = float;
-  static constexpr int64_t kDepth = 512;            // at most, of a stretch: a tile's part of `a`
-  static constexpr int64_t kRowStep = kDepth + 16;  // stays in the first cache
+  static constexpr int64_t kDepth = 256;  // at most, of a stretch: a panel stays in the first cache
+  static constexpr int64_t kRowStep = kDepth + 16;
 
   static int64_t padded(int64_t depth) noexcept { return depth; }
 
@@ -151,11 +151,10 @@ struct FloatPanels {
   }
 };
 
-// Rows of `a` at a time: a tile's, which go from the first cache to it; but of a transposed `a` so
-// many that whole lines of the cache are read.
-constexpr int64_t kGemmRows = 48;
+// Rows of `a` at a time, which stay in the second cache.
+constexpr int64_t kGemmRows = 96;
 static_assert(kGemmRows % kTileRows == 0);
-constexpr int64_t kGemmBlockBytes = 512 << 10;  // of panels, which stay in the second cache
+constexpr int64_t kGemmBlockBytes = 512 << 10;  // of panels, which stay in the last cache
 
 template <class Panels>
 constexpr int64_t gemm_scratch_floats() noexcept {
@@ -241,70 +240,76 @@ inline void write_edge(float* out, int64_t step, const Tile& tile, int64_t heigh
   }
 }
 
+// What the stretch of the depth that begins at `p` adds to the output. A panel stays in the first
+// cache while a block of rows, which stays in the second, passes by.
 template <class Panels>
-void gemm(const Gemm& g, int64_t m_begin, int64_t m_end, int64_t panel_begin, int64_t panel_end,
-          float* scratch) noexcept {
+void gemm_stretch(const Gemm& g, int64_t p, int64_t m_begin, int64_t m_end, int64_t panel_begin,
+                  int64_t panel_end, float* scratch) noexcept {
   using Element = typename Panels::Element;
   float* edge = scratch;
   auto* a_block = reinterpret_cast<Element*>(edge + int64_t{kTileRows} * kTileCols);
   const bool rows_contiguous = g.a.col_step == 1;
-  const int64_t block_rows = rows_contiguous ? kTileRows : kGemmRows;
   const int64_t step = stretch_of<Panels>(g.depth);
-  const auto block_of_a = [&](int64_t m, int64_t p) {
-    return Strided{g.a.data + m * g.a.row_step + p * g.a.col_step, g.a.row_step, g.a.col_step};
+  const int64_t depth = std::min(step, g.depth - p), padded = Panels::padded(depth);
+  const Element* panels = stretch_panels<Panels>(g.packed, g.panels, p);
+  const auto block_of_a = [&](int64_t m, int64_t from) {
+    return Strided{g.a.data + m * g.a.row_step + from * g.a.col_step, g.a.row_step, g.a.col_step};
   };
-  for (int64_t p = 0; p < g.depth; p += step) {
-    const int64_t depth = std::min(step, g.depth - p), padded = Panels::padded(depth);
-    const Element* panels = stretch_panels<Panels>(g.packed, g.panels, p);
-    for (int64_t m = m_begin; m < m_end; m += block_rows) {
-      const int64_t rows = std::min(block_rows, m_end - m);
-      Panels::pack_a(a_block, block_of_a(m, p), rows, depth, g.m - m);
-      // The block after this one: of the same stretch, or the first of the next.
-      const bool last = m + block_rows >= m_end;
-      const int64_t next_m = last ? m_begin : m + block_rows, next_p = last ? p + step : p;
-      Prefetcher ahead(block_of_a(next_m, next_p),
-                       next_p < g.depth ? std::min(block_rows, m_end - next_m) : 0,
-                       std::min(step, g.depth - next_p));
-      const int64_t tiles = (rows + kTileRows - 1) / kTileRows * (panel_end - panel_begin);
-      const int64_t lines = ahead.total() / tiles + 1;
+  for (int64_t m = m_begin; m < m_end; m += kGemmRows) {
+    const int64_t rows = std::min(kGemmRows, m_end - m);
+    Panels::pack_a(a_block, block_of_a(m, p), rows, depth, g.m - m);
+    // The block after this one: of the same stretch, or the first of the next.
+    const bool last = m + kGemmRows >= m_end;
+    const int64_t next_m = last ? m_begin : m + kGemmRows, next_p = last ? p + step : p;
+    Prefetcher ahead(block_of_a(next_m, next_p),
+                     next_p < g.depth ? std::min(kGemmRows, m_end - next_m) : 0,
+                     std::min(step, g.depth - next_p));
+    const int64_t tiles = (rows + kTileRows - 1) / kTileRows * (panel_end - panel_begin);
+    const int64_t lines = ahead.total() / tiles + 1;
+    const GemmPart* part = g.parts.data();
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+      while (panel >= part->first_panel + (part->n + kTileCols - 1) / kTileCols) ++part;
+      const int64_t col = (panel - part->first_panel) * kTileCols;
+      const int64_t width = std::min<int64_t>(kTileCols, part->n - col);
+      const Element* b = panels + panel * kTileCols * padded;
+      const bool adds = part->accumulate || p > 0;
       for (int64_t i = 0; i < rows; i += kTileRows) {
         const int64_t height = std::min<int64_t>(kTileRows, rows - i);
-        const Element* a = a_block + i * (rows_contiguous ? Panels::kRowStep : padded);
-        const GemmPart* part = g.parts.data();
-        for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-          while (panel >= part->first_panel + (part->n + kTileCols - 1) / kTileCols) ++part;
-          const int64_t col = (panel - part->first_panel) * kTileCols;
-          const int64_t width = std::min<int64_t>(kTileCols, part->n - col);
-          float* out = part->out + (m + i) * part->out_step + col;
-          for (int64_t r = 0; r < height; ++r) {
-            __builtin_prefetch(out + r * part->out_step, 1, 3);
-            __builtin_prefetch(out + r * part->out_step + kTileCols - 1, 1, 3);
-          }
-          ahead.next(lines);
-          Tile tile;
-          if (p == 0 && part->bias != nullptr) {
-            tile.fill(load_some(part->bias + col, width),
-                      load_some(part->bias + col + Vec::kLanes, width - Vec::kLanes));
-          } else {
-            tile.clear();
-          }
-          const Element* b = panels + panel * kTileCols * padded;
-          if (rows_contiguous) {
-            Panels::multiply_rows(tile, a, b, padded);
-          } else {
-            Panels::multiply_panel(tile, a, b, padded);
-          }
-          const bool adds = part->accumulate || p > 0;
-          if (height < kTileRows || width < kTileCols) {
-            write_edge(out, part->out_step, tile, height, width, adds, edge);
-          } else if (adds) {
-            tile.add_to(out, part->out_step);
-          } else {
-            tile.store(out, part->out_step);
-          }
+        float* out = part->out + (m + i) * part->out_step + col;
+        for (int64_t r = 0; r < height; ++r) {
+          __builtin_prefetch(out + r * part->out_step, 1, 3);
+          __builtin_prefetch(out + r * part->out_step + kTileCols - 1, 1, 3);
+        }
+        ahead.next(lines);
+        Tile tile;
+        if (p == 0 && part->bias != nullptr) {
+          tile.fill(load_some(part->bias + col, width),
+                    load_some(part->bias + col + Vec::kLanes, width - Vec::kLanes));
+        } else {
+          tile.clear();
+        }
+        if (rows_contiguous) {
+          Panels::multiply_rows(tile, a_block + i * Panels::kRowStep, b, padded);
+        } else {
+          Panels::multiply_panel(tile, a_block + i * padded, b, padded);
+        }
+        if (height < kTileRows || width < kTileCols) {
+          write_edge(out, part->out_step, tile, height, width, adds, edge);
+        } else if (adds) {
+          tile.add_to(out, part->out_step);
+        } else {
+          tile.store(out, part->out_step);
         }
       }
     }
+  }
+}
+
+template <class Panels>
+void gemm(const Gemm& g, int64_t m_begin, int64_t m_end, int64_t panel_begin, int64_t panel_end,
+          float* scratch) noexcept {
+  for (int64_t p = 0; p < g.depth; p += stretch_of<Panels>(g.depth)) {
+    gemm_stretch<Panels>(g, p, m_begin, m_end, panel_begin, panel_end, scratch);
   }
 }
 

@@ -3,7 +3,7 @@
 
 struct Bf16Panels {
   using Element = uint16_t;
-  static constexpr int64_t kDepth = 1024;
+  static constexpr int64_t kDepth = 512;
   static constexpr int64_t kRowStep = kDepth + 32;
 
   static int64_t padded(int64_t depth) noexcept { return (depth + 1) / 2 * 2; }
