@@ -74,9 +74,9 @@ int64_t PackedMatrix::scale_bytes() const noexcept {
   return 0;
 }
 
-int activation_bits(int bits, int64_t cols) noexcept {
+int activation_bits(int64_t cols) noexcept {
   constexpr int64_t kManyInputs = 2048;
-  return bits == 8 || cols < kManyInputs ? 16 : 8;
+  return cols < kManyInputs ? 16 : 8;
 }
 
 void decode_packed(std::span<float> out, const PackedMatrix& m, int64_t row) noexcept {
@@ -140,7 +140,7 @@ std::optional<PackedMatrix> packed_shape(const GptqMatrix& source, int64_t in) {
   m.rows = source.out;
   m.cols = in;
   m.group = group;
-  m.activation_bits = activation_bits(m.bits, in);
+  m.activation_bits = activation_bits(in);
   if (!in_order) {
     m.order.resize(static_cast<size_t>(in));
     std::vector<int64_t> next(static_cast<size_t>(groups));

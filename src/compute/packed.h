@@ -28,10 +28,10 @@ enum class PackedScales : uint8_t {
   Symmetric,
   // weight = scale · (level - zero).      float16 [cols / group][8], then int16 zeros of that shape
   Zeros,
-  // weight = d · scale · level - d_min · min: GGUF's Q4_K, Q5_K.
+  // weight = d · scale · level - d_min · min: GGUF's Q4_K, Q5_K. Levels of eight bits are 0 to 31.
   //   float16 d and d_min [cols / 256][2][8], uint8 scale and min [cols / 32][2][8]
   Minima,
-  // weight = d · scale · level, a scale for 16 inputs: GGUF's Q6_K.
+  // weight = d · scale · level, a scale for 16 inputs: GGUF's Q6_K. Levels are -32 to 31.
   //   float16 d [cols / 256][8], int8 scale [cols / 16][8]
   Sixteens,
 };
@@ -45,10 +45,8 @@ struct PackedMatrix {
   PackedScales scales = PackedScales::Symmetric;
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t group = 32;  // Symmetric, Zeros: inputs that share a scale, a multiple of 32
-  // Bits that activations are rounded to before the product, 8 or 16. Of 8-bit weights always 16:
-  // their products need 16-bit factors anyway.
-  int activation_bits = 8;
+  int64_t group = 32;          // Symmetric, Zeros: inputs that share a scale, a multiple of 32
+  int activation_bits = 8;     // that activations are rounded to before the product, 8 or 16
   Tensor memory;               // [strips, strip_bytes()]
   std::vector<int32_t> order;  // [cols], or empty: input k of the strips is input order[k]
 
@@ -64,7 +62,7 @@ struct PackedMatrix {
 
 // Which bits activations are rounded to for a matrix of so many inputs: sums of few terms average
 // little of the rounding out, and small models have time to spare.
-int activation_bits(int bits, int64_t cols) noexcept;
+int activation_bits(int64_t cols) noexcept;
 
 // Where the parts of a strip begin.
 template <class Byte>

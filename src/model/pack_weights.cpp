@@ -175,7 +175,7 @@ PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool) {
              : source.type == GgufType::Q4_K || source.type == GgufType::Q5_K
                  ? PackedScales::Minima
                  : PackedScales::Symmetric;
-  m.activation_bits = activation_bits(m.bits, m.cols);
+  m.activation_bits = activation_bits(m.cols);
   const GgufBlock block = *gguf_block(static_cast<uint32_t>(source.type));
   const int64_t row_bytes = m.cols / block.weights * block.bytes;
   const int64_t dim = source.reordered_head_dim;

@@ -115,14 +115,21 @@ PackedMatrix random_packed(int bits, PackedScales scales, int64_t rows, int64_t 
   for (int64_t s = 0; s < m.strips(); ++s) {
     const StripParts<std::byte> parts(m, m.strip(s));
     for (int64_t i = 0; i < cols / kBlockInputs * bits * kStripRows; ++i) {
-      parts.levels[i] = static_cast<uint32_t>(rng.below(uint64_t{1} << 32));
+      auto word = static_cast<uint32_t>(rng.below(uint64_t{1} << 32));
+      if (bits == 8 && scales == PackedScales::Minima) word &= 0x1F1F1F1Fu;  // 0 to 31
+      if (scales == PackedScales::Sixteens) {                                // -32 to 31
+        word = (((word & 0x3F3F3F3Fu) | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
+      }
+      parts.levels[i] = word;
     }
-    const int64_t halves = scales == PackedScales::Minima ? 2 : 1;
-    for (int64_t i = 0; i < cols / kSuperInputs * halves * kStripRows; ++i) {
+    const int64_t halves = scales == PackedScales::Symmetric ? cols / m.group
+                           : scales == PackedScales::Minima  ? cols / kSuperInputs * 2
+                                                             : cols / kSuperInputs;
+    for (int64_t i = 0; i < halves * kStripRows; ++i) {
       parts.halves[i] = to_f16(0.001f + 0.0001f * float(rng.below(100)));
     }
-    const int64_t small = scales == PackedScales::Minima ? cols / 16 : cols / 16;
-    for (int64_t i = 0; i < small * kStripRows; ++i) {
+    if (scales == PackedScales::Symmetric) continue;
+    for (int64_t i = 0; i < cols / 16 * kStripRows; ++i) {
       parts.small[i] = static_cast<uint8_t>(rng.below(scales == PackedScales::Minima ? 64 : 256));
     }
   }
@@ -131,13 +138,16 @@ PackedMatrix random_packed(int bits, PackedScales scales, int64_t rows, int64_t 
 
 // What a row is after rounding, by the definition in quant_kernels.h: levels times scales.
 std::vector<double> rounded(std::span<const float> x, cpu::RoundedForm form) {
-  const float most = form == cpu::RoundedForm::Bytes      ? 127
+  const float most = form == cpu::RoundedForm::Words      ? 32767
                      : form == cpu::RoundedForm::TwoBytes ? 127 * 256
-                                                          : 32767;
+                                                          : 127;
   std::vector<double> out;
   for (size_t begin = 0; begin < x.size(); begin += 32) {
     float largest = 0;
-    for (size_t k = begin; k < begin + 32; ++k) largest = std::max(largest, std::abs(x[k]));
+    for (size_t k = begin; k < begin + 32; ++k) {
+      largest = std::max(largest, std::abs(x[k]));
+      if (form == cpu::RoundedForm::Pairs) largest = std::max(largest, std::abs(x[k] + x[k ^ 1]));
+    }
     const float d = largest / most, inverse = most / largest;
     for (size_t k = begin; k < begin + 32; ++k) {
       out.push_back(largest > 0 ? double(d) * double(std::nearbyint(x[k] * inverse)) : 0);
@@ -203,32 +213,32 @@ struct Checked {
 
 std::vector<PackedMatrix> matrices() {
   std::vector<PackedMatrix> all;
-  for (const Shape2& s : kShapes) {
-    for (const int bits : {8, 16}) {
-      if (s.bits == 8 && bits == 8) continue;
-      all.push_back(Gptq(s.bits, s.out, s.in, s.group, s.symmetric, s.scattered, 2).pack());
-      all.back().activation_bits = bits;
+  for (const int bits : {8, 16}) {
+    const auto add = [&](PackedMatrix m) {
+      m.activation_bits = bits;
+      all.push_back(std::move(m));
+    };
+    for (const Shape2& s : kShapes) {
+      add(Gptq(s.bits, s.out, s.in, s.group, s.symmetric, s.scattered, 2).pack());
     }
-  }
-  all.push_back(random_packed(4, PackedScales::Symmetric, 13, 96, 1));
-  all.push_back(random_packed(4, PackedScales::Minima, 21, 512, 2));
-  all.push_back(random_packed(8, PackedScales::Minima, 9, 256, 3));
-  all.push_back(random_packed(8, PackedScales::Sixteens, 17, 512, 4));
-  // Levels and activations at their ends: nothing may overflow on the way.
-  all.push_back(random_packed(4, PackedScales::Symmetric, 8, 64, 5));
-  std::memset(all.back().strip(0), 0xFF, static_cast<size_t>(all.back().level_bytes()));
-  all.push_back(random_packed(8, PackedScales::Symmetric, 8, 64, 6));
-  std::memset(all.back().strip(0), 0x80, static_cast<size_t>(all.back().level_bytes()));
-  for (size_t i = all.size() - 2; i < all.size(); ++i) {  // scales of 32 inputs each
-    for (int g = 0; g < 2 * 8; ++g) {
-      StripParts<std::byte>(all[i], all[i].strip(0)).halves[g] = to_f16(0.01f);
-    }
-  }
-  {
-    PackedMatrix& m = all[all.size() - 6];  // Symmetric has scales for each group
-    for (int64_t s = 0; s < m.strips(); ++s) {
-      for (int g = 0; g < 3 * 8; ++g)
-        StripParts<std::byte>(m, m.strip(s)).halves[g] = to_f16(0.02f);
+    add(random_packed(4, PackedScales::Minima, 21, 512, 2));
+    add(random_packed(8, PackedScales::Minima, 9, 256, 3));
+    add(random_packed(8, PackedScales::Minima, 40, 1280, 3));
+    add(random_packed(8, PackedScales::Sixteens, 17, 512, 4));
+    add(random_packed(8, PackedScales::Sixteens, 33, 1280, 4));
+    // Levels and activations at their ends: nothing may overflow on the way.
+    const auto add_ends = [&](int levels, PackedScales scales, int byte) {
+      PackedMatrix m = random_packed(levels, scales, 16, 256, 5);
+      for (int64_t s = 0; s < m.strips(); ++s) {
+        std::memset(m.strip(s), byte, static_cast<size_t>(m.level_bytes()));
+      }
+      add(std::move(m));
+    };
+    add_ends(8, PackedScales::Minima, 31);
+    add_ends(8, PackedScales::Sixteens, 31);
+    add_ends(8, PackedScales::Sixteens, -32);
+    for (const int byte : {0xFF, 0x80, 0x7F, 0}) {
+      for (const int levels : {4, 8}) add_ends(levels, PackedScales::Symmetric, byte);
     }
   }
   return all;
@@ -242,6 +252,7 @@ TEST(PackedProduct, EveryVariantAgreesWithTheDefinitionOfItsRounding) {
       if (rows > 2) {
         std::fill_n(check.x.begin(), m.cols, 1.0f);
         std::fill_n(check.x.begin() + m.cols, m.cols, 0.0f);
+        std::fill_n(check.x.begin() + 2 * m.cols, m.cols, -1.0f);
       }
       std::vector<double> sizes;
       const auto expected = check.definition(/*exact=*/false, &sizes);
@@ -265,7 +276,9 @@ TEST(PackedProduct, StaysWithinTheErrorBoundOfTheFloatProduct) {
     std::vector<double> sizes;
     const auto exact = check.definition(/*exact=*/true, &sizes);
     const auto form = cpu::rounded_form(m);
-    const double step = form == cpu::RoundedForm::Bytes ? 1.0 / 127 : 1.0 / (127 * 256);
+    const double step = form == cpu::RoundedForm::Bytes   ? 1.0 / 127
+                        : form == cpu::RoundedForm::Pairs ? 2.0 / 127  // of two ones
+                                                          : 1.0 / (127 * 256);
     for (const cpu::QuantKernels* kernels : cpu::quant_variants()) {
       if (!kernels->supported()) continue;
       const auto got = check.product(*kernels, 1);

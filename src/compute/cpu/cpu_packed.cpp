@@ -65,7 +65,8 @@ void CpuBackend::multiply_packed(ConstRows x, std::span<const MatmulPart* const>
     strips += end_strip(*part->weight) - first_strip(*part->weight);
   const int64_t threads = pool_.size();
   const int64_t by_size = std::max<int64_t>(1, kPieceBytes / form.strip_bytes());
-  const int64_t step = std::clamp<int64_t>(strips / (8 * threads), 1, by_size);
+  int64_t step = std::clamp<int64_t>(strips / (8 * threads), 1, by_size);
+  if (step > 1) step = step / cpu::kStripsTogether * cpu::kStripsTogether;
 
   for (int64_t first = 0; first < x.rows; first += kRowsAtOnce) {
     const ConstRows rows = x.slice(first, std::min(first + kRowsAtOnce, x.rows));
@@ -102,9 +103,7 @@ void CpuBackend::multiply_packed(ConstRows x, std::span<const MatmulPart* const>
           slice.out = part->out.slice(first, first + rows.rows);
           for (int64_t row = 0; row < rows.rows; row += block) {
             const int64_t row_end = std::min(row + block, rows.rows);
-            for (int64_t s = begin; s < to; ++s) {
-              quant_.multiply(slice, rounded, row, row_end, base + s);
-            }
+            quant_.multiply(slice, rounded, row, row_end, base + begin, base + to);
           }
         }
         begin = std::max<int64_t>(0, begin - count);

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -16,17 +17,38 @@
 namespace quern::cpu {
 namespace {
 
+// GCC takes sums of many terms apart and adds them up in another order, for which it keeps dozens
+// of products on the stack. It does not look into these.
+[[gnu::always_inline]] inline __m256i add_16(__m256i a, __m256i b) noexcept {
+  __m256i sum;
+  asm("vpaddw %2, %1, %0" : "=x"(sum) : "x"(a), "x"(b));
+  return sum;
+}
+[[gnu::always_inline]] inline __m256i add_32(__m256i a, __m256i b) noexcept {
+  __m256i sum;
+  asm("vpaddd %2, %1, %0" : "=x"(sum) : "x"(a), "x"(b));
+  return sum;
+}
+
 // Products of unsigned bytes are added up in 16 bits: 16 of 15 · 128 at most fit.
 struct Ints {
   static __m256i first_bytes(__m256i w, __m256i x) noexcept { return _mm256_maddubs_epi16(w, x); }
   static __m256i add_bytes(__m256i sum, __m256i w, __m256i x) noexcept {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+    return add_16(sum, _mm256_maddubs_epi16(w, x));
   }
   static __m256i finish_bytes(__m256i sum) noexcept {
     return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
   }
+  // Two of them fit where the form of the rows is Pairs.
+  static __m256i first_pairs(__m256i w, __m256i x) noexcept {
+    return finish_bytes(_mm256_maddubs_epi16(w, x));
+  }
+  static __m256i add_pairs(__m256i sum, __m256i w, __m256i x) noexcept {
+    return add_32(sum, first_pairs(w, x));
+  }
+  static __m256i first_words(__m256i w, __m256i x) noexcept { return _mm256_madd_epi16(w, x); }
   static __m256i add_words(__m256i sum, __m256i w, __m256i x) noexcept {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
+    return add_32(sum, _mm256_madd_epi16(w, x));
   }
 };
 

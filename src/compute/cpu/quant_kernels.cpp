@@ -3,8 +3,12 @@
 namespace quern::cpu {
 
 RoundedForm rounded_form(const PackedMatrix& matrix) noexcept {
-  if (matrix.bits == 8) return RoundedForm::Words;
-  return matrix.activation_bits == 16 ? RoundedForm::TwoBytes : RoundedForm::Bytes;
+  if (matrix.activation_bits == 16) {
+    return matrix.bits == 8 ? RoundedForm::Words : RoundedForm::TwoBytes;
+  }
+  const bool all_levels =
+      matrix.scales == PackedScales::Symmetric || matrix.scales == PackedScales::Zeros;
+  return matrix.bits == 8 && all_levels ? RoundedForm::Pairs : RoundedForm::Bytes;
 }
 
 std::span<const QuantKernels* const> quant_variants() noexcept {

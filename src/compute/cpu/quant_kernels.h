@@ -20,13 +20,21 @@ namespace quern::cpu {
 enum class RoundedForm : uint8_t {
   Bytes,     // a = round(x / d), |a| <= 127                      int8 [rows, cols]
   TwoBytes,  // 256 a_1 + a_0 = round(x / d), two rows for one: first a_1 with 256 d, then a_0
+  Pairs,     // as Bytes; of two neighbours the positive ones make 128 at most, the negative ones
+             // -128, so that 16 bits hold their products with 0 to 255     int8 [rows, cols]
   Words,     // a = round(x / d), |a| <= 32767, the inner two of four inputs swapped   int16 [rows,
              // cols]
 };
 RoundedForm rounded_form(const PackedMatrix& matrix) noexcept;
 
-// Rounded rows: `levels` as the form says; scales [rows of levels][cols / 32][2]: d and d · Σ a.
-// Where an x of the block is not finite, d is not a number.
+// What d · Σ a is multiplied by where it is kept: kernels take levels from 0 up, and this takes the
+// middle of the weights' levels from the products.
+constexpr float sum_factor(RoundedForm form) noexcept {
+  return form == RoundedForm::Words ? 1.0f : form == RoundedForm::Pairs ? -128.0f : -8.0f;
+}
+
+// Rounded rows: `levels` as the form says; scales [rows of levels][cols / 32][2]: d, and
+// sum_factor(form) · d · Σ a. Where an x of the block is not finite, d is not a number.
 struct RoundedRows {
   RoundedForm form = RoundedForm::Bytes;
   int64_t rows = 0;  // of x
@@ -41,6 +49,9 @@ struct RoundedRows {
   int64_t bytes() const noexcept { return level_bytes() + level_rows() * scale_row_floats() * 4; }
 };
 
+// Strips that kernels like to take together: they share the rows' levels in registers.
+constexpr int64_t kStripsTogether = 2;
+
 struct QuantKernels {
   std::string_view name;
   bool (*supported)() noexcept;
@@ -48,10 +59,10 @@ struct QuantKernels {
   // Rounds row `row` of x: [cols], in the strips' order.
   void (*round_row)(const RoundedRows& to, int64_t row, const float* x) noexcept;
 
-  // out[r, i] (+)= x[r] · w[i] + bias[i] for the rows [row_begin, row_end) of x and the outputs of
-  // a strip that part.weight has.
+  // out[r, i] (+)= x[r] · w[i] + bias[i] for the rows [row_begin, row_end) of x and those outputs
+  // of the strips [strip_begin, strip_end) that part.weight has.
   void (*multiply)(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, int64_t row_end,
-                   int64_t strip) noexcept;
+                   int64_t strip_begin, int64_t strip_end) noexcept;
 };
 
 // Best first; the last is the definition. For tests and benchmarks: those of the CPU are the ones

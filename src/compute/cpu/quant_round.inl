@@ -3,13 +3,20 @@
 constexpr int kLanesOfBlock = 8;
 
 // The block's scale for levels up to `most`, and its inverse. NaN where a value is not finite.
-inline float block_scale(const float* x, float most, float& inverse) noexcept {
+// Of `pairs` two neighbours of one sign together stay within `most`.
+inline float block_scale(const float* x, float most, bool pairs, float& inverse) noexcept {
   float largest[kLanesOfBlock] = {}, finite[kLanesOfBlock] = {};
   for (int64_t k = 0; k < kBlockInputs; k += kLanesOfBlock) {
     for (int l = 0; l < kLanesOfBlock; ++l) {
       const float size = x[k + l] < 0 ? -x[k + l] : x[k + l];
       largest[l] = largest[l] < size ? size : largest[l];
       finite[l] += x[k + l] * 0.0f;
+    }
+  }
+  for (int64_t k = 0; pairs && k < kBlockInputs; k += kLanesOfBlock) {
+    for (int l = 0; l < kLanesOfBlock; ++l) {
+      const float both = x[k + l] + x[k + (l ^ 1)], size = both < 0 ? -both : both;
+      largest[l] = largest[l] < size ? size : largest[l];
     }
   }
   float all = 0, check = 0;
@@ -25,13 +32,14 @@ void round_row(const RoundedRows& to, int64_t row, const float* x) noexcept {
   const int64_t planes = to.form == RoundedForm::TwoBytes ? 2 : 1;
   std::byte* levels = to.levels + row * planes * to.level_row_bytes();
   float* scales = to.scales + row * planes * to.scale_row_floats();
-  const float most = to.form == RoundedForm::Bytes      ? 127.0f
+  const float most = to.form == RoundedForm::Words      ? 32767.0f
                      : to.form == RoundedForm::TwoBytes ? 127.0f * 256
-                                                        : 32767.0f;
+                                                        : 127.0f;
+  const bool pairs = to.form == RoundedForm::Pairs;
   for (int64_t block = 0; block < to.cols / kBlockInputs; ++block) {
     const float* from = x + block * kBlockInputs;
     float inverse = 0;
-    const float scale = block_scale(from, most, inverse);
+    const float scale = block_scale(from, most, pairs, inverse);
     int32_t a[kBlockInputs] = {};
     if (inverse != 0) {
       for (int64_t k = 0; k < kBlockInputs; ++k) {
@@ -48,9 +56,9 @@ void round_row(const RoundedRows& to, int64_t row, const float* x) noexcept {
       }
       float* pair = scales + plane * to.scale_row_floats() + 2 * block;
       pair[0] = d;
-      pair[1] = d * static_cast<float>(sum);
+      pair[1] = d * (sum_factor(to.form) * static_cast<float>(sum));
     };
-    if (to.form == RoundedForm::Bytes) {
+    if (to.form == RoundedForm::Bytes || pairs) {
       put_bytes(0, a, scale);
     } else if (to.form == RoundedForm::TwoBytes) {
       int32_t high[kBlockInputs], low[kBlockInputs];

@@ -57,7 +57,8 @@ float dot(const PackedMatrix& m, const StripParts<const std::byte>& parts, int64
   const int64_t step = m.scales == PackedScales::Sixteens ? 16 : kBlockInputs;
   float total = 0;
   for (int64_t block = 0; block < m.cols / kBlockInputs; ++block) {
-    const float d = scales[2 * block], d_sum = scales[2 * block + 1];
+    const float d = scales[2 * block];
+    const float d_sum = scales[2 * block + 1] / sum_factor(x.form);
     for (int64_t begin = 0; begin < kBlockInputs; begin += step) {
       int32_t sum = 0;
       for (int64_t k = begin; k < begin + step; ++k) {
@@ -76,13 +77,13 @@ float dot(const PackedMatrix& m, const StripParts<const std::byte>& parts, int64
 }
 
 void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, int64_t row_end,
-              int64_t strip) noexcept {
+              int64_t strip_begin, int64_t strip_end) noexcept {
   const Weight& weight = *part.weight;
   const PackedMatrix& m = *weight.packed;
-  const StripParts<const std::byte> parts(m, m.strip(strip));
   const int64_t planes = x.form == RoundedForm::TwoBytes ? 2 : 1;
-  for (int64_t lane = 0; lane < kStripRows; ++lane) {
-    const int64_t i = strip * kStripRows + lane - weight.first_row;
+  for (int64_t at = strip_begin * kStripRows; at < strip_end * kStripRows; ++at) {
+    const StripParts<const std::byte> parts(m, m.strip(at / kStripRows));
+    const int64_t lane = at % kStripRows, i = at - weight.first_row;
     if (i < 0 || i >= weight.rows) continue;
     for (int64_t r = row_begin; r < row_end; ++r) {
       float value = 0;

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -28,6 +29,13 @@ struct Ints {
     return _mm256_dpbusd_epi32(sum, w, x);
   }
   static __m256i finish_bytes(__m256i sum) noexcept { return sum; }
+  static __m256i first_pairs(__m256i w, __m256i x) noexcept { return first_bytes(w, x); }
+  static __m256i add_pairs(__m256i sum, __m256i w, __m256i x) noexcept {
+    return add_bytes(sum, w, x);
+  }
+  static __m256i first_words(__m256i w, __m256i x) noexcept {
+    return _mm256_dpwssd_epi32(_mm256_setzero_si256(), w, x);
+  }
   static __m256i add_words(__m256i sum, __m256i w, __m256i x) noexcept {
     return _mm256_dpwssd_epi32(sum, w, x);
   }
