@@ -134,13 +134,17 @@ void PairRanks::add(TokenId left, TokenId right, int32_t rank) {
     }
     *this = std::move(larger);
   }
-  const uint64_t key = key_of(left, right);
-  size_t slot = index_of(key);
-  for (; slots_[slot] != kEmpty; slot = (slot + 1) & mask_) {
+  const uint64_t key = key_of(left, right), hash = hash_of(key);
+  const size_t index = index_of(hash);
+  size_t slot = index;
+  for (size_t tries = 0; slots_[slot] != kEmpty; ++tries) {
     if (slots_[slot] >> kRankBits == key) return;
+    // Around in the line, then around in the next one.
+    slot = (slot & ~(kLine - 1)) | ((slot + 1) & (kLine - 1));
+    if (tries % kLine == kLine - 1) slot = (slot + kLine) & mask_;
   }
   slots_[slot] = key << kRankBits | static_cast<uint64_t>(rank);
-  const uint64_t bit = hash_of(key) >> filter_shift_;
+  const uint64_t bit = hash >> filter_shift_;
   filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
   ++count_;
 }
@@ -264,7 +268,7 @@ Bpe Bpe::from_ranks(std::span<const std::string> tokens) {
 
 Bpe Bpe::from_merges(std::span<const std::string> tokens, std::span<const Merge> merges,
                      bool whole_pieces) {
-  constexpr size_t kMaxMerges = (size_t{1} << PairRanks::kRankBits) - 1;
+  constexpr size_t kMaxMerges = PairRanks::kRankMask;
   if (merges.size() > kMaxMerges) {
     throw Error(Kind::Unsupported,
                 fmt::format("the tokenizer has {} merges, of which at most {} are supported",

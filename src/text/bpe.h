@@ -15,18 +15,20 @@ namespace quern {
 
 using TokenId = int32_t;
 
-// Which pairs of tokens merge, and how early. Open addressing, a pair with its rank in one word;
-// before it a bit for each of many hashes, which tells of most pairs that do not merge, and is
-// small enough to stay near.
+// Which pairs of tokens merge, and how early. Open addressing in lines of four words, a pair with
+// its rank in each; before it a bit for each of many hashes, which tells of most pairs that do not
+// merge, and is small enough to stay near.
 class PairRanks {
  public:
   static constexpr int kIdBits = 20, kRankBits = 24;
   static constexpr int32_t kNone = -1;
+  static constexpr size_t kLine = 4;  // words
 
   PairRanks() = default;
   explicit PairRanks(size_t expected);
 
-  // The first rank that a pair is given counts. Both ids have kIdBits, the rank kRankBits.
+  // The first rank that a pair is given counts. Both ids have kIdBits, the rank kRankBits and is
+  // not the highest of these.
   void add(TokenId left, TokenId right, int32_t rank);
 
   int32_t find(TokenId left, TokenId right) const noexcept {
@@ -35,35 +37,53 @@ class PairRanks {
 
   // In two steps, with a fetch between: false where there is surely no such pair.
   bool may_hold(TokenId left, TokenId right) const noexcept {
-    const uint64_t bit = hash_of(key_of(left, right)) >> filter_shift_;
-    return (filter_.data()[bit >> 6] >> (bit & 63) & 1) != 0;
+    return may_hold(hash_of(key_of(left, right)));
   }
   int32_t look_up(TokenId left, TokenId right) const noexcept {
     const uint64_t key = key_of(left, right);
-    for (size_t slot = index_of(key);; slot = (slot + 1) & mask_) {
-      const uint64_t word = slots_.data()[slot];
-      if (word >> kRankBits == key) return static_cast<int32_t>(word & kRankMask);
-      if (word == kEmpty) return kNone;
+    const size_t index = index_of(hash_of(key));
+    for (size_t line = index & ~(kLine - 1);; line = (line + kLine) & mask_) {
+      for (size_t i = 0; i < kLine; ++i) {
+        const uint64_t word = slots_.data()[line + ((index + i) & (kLine - 1))];
+        if (word >> kRankBits == key) return static_cast<int32_t>(word & kRankMask);
+        if (word == kEmpty) return kNone;
+      }
     }
   }
 
   // Fetches what look_up, or add, is going to read.
   void prefetch(TokenId left, TokenId right) const noexcept {
-    __builtin_prefetch(slots_.data() + index_of(key_of(left, right)));
+    __builtin_prefetch(slots_.data() + index_of(hash_of(key_of(left, right))));
   }
 
- private:
-  friend class BpeFile;
+  // The same for those who ask of several pairs at a time.
   static constexpr uint64_t kRankMask = (uint64_t{1} << kRankBits) - 1;
   static constexpr uint64_t kEmpty = ~uint64_t{0};
-  static constexpr int kFilterBits = 2;  // more than the index has: 4 bits for each slot
-
   static uint64_t key_of(TokenId left, TokenId right) noexcept {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << kIdBits |
            static_cast<uint32_t>(right);
   }
   static uint64_t hash_of(uint64_t key) noexcept { return key * 0x9E3779B97F4A7C15u; }
-  size_t index_of(uint64_t key) const noexcept { return hash_of(key) >> shift_; }
+  bool may_hold(uint64_t hash) const noexcept {
+    const uint64_t bit = hash >> filter_shift_;
+    return (filter_.data()[bit >> 6] >> (bit & 63) & 1) != 0;
+  }
+  void prefetch_filter(uint64_t hash) const noexcept {
+    __builtin_prefetch(filter_.data() + (hash >> filter_shift_ >> 6));
+  }
+  // The line in which a search begins; it goes on in the next one where this one is full.
+  const uint64_t* line_of(uint64_t hash) const noexcept {
+    return slots_.data() + (index_of(hash) & ~(kLine - 1));
+  }
+  const uint64_t* line_after(const uint64_t* line) const noexcept {
+    return slots_.data() + ((static_cast<size_t>(line - slots_.data()) + kLine) & mask_);
+  }
+
+ private:
+  friend class BpeFile;
+  static constexpr int kFilterBits = 2;  // more than the index has: 4 bits for each slot
+
+  size_t index_of(uint64_t hash) const noexcept { return hash >> shift_; }
 
   std::vector<uint64_t, HugePages<uint64_t>> slots_;
   std::vector<uint64_t, HugePages<uint64_t>> filter_;
@@ -121,11 +141,22 @@ class Bpe {
   }
   size_t encode_short(std::string_view piece, uint64_t hash, TokenId* out) const noexcept;
 
+  // The same for several pieces, which are merged side by side, so that what one of them waits for
+  // comes from memory while the others go on.
+  struct Job {
+    std::string_view piece;
+    uint64_t hash;  // hash_of(piece)
+    TokenId* out;   // room for an id a byte
+    size_t count;   // set to the number of tokens
+  };
+  void encode_many(std::span<Job> jobs) const noexcept;
+
   // The definition, which the others are tested against: n² at worst.
   void encode_piece_reference(std::string_view piece, std::vector<TokenId>& out) const;
 
  private:
   friend class BpeFile;
+  friend class MergeLanes;
 
   Bpe() = default;
   explicit Bpe(std::span<const std::string> tokens);
@@ -150,6 +181,9 @@ class Bpe {
   void find_ascii_pairs();
   size_t begin_symbols(std::string_view piece, TokenId* ids, size_t& count) const noexcept;
   size_t merge_symbols(TokenId* ids, size_t count, const char* ascii = nullptr) const noexcept;
+  size_t merge_symbols_inline(TokenId* ids, size_t count, const char* ascii) const noexcept;
+  size_t merge_symbols_scalar(TokenId* ids, size_t count, const char* ascii) const noexcept;
+  size_t merge_symbols_avx2(TokenId* ids, size_t count, const char* ascii) const noexcept;
   size_t merge_window(TokenId* ids, size_t count) const noexcept;
   void merge_long(std::string_view piece, std::vector<TokenId>& out) const;
   void merge_with_heap(std::string_view piece, std::vector<TokenId>& out) const;

@@ -104,7 +104,7 @@ class PieceCache {
   // older piece.
   void insert(const Key& key, size_t place, const TokenId* ids, size_t count) noexcept {
     Slot* slots = lines_.data()[place].slots;
-    slots[1] = slots[0];
+    if (slots[1].key != key && slots[0].key != key) slots[1] = slots[0];
     slots[0].key = key;
     std::memcpy(slots[0].ids, ids, count * sizeof *ids);
     slots[0].count = static_cast<uint32_t>(count);

@@ -28,6 +28,7 @@ class PieceEncoder {
       const std::string_view copy(tail, text.size());
       for (begin = 0; begin < copy.size();) begin = take_block(copy, begin);
       answer();
+      fill_gaps();  // while the copy is there
     }
     answer();
     flush();
@@ -93,53 +94,111 @@ class PieceEncoder {
     for (size_t i = 0; i < waiting_; ++i) {
       const Waiting& next = batch_[i];
       if (next.is_short()) [[likely]] {
-        size_t count = cache_.find(next.key, next.place, to);
-        if (count == 0) [[unlikely]]
-          count = answer_short(next, to);
+        const size_t count = cache_.find(next.key, next.place, to);
+        if (count == 0) [[unlikely]] {
+          to = answer_short(next, to);
+        }
         to += count;
       } else {
-        to += answer_long(next.key.low, {next.piece, next.key.high}, to);
+        to = answer_long(next.key.low, next, next.key.high, to);
       }
     }
     to_ = to;
     waiting_ = waiting_bytes_ = 0;
   }
 
-  [[gnu::noinline]] size_t answer_short(const Waiting& next, TokenId* to) {
-    const std::string_view piece(next.piece, next.key.high >> 56);
-    if (cache_.has_many(next.key, next.place)) {
-      return answer_long(LongPieces::hash(piece), piece, to);
-    }
+  [[gnu::noinline]] TokenId* answer_short(const Waiting& next, TokenId* to) {
+    const size_t size = next.key.high >> 56;
+    const uint64_t hash = LongPieces::hash({next.piece, size});
+    if (cache_.has_many(next.key, next.place)) return answer_long(hash, next, size, to);
     cache_.count_miss(bpe_);
-    const size_t count = bpe_.encode_short(piece, to);
-    const bool many = count > PieceCache::kMaxTokens;
-    cache_.insert(next.key, next.place, to, many ? 0 : count);
-    if (many) long_.insert(LongPieces::hash(piece), piece, {to, count});
-    return count;
+    return leave_gap(hash, next, size, to);
   }
 
-  [[gnu::noinline]] size_t answer_long(uint64_t hash, std::string_view piece, TokenId* to) {
+  [[gnu::noinline]] TokenId* answer_long(uint64_t hash, const Waiting& next, size_t size,
+                                         TokenId* to) {
+    const std::string_view piece(next.piece, size);
     if (const auto known = long_.find(hash, piece); !known.empty()) {
       std::memcpy(to, known.data(), known.size_bytes());
-      return known.size();
+      return to + known.size();
     }
-    size_t count = 0;
-    if (piece.size() <= Bpe::kShortPiece) {
-      count = bpe_.encode_short(piece, hash, to);
-    } else {
-      merged_.clear();
-      bpe_.encode_piece(piece, merged_);
-      count = merged_.size();
-      std::memcpy(to, merged_.data(), count * sizeof *to);
+    if (size <= Bpe::kShortPiece) return leave_gap(hash, next, size, to);
+    merged_.clear();
+    bpe_.encode_piece(piece, merged_);
+    std::memcpy(to, merged_.data(), merged_.size() * sizeof *to);
+    long_.insert(hash, piece, merged_);
+    return to + merged_.size();
+  }
+
+  // What has to be merged is merged together with others, later; what comes behind it is moved
+  // along then.
+  TokenId* leave_gap(uint64_t hash, const Waiting& next, size_t size, TokenId* to) {
+    const std::string_view piece(next.piece, size);
+    size_t job = 0;
+    while (job < jobs_ && (job_[job].hash != hash || job_[job].piece != piece)) ++job;
+    if (job == jobs_) {
+      if (jobs_ == kJobs || merging_bytes_ + size > kMergingBytes) {
+        to_ = to;
+        fill_gaps();
+        to = to_;
+        job = 0;
+      }
+      bpe_.prefetch(hash);
+      job_[job] = {piece, hash, job_ids_ + merging_bytes_, 0};
+      key_[job] = next.key;
+      place_[job] = next.place;
+      merging_bytes_ += size;
+      ++jobs_;
     }
-    long_.insert(hash, piece, {to, count});
-    return count;
+    gap_[gaps_++] = {to, job};
+    if (gaps_ == kGaps) {
+      to_ = to;
+      fill_gaps();
+      to = to_;
+    }
+    return to;
+  }
+
+  void fill_gaps() {
+    if (gaps_ == 0) return;
+    bpe_.encode_many({job_, jobs_});
+    for (size_t i = 0; i < jobs_; ++i) {
+      const Bpe::Job& job = job_[i];
+      const bool is_short = job.piece.size() <= PieceCache::kMaxBytes;
+      const bool many = !is_short || job.count > PieceCache::kMaxTokens;
+      if (is_short) cache_.insert(key_[i], place_[i], job.out, many ? 0 : job.count);
+      if (many) long_.insert(job.hash, job.piece, {job.out, job.count});
+    }
+    size_t all = 0;
+    for (size_t i = 0; i < gaps_; ++i) all += job_[gap_[i].job].count;
+    TokenId* from_end = to_;
+    to_ += all;
+    TokenId* to_end = to_;
+    while (gaps_ > 0) {
+      const Gap& gap = gap_[--gaps_];
+      const Bpe::Job& job = job_[gap.job];
+      const auto behind = static_cast<size_t>(from_end - gap.at);
+      std::memmove(to_end - behind, gap.at, behind * sizeof *to_);
+      to_end -= behind + job.count;
+      std::memcpy(to_end, job.out, job.count * sizeof *to_);
+      from_end = gap.at;
+    }
+    jobs_ = merging_bytes_ = 0;
   }
 
   void flush() {
+    fill_gaps();
     out_.insert(out_.end(), buffer_, to_);
     to_ = buffer_;
   }
+
+  // A piece to be merged, for which nothing has been written yet.
+  struct Gap {
+    TokenId* at;
+    size_t job;
+  };
+  static constexpr size_t kJobs = 32, kGaps = 64, kMergingBytes = 2048;
+  static constexpr size_t kMostGapBytes = kGaps * Bpe::kShortPiece;
 
   const Bpe& bpe_;
   PieceCache& cache_;
@@ -150,8 +209,15 @@ class PieceEncoder {
   size_t waiting_ = 0, waiting_bytes_ = 0;
   std::vector<TokenId> merged_;
   Waiting batch_[kBatch + kSplitBlock];
+  size_t jobs_ = 0, gaps_ = 0, merging_bytes_ = 0;
+  Bpe::Job job_[kJobs];
+  PieceCache::Key key_[kJobs];  // of a short piece
+  size_t place_[kJobs];
+  Gap gap_[kGaps];
+  TokenId job_ids_[kMergingBytes];
   // A token has at least one byte, so that a batch has no more tokens than bytes.
-  TokenId buffer_[kBuffer + kBatchBytes + LongPieces::kMaxBytes + PieceCache::kWriteAhead];
+  TokenId buffer_[kBuffer + kMostGapBytes + kBatchBytes + LongPieces::kMaxBytes +
+                  PieceCache::kWriteAhead];
   TokenId* to_ = buffer_;
 };
 

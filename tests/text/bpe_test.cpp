@@ -7,6 +7,7 @@
 #include "core/utf8.h"
 #include "formats/tiktoken.h"
 #include "support/support.h"
+#include "text/merge_lanes.h"
 
 namespace quern {
 namespace {
@@ -65,6 +66,24 @@ void expect_same(const Bpe& bpe, const std::string& piece) {
   ASSERT_EQ(Ids(ids, ids + count), expected) << printable(piece);
 }
 
+// Many pieces at once, some of them the same, by every variant that this machine has.
+void expect_same_side_by_side(const Bpe& bpe, const Strings& pieces) {
+  for (const MergeManyVariant& variant : merge_many_variants()) {
+    std::vector<Bpe::Job> jobs;
+    std::vector<Ids> room;
+    room.reserve(pieces.size());
+    for (const std::string& piece : pieces) {
+      room.emplace_back(piece.size(), -7);
+      jobs.push_back({piece, Bpe::hash_of(piece), room.back().data(), 0});
+    }
+    variant.run(bpe, jobs);
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      ASSERT_EQ(Ids(jobs[i].out, jobs[i].out + jobs[i].count), by_definition(bpe, pieces[i]))
+          << variant.name << ": " << printable(pieces[i]);
+    }
+  }
+}
+
 const Strings kAlphabets[] = {{"a", "b"},           {"a", "b", "c", " "},
                               {"中", "国", "丰"},   {"中", "国", "a", "é", "è"},
                               {"é", "è", "ê", "x"}, {"😀", "😁", "中", "é", "a"},
@@ -75,10 +94,14 @@ TEST(Bpe, RandomVocabulariesWithRanksMergeByTheDefinition) {
   for (int round = 0; round < 150; ++round) {
     const Strings& alphabet = kAlphabets[static_cast<size_t>(round) % std::size(kAlphabets)];
     const Bpe bpe = Bpe::from_ranks(random_vocabulary(rng, alphabet, 4 + rng.below(120)));
+    Strings short_pieces;
     for (int piece = 0; piece < 40; ++piece) {
       const size_t most = piece % 8 == 0 ? 300 : 30;
-      ASSERT_NO_FATAL_FAILURE(expect_same(bpe, random_text(rng, alphabet, 1 + rng.below(most))));
+      const std::string text = random_text(rng, alphabet, 1 + rng.below(most));
+      ASSERT_NO_FATAL_FAILURE(expect_same(bpe, text));
+      if (text.size() <= Bpe::kShortPiece) short_pieces.push_back(text);
     }
+    ASSERT_NO_FATAL_FAILURE(expect_same_side_by_side(bpe, short_pieces));
   }
 }
 
@@ -105,10 +128,14 @@ TEST(Bpe, RandomMergeListsMergeByTheDefinition) {
       std::swap(merges[i - 1], merges[rng.below(i)]);
     }
     const Bpe bpe = Bpe::from_merges(tokens, merges, round % 3 == 0);
+    Strings short_pieces;
     for (int piece = 0; piece < 40; ++piece) {
       const size_t most = piece % 8 == 0 ? 300 : 30;
-      ASSERT_NO_FATAL_FAILURE(expect_same(bpe, random_text(rng, alphabet, 1 + rng.below(most))));
+      const std::string text = random_text(rng, alphabet, 1 + rng.below(most));
+      ASSERT_NO_FATAL_FAILURE(expect_same(bpe, text));
+      if (text.size() <= Bpe::kShortPiece) short_pieces.push_back(text);
     }
+    ASSERT_NO_FATAL_FAILURE(expect_same_side_by_side(bpe, short_pieces));
   }
 }
 
@@ -142,6 +169,7 @@ TEST(Bpe, QwensVocabularyMergesByTheDefinition) {
     utf8::append(out, first + static_cast<char32_t>(rng.below(count)));
     return out;
   };
+  Strings side_by_side;
   for (int round = 0; round < 30'000; ++round) {
     std::string piece;
     const uint64_t kind = rng.below(6);
@@ -170,6 +198,11 @@ TEST(Bpe, QwensVocabularyMergesByTheDefinition) {
     }
     if (piece.empty()) continue;
     ASSERT_NO_FATAL_FAILURE(expect_same(bpe, piece));
+    if (piece.size() <= Bpe::kShortPiece) side_by_side.push_back(piece);
+    if (side_by_side.size() == 300) {
+      ASSERT_NO_FATAL_FAILURE(expect_same_side_by_side(bpe, side_by_side));
+      side_by_side.clear();
+    }
   }
 }
 
