@@ -5,8 +5,9 @@ CPU time, one after the other in alternating rounds; medians over the rounds.
   python bench/tokenizer_peers.py build/release/bench/bench_tokenizer ../shared [rounds] [part ...]
 
 PEERS names the peers to race. Parts: en, zh, code (MB/s of documents: cold, in a new object; warm, text it has not seen; again, the
-same text once more), pieces (one piece of a million characters, in ms), train (20 MB, 32,000
-entries). Ids are compared by their digest; a peer that has others is marked.
+same text once more), pieces (one piece of a million characters, in ms), long (one piece of 64 MB,
+Quern alone), load (until the vocabulary is ready, ms of wall clock, Quern alone, without and with
+what it keeps between runs), train (20 MB, 32,000 entries). Ids are compared by their digest; a peer that has others is marked.
 """
 
 import array
@@ -167,8 +168,9 @@ def peer_train(name, path, out):
     print(json.dumps({"seconds": seconds}))
 
 
-def run(command):
+def run(command, **more):
     environment = dict(os.environ, RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    environment.update({"QUERN_TOKENIZER_CACHE": "off"} | more)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     try:
         return json.loads(done.stdout.splitlines()[-1])
@@ -218,6 +220,23 @@ def main():
                     print(f"{name:16}", *(
                         f"{result[c]['piece_ms']:12.1f}" if c in result else f"{'fails':>12}"
                         for c in candidates), flush=True)
+                continue
+            if part == "long":
+                for name, text in pieces().items():
+                    path = f"{folder}/long.piece"
+                    with open(path, "w", encoding="utf-8", newline="") as file:
+                        for _ in range(64_000_000 // len(text.encode())):
+                            file.write(text)
+                    ms = run([bench, vocabulary, path, ""])["piece_ms"]
+                    print(f"64 MB {name:16} {ms:8.0f} ms", flush=True)
+                continue
+            if part == "load":
+                cache = {"QUERN_TOKENIZER_CACHE": f"{folder}/cache"}
+                command = [bench, "--load", vocabulary]
+                run(command, **cache)  # puts it there
+                for name, more in {"made": {}, "kept": cache}.items():
+                    times = [run(command, **more)["load_ms"] for _ in range(3 * rounds)]
+                    print(f"load, {name} {statistics.median(times):8.1f} ms", flush=True)
                 continue
             if part == "train":
                 path = f"{folder}/train.txt"

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/huge_pages.h"
 
 namespace quern {
 namespace {
@@ -19,6 +20,9 @@ constexpr size_t kMaxTokenBytes = 1 << 16;
 constexpr int64_t kMaxRank = int64_t{1} << 30;
 constexpr std::string_view kAlphabet =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+template <class T>
+using Scratch = std::vector<T, HugePages<T>>;
 
 // What each of the four characters of a group adds to its 24 bits; kNoDigit for others.
 constexpr uint32_t kNoDigit = uint32_t{1} << 31;
@@ -81,10 +85,10 @@ const std::string* find_duplicate(const std::vector<std::string>& tokens) {
     }
     return hash * 0xD6E8FEB86659FD93u;
   };
-  std::vector<uint64_t> hashes(tokens.size());
+  Scratch<uint64_t> hashes(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) hashes[i] = hash_of(tokens[i]);
   // Open addressing: the upper half of a hash, and the number + 1.
-  std::vector<uint64_t> slots(std::bit_ceil(tokens.size() + tokens.size() / 2 + 1), 0);
+  Scratch<uint64_t> slots(std::bit_ceil(tokens.size() + tokens.size() / 2 + 1), 0);
   const int shift = 64 - std::countr_zero(slots.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (i + 16 < tokens.size()) __builtin_prefetch(&slots[hashes[i + 16] >> shift], 1);
@@ -117,14 +121,21 @@ std::string encode_base64(std::string_view bytes) {
 }  // namespace
 
 RankedTokens read_tiktoken(const fs::path& path) {
-  const std::string text = read_file(path, kMaxFileBytes);
-  const std::string source = path.string();
+  const MappedFile file(path);
+  return parse_tiktoken(file.text(), path.string());
+}
+
+RankedTokens parse_tiktoken(std::string_view text, const std::string& source) {
+  if (text.size() > kMaxFileBytes) {
+    throw_bad_input(fmt::format("{}: has {} bytes, at most {} are accepted", source, text.size(),
+                                kMaxFileBytes));
+  }
   if (is_lfs_pointer(text)) {
     throw_bad_input(source + ": is a Git LFS pointer, not the vocabulary itself",
                     "run 'git lfs pull' in the model's repository");
   }
   RankedTokens out;
-  std::vector<int64_t> ranks;
+  Scratch<int64_t> ranks;
   const auto lines = static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
   out.tokens.reserve(lines);
   ranks.reserve(lines);
@@ -148,13 +159,11 @@ RankedTokens read_tiktoken(const fs::path& path) {
       fail(fmt::format("the rank '{}' is not a number", printable(rank_text, 40)));
     }
     if (rank < 0 || rank > kMaxRank) fail(fmt::format("the rank {} is out of range", rank));
-    std::string token;
     if (space > 2 * kMaxTokenBytes) fail("the token is too long");
-    if (!decode_base64(line.substr(0, space), token)) {
+    if (!decode_base64(line.substr(0, space), out.tokens.emplace_back())) {
       fail(fmt::format("'{}' is not base64", printable(line.substr(0, space), 40)));
     }
     ranks.push_back(rank);
-    out.tokens.push_back(std::move(token));
   }
   if (ranks.empty()) throw_bad_input(source + ": holds no tokens");
   if (!std::is_sorted(ranks.begin(), ranks.end())) {

@@ -17,6 +17,9 @@ struct RankedTokens {
 // twice, bytes given twice, a gap.
 RankedTokens read_tiktoken(const fs::path& path);
 
+// The same of a file's text; `source` names it in errors.
+RankedTokens parse_tiktoken(std::string_view text, const std::string& source);
+
 // Writes tokens as ranks first_rank, first_rank + 1, ...
 void write_tiktoken(const fs::path& path, const RankedTokens& tokens);
 

@@ -8,6 +8,8 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <future>
+#include <numeric>
 #include <utility>
 
 #include "core/error.h"
@@ -29,7 +31,7 @@ size_t character_bytes(char lead) noexcept {
 }
 
 template <class T>
-using Table = std::vector<T, HugePages<T>>;
+using Scratch = std::vector<T, HugePages<T>>;
 
 // A token for sorting.
 struct Sorted {
@@ -40,8 +42,8 @@ struct Sorted {
 // The ids below `count` in the order of their bytes, which `text` gives; those without any are left
 // out.
 template <class Text>
-Table<Sorted> sorted_by_bytes(size_t count, Text&& text) {
-  Table<Sorted> entries, sorted;
+Scratch<Sorted> sorted_by_bytes(size_t count, Text&& text) {
+  Scratch<Sorted> entries, sorted;
   entries.reserve(count);
   for (size_t id = 0; id < count; ++id) {
     const std::string_view bytes = text(id);
@@ -51,28 +53,35 @@ Table<Sorted> sorted_by_bytes(size_t count, Text&& text) {
     entries.push_back(
         {__builtin_bswap64(head), static_cast<uint32_t>(id), static_cast<uint32_t>(bytes.size())});
   }
-  // By one byte after the other, the last one first; each pass keeps the order of the one before.
+  // By the upper bits first, some at a time, the lowest of these first; each pass keeps the order
+  // of the one before. What is equal in them is little.
+  constexpr int kDigit = 11, kPasses = 4, kLowest = 64 - kPasses * kDigit;
+  constexpr uint64_t kMask = (uint64_t{1} << kDigit) - 1;
   sorted.resize(entries.size());
-  std::vector<std::array<uint32_t, 256>> places(8, std::array<uint32_t, 256>{});
+  std::vector<std::array<uint32_t, size_t{1} << kDigit>> places(kPasses);
   for (const Sorted& entry : entries) {
-    for (size_t byte = 0; byte < 8; ++byte) ++places[byte][entry.head >> (8 * byte) & 0xFF];
+    for (int pass = 0; pass < kPasses; ++pass) {
+      ++places[static_cast<size_t>(pass)][entry.head >> (kLowest + pass * kDigit) & kMask];
+    }
   }
-  for (size_t byte = 0; byte < 8; ++byte) {
+  for (int pass = 0; pass < kPasses; ++pass) {
     uint32_t place = 0;
-    for (uint32_t& number : places[byte]) number = std::exchange(place, place + number);
-    uint32_t* const next = places[byte].data();
+    auto& digit = places[static_cast<size_t>(pass)];
+    for (uint32_t& number : digit) number = std::exchange(place, place + number);
+    uint32_t* const next = digit.data();
     for (const Sorted& entry : entries) {
-      sorted.data()[next[entry.head >> (8 * byte) & 0xFF]++] = entry;
+      sorted.data()[next[entry.head >> (kLowest + pass * kDigit) & kMask]++] = entry;
     }
     entries.swap(sorted);
   }
   for (size_t i = 0; i < entries.size();) {
     size_t end = i + 1;
-    while (end < entries.size() && entries[end].head == entries[i].head) ++end;
+    while (end < entries.size() && (entries[end].head ^ entries[i].head) >> kLowest == 0) ++end;
     if (end - i > 1) {
       std::sort(entries.begin() + static_cast<ptrdiff_t>(i),
                 entries.begin() + static_cast<ptrdiff_t>(end),
                 [&](const Sorted& a, const Sorted& b) {
+                  if (a.head != b.head) return a.head < b.head;
                   const int order_of_bytes = text(a.id).compare(text(b.id));
                   return order_of_bytes != 0 ? order_of_bytes < 0 : a.id < b.id;
                 });
@@ -90,8 +99,8 @@ struct Link {
 };
 
 template <class Text>
-Table<Link> longest_prefixes(size_t count, const Table<Sorted>& sorted, Text&& text) {
-  Table<Link> links(count);
+Scratch<Link> longest_prefixes(size_t count, const Scratch<Sorted>& sorted, Text&& text) {
+  Scratch<Link> links(count);
   std::vector<Sorted> open;  // each is a prefix of the next
   const auto is_prefix = [&](const Sorted& prefix, const Sorted& whole) {
     if (prefix.size > whole.size) return false;
@@ -111,14 +120,42 @@ Table<Link> longest_prefixes(size_t count, const Table<Sorted>& sorted, Text&& t
   return links;
 }
 
+// Both of these of the tokens' bytes, or of these from the last to the first.
+struct Ends {
+  Scratch<Sorted> order;
+  Scratch<Link> links;
+};
+
+template <class Text>
+Ends find_ends(size_t count, Text&& text) {
+  Ends ends;
+  ends.order = sorted_by_bytes(count, text);
+  ends.links = longest_prefixes(count, ends.order, text);
+  return ends;
+}
+
+// Does both, on two threads where that pays.
+template <class First, class Second>
+void both(bool parallel, First&& first, Second&& second) {
+  if (!parallel) {
+    first();
+    second();
+    return;
+  }
+  // Waits for its end, whatever happens here; without a thread to be had it runs in get().
+  auto other = std::async(std::launch::async | std::launch::deferred, second);
+  first();
+  other.get();
+}
+
 }  // namespace
 
 PairRanks::PairRanks(size_t expected) {
   const size_t size = std::bit_ceil(std::max<size_t>(64, expected + expected * 2 / 3));
-  slots_.assign(size, kEmpty);
+  slots_ = Table<uint64_t>(size, kEmpty);
   mask_ = size - 1;
   shift_ = 64 - std::countr_zero(size);
-  filter_.assign((size << kFilterBits) / 64, 0);
+  filter_ = Table<uint64_t>((size << kFilterBits) / 64, 0);
   filter_shift_ = shift_ - kFilterBits;
 }
 
@@ -143,9 +180,9 @@ void PairRanks::add(TokenId left, TokenId right, int32_t rank) {
     slot = (slot & ~(kLine - 1)) | ((slot + 1) & (kLine - 1));
     if (tries % kLine == kLine - 1) slot = (slot + kLine) & mask_;
   }
-  slots_[slot] = key << kRankBits | static_cast<uint64_t>(rank);
+  slots_.writable()[slot] = key << kRankBits | static_cast<uint64_t>(rank);
   const uint64_t bit = hash >> filter_shift_;
-  filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
+  filter_.writable()[bit >> 6] |= uint64_t{1} << (bit & 63);
   ++count_;
 }
 
@@ -156,41 +193,54 @@ Bpe::Bpe(std::span<const std::string> tokens) {
                                                "are supported",
                                                tokens.size(), kMaxTokens));
   }
-  offsets_.reserve(tokens.size() + 1);
   size_t total = 0;
   for (const std::string& token : tokens) total += token.size();
-  arena_.reserve(total);
-  offsets_.push_back(0);
-  by_bytes_.assign(std::bit_ceil(tokens.size() + tokens.size() / 2 + 1), 0);
-  filter_.assign(size_t{1} << (kFilterBits - 6), 0);
+  Scratch<char> arena(total);
+  Scratch<uint32_t> offsets(tokens.size() + 1);
   byte_ids_.fill(-1);
-  Table<uint64_t> hashes(tokens.size());
+  size_t at = 0;
   for (size_t id = 0; id < tokens.size(); ++id) {
     const std::string& token = tokens[id];
-    arena_.insert(arena_.end(), token.begin(), token.end());
-    offsets_.push_back(static_cast<uint32_t>(arena_.size()));
+    std::memcpy(arena.data() + at, token.data(), token.size());
+    at += token.size();
+    offsets[id + 1] = static_cast<uint32_t>(at);
     longest_ = std::max(longest_, token.size());
-    hashes[id] = hash_of(token);
     if (token.size() == 1) {
       byte_ids_[static_cast<unsigned char>(token[0])] = static_cast<TokenId>(id);
     }
   }
-  const size_t mask = by_bytes_.size() - 1;
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    if (id + 16 < tokens.size()) __builtin_prefetch(&by_bytes_[hashes[id + 16] & mask], 1);
-    if (tokens[id].empty()) continue;  // a gap in the ids
-    const uint64_t hash = hashes[id];
-    size_t slot = hash & mask;
-    while (by_bytes_[slot] != 0) slot = (slot + 1) & mask;
-    by_bytes_[slot] = (hash & kUpperHalf) | (id + 1);
-    const uint64_t bit = hash >> (64 - kFilterBits);
-    filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
-  }
+  arena_ = std::move(arena);
+  offsets_ = std::move(offsets);
   for (size_t byte = 0; byte < 256; ++byte) {
     if (byte_ids_[byte] < 0) {
       throw_bad_input("the vocabulary lacks a token for the single byte " + std::to_string(byte));
     }
   }
+}
+
+void Bpe::index_tokens() {
+  Scratch<uint64_t> slots(std::bit_ceil(size() + size() / 2 + 1), 0);
+  Scratch<uint64_t> filter(size_t{1} << (kFilterBits - 6), 0);
+  constexpr size_t kAhead = 16;
+  uint64_t hashes[kAhead] = {};
+  const size_t mask = slots.size() - 1;
+  const auto hash = [&](size_t id) {
+    hashes[id % kAhead] = hash_of(bytes(static_cast<TokenId>(id)));
+    __builtin_prefetch(&slots[hashes[id % kAhead] & mask], 1);
+  };
+  for (size_t id = 0; id < std::min(kAhead, size()); ++id) hash(id);
+  for (size_t id = 0; id < size(); ++id) {
+    const uint64_t own = hashes[id % kAhead];
+    if (id + kAhead < size()) hash(id + kAhead);
+    if (bytes(static_cast<TokenId>(id)).empty()) continue;  // a gap in the ids
+    size_t slot = own & mask;
+    while (slots[slot] != 0) slot = (slot + 1) & mask;
+    slots[slot] = (own & kUpperHalf) | (id + 1);
+    const uint64_t bit = own >> (64 - kFilterBits);
+    filter[bit >> 6] |= uint64_t{1} << (bit & 63);
+  }
+  by_bytes_ = std::move(slots);
+  filter_ = std::move(filter);
 }
 
 uint64_t Bpe::hash_of(std::string_view piece) noexcept {
@@ -211,58 +261,84 @@ std::optional<TokenId> Bpe::find(std::string_view wanted, uint64_t hash) const n
 
 // Every way to cut a token into two tokens is a pair that merges. The tokens that a token begins
 // with, longest first, and those that it ends with, longest first, each point to the next one.
-void Bpe::add_splits() {
+void Bpe::add_splits(bool parallel) {
   const auto text = [&](size_t id) { return bytes(static_cast<TokenId>(id)); };
-  const Table<Link> prefix = longest_prefixes(size(), sorted_by_bytes(size(), text), text);
-  const std::string mirrored(arena_.rbegin(), arena_.rend());
-  const auto mirrored_text = [&](size_t id) {
-    return std::string_view(mirrored).substr(arena_.size() - offsets_[id + 1],
-                                             offsets_[id + 1] - offsets_[id]);
-  };
-  // In this order the ends of a token are those of its neighbours, and near.
-  const Table<Sorted> order = sorted_by_bytes(size(), mirrored_text);
-  const Table<Link> suffix = longest_prefixes(size(), order, mirrored_text);
-  Table<Merge> found;
-  found.reserve(2 * size());
-  struct Right {
-    TokenId id;
-    uint32_t size;
-  };
-  std::vector<Right> rights;
-  for (const Sorted& token : order) {
-    const size_t id = token.id;
-    rights.clear();
-    for (TokenId end = suffix[id].shorter; end >= 0;) {
-      const Link& link = suffix[static_cast<size_t>(end)];
-      rights.push_back({end, link.size});
-      end = link.shorter;
-    }
-    for (TokenId left = prefix[id].shorter; left >= 0 && !rights.empty();) {
-      const Link& link = prefix[static_cast<size_t>(left)];
-      const uint32_t rest = prefix[id].size - link.size;
-      while (!rights.empty() && rights.back().size < rest) rights.pop_back();
-      if (!rights.empty() && rights.back().size == rest) {
-        found.push_back({left, rights.back().id, static_cast<TokenId>(id)});
-      }
-      left = link.shorter;
-    }
-  }
-  pairs_ = PairRanks(found.size());
+  Ends prefixes, suffixes;
+  both(
+      parallel, [&] { prefixes = find_ends(size(), text); },
+      [&] {
+        Scratch<char> mirrored(arena_.size());
+        std::reverse_copy(arena_.begin(), arena_.end(), mirrored.begin());
+        const char* const end = mirrored.data() + mirrored.size();
+        suffixes = find_ends(size(), [&](size_t id) {
+          return std::string_view(end - offsets_[id + 1], offsets_[id + 1] - offsets_[id]);
+        });
+      });
+  const Link* const prefix = prefixes.links.data();
+  const Link* const suffix = suffixes.links.data();
+  // In this order the ends of a token are those of its neighbours, and near; its beginnings are
+  // not.
+  const std::span<const Sorted> order = suffixes.order;
   constexpr size_t kAhead = 16;
-  for (size_t i = 0; i < found.size(); ++i) {
-    if (i + kAhead < found.size()) pairs_.prefetch(found[i + kAhead].left, found[i + kAhead].right);
-    pairs_.add(found[i].left, found[i].right, found[i].joined);
+  const auto find_splits = [&](std::span<const Sorted> tokens, Scratch<Merge>& found) {
+    found.reserve(2 * tokens.size() + 16);
+    struct Right {
+      TokenId id;
+      uint32_t size;
+    };
+    std::vector<Right> rights;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i + 2 * kAhead < tokens.size()) {
+        __builtin_prefetch(&prefix[tokens[i + 2 * kAhead].id]);
+        const TokenId next = prefix[tokens[i + kAhead].id].shorter;
+        __builtin_prefetch(&prefix[std::max(next, 0)]);
+      }
+      const size_t id = tokens[i].id;
+      rights.clear();
+      for (TokenId end = suffix[id].shorter; end >= 0;) {
+        const Link& link = suffix[end];
+        rights.push_back({end, link.size});
+        end = link.shorter;
+      }
+      for (TokenId left = prefix[id].shorter; left >= 0 && !rights.empty();) {
+        const Link& link = prefix[left];
+        const uint32_t rest = prefix[id].size - link.size;
+        while (!rights.empty() && rights.back().size < rest) rights.pop_back();
+        if (!rights.empty() && rights.back().size == rest) {
+          found.push_back({left, rights.back().id, static_cast<TokenId>(id)});
+        }
+        left = link.shorter;
+      }
+    }
+  };
+  const size_t half = order.size() / 2;
+  Scratch<Merge> found[2];
+  both(
+      parallel, [&] { find_splits(order.first(half), found[0]); },
+      [&] { find_splits(order.subspan(half), found[1]); });
+  pairs_ = PairRanks(found[0].size() + found[1].size());
+  for (const Scratch<Merge>& part : found) {
+    for (size_t i = 0; i < part.size(); ++i) {
+      if (i + kAhead < part.size()) pairs_.prefetch(part[i + kAhead].left, part[i + kAhead].right);
+      pairs_.add(part[i].left, part[i].right, part[i].joined);
+    }
   }
 }
 
 Bpe Bpe::from_ranks(std::span<const std::string> tokens) {
+  constexpr size_t kMany = 1 << 14;
+  const bool parallel = tokens.size() >= kMany;
   Bpe bpe(tokens);
   bpe.whole_pieces_ = true;
-  bpe.add_splits();
-  std::vector<int32_t> ranks(tokens.size());
-  for (size_t id = 0; id < tokens.size(); ++id) ranks[id] = static_cast<int32_t>(id);
-  bpe.find_whole_characters(ranks);
-  bpe.find_ascii_pairs();
+  bpe.add_splits(parallel);
+  both(
+      parallel, [&] { bpe.index_tokens(); },
+      [&] {
+        Scratch<int32_t> ranks(tokens.size());
+        std::iota(ranks.begin(), ranks.end(), 0);
+        bpe.find_whole_characters(ranks);
+        bpe.find_ascii_pairs();
+      });
   return bpe;
 }
 
@@ -275,10 +351,11 @@ Bpe Bpe::from_merges(std::span<const std::string> tokens, std::span<const Merge>
                             merges.size(), kMaxMerges));
   }
   Bpe bpe(tokens);
+  bpe.index_tokens();
   bpe.whole_pieces_ = whole_pieces;
   bpe.pairs_ = PairRanks(merges.size());
   bpe.joined_.reserve(merges.size() + 1);
-  std::vector<int32_t> first_rank(tokens.size(), PairRanks::kNone);
+  Scratch<int32_t> first_rank(tokens.size(), PairRanks::kNone);
   for (const Merge& merge : merges) {
     const auto rank = static_cast<int32_t>(bpe.joined_.size());
     bpe.pairs_.add(merge.left, merge.right, rank);
@@ -303,9 +380,10 @@ Bpe Bpe::from_merges(std::span<const std::string> tokens, std::span<const Merge>
 // merge that it takes part in would be due (3); merges elsewhere do not see the difference.
 //
 // `first_rank`: of each token, the lowest rank of a merge that makes it; -1 where none does.
-void Bpe::find_whole_characters(const std::vector<int32_t>& first_rank) {
-  characters_.assign(size_t{1} << 16, -1);
-  std::vector<int32_t> ready(size_t{1} << 16, -1);  // the highest rank inside
+void Bpe::find_whole_characters(std::span<const int32_t> first_rank) {
+  characters_ = Table<TokenId>(size_t{1} << 16, -1);
+  TokenId* const characters = characters_.writable();
+  Scratch<int32_t> ready(size_t{1} << 16, -1);  // the highest rank inside
   for (size_t id = 0; id < size(); ++id) {
     const std::string_view token = bytes(static_cast<TokenId>(id));
     if (token.size() != 2 && token.size() != 3) continue;
@@ -334,11 +412,24 @@ void Bpe::find_whole_characters(const std::vector<int32_t>& first_rank) {
       for (size_t i = best + 1; i < count; ++i) parts[i] = parts[i + 1];
     }
     if (count != 1 || parts[0] != static_cast<TokenId>(id)) continue;
-    characters_[point.value] = parts[0];
+    characters[point.value] = parts[0];
     ready[point.value] = highest;
   }
-  crossing_list_.assign(size_t{1} << 16, 0);
-  crossings_.assign(1, {});
+  crossing_list_ = Table<uint8_t>(size_t{1} << 16, 0);
+  std::vector<std::vector<Crossing>> lists(1);
+  const auto add_crossing = [&](TokenId id, size_t at) {
+    const std::string_view token = bytes(id);
+    uint8_t& list = crossing_list_.writable()[pair_of_bytes(token[at - 1], token[at])];
+    if (list == 0 && lists.size() < kAnyCrossing) {
+      list = static_cast<uint8_t>(lists.size());
+      lists.emplace_back();
+    }
+    if (list == 0 || list == kAnyCrossing || lists[list].size() == kMaxCrossings) {
+      list = kAnyCrossing;
+      return;
+    }
+    lists[list].push_back({id, static_cast<uint32_t>(at)});
+  };
   for (size_t id = 0; id < size(); ++id) {
     const std::string_view token = bytes(static_cast<TokenId>(id));
     if (std::all_of(token.begin(), token.end(), [](char byte) { return byte >= 0; })) continue;
@@ -354,31 +445,26 @@ void Bpe::find_whole_characters(const std::vector<int32_t>& first_rank) {
       if ((length == 2 || length == 3) && length < token.size()) {
         const utf8::Point point = utf8::decode(token.substr(i));
         if (point.valid && first_rank[id] >= 0 && first_rank[id] <= ready[point.value]) {
-          characters_[point.value] = -1;
+          characters[point.value] = -1;
         }
       }
       i += length;
     }
   }
-}
-
-void Bpe::add_crossing(TokenId id, size_t at) {
-  const std::string_view token = bytes(id);
-  uint8_t& list = crossing_list_[pair_of_bytes(token[at - 1], token[at])];
-  if (list == 0 && crossings_.size() < kAnyCrossing) {
-    list = static_cast<uint8_t>(crossings_.size());
-    crossings_.emplace_back();
+  Table<Crossing>::Vector all;
+  Table<uint32_t>::Vector begins = {0};
+  for (const std::vector<Crossing>& list : lists) {
+    all.insert(all.end(), list.begin(), list.end());
+    begins.push_back(static_cast<uint32_t>(all.size()));
   }
-  if (list == 0 || list == kAnyCrossing || crossings_[list].size() == kMaxCrossings) {
-    list = kAnyCrossing;
-    return;
-  }
-  crossings_[list].push_back({id, static_cast<uint32_t>(at)});
+  crossings_ = std::move(all);
+  crossing_begins_ = std::move(begins);
 }
 
 bool Bpe::crossed_by(uint8_t list, std::string_view piece, size_t at) const noexcept {
   if (list == kAnyCrossing) return true;
-  for (const Crossing& crossing : crossings_[list]) {
+  for (size_t i = crossing_begins_[list]; i < crossing_begins_[list + 1u]; ++i) {
+    const Crossing& crossing = crossings_[i];
     const std::string_view token = bytes(crossing.id);
     if (crossing.before <= at && piece.substr(at - crossing.before).starts_with(token)) return true;
   }
@@ -386,10 +472,10 @@ bool Bpe::crossed_by(uint8_t list, std::string_view piece, size_t at) const noex
 }
 
 void Bpe::find_ascii_pairs() {
-  ascii_pairs_.assign(size_t{1} << 14, PairRanks::kNone);
+  ascii_pairs_ = Table<int32_t>(size_t{1} << 14, PairRanks::kNone);
   for (size_t left = 0; left < 128; ++left) {
     for (size_t right = 0; right < 128; ++right) {
-      ascii_pairs_[left << 7 | right] = pairs_.find(byte_ids_[left], byte_ids_[right]);
+      ascii_pairs_.writable()[left << 7 | right] = pairs_.find(byte_ids_[left], byte_ids_[right]);
     }
   }
 }

@@ -3,13 +3,14 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "text/huge_pages.h"
+#include "text/table.h"
 
 namespace quern {
 
@@ -80,13 +81,13 @@ class PairRanks {
   }
 
  private:
-  friend class BpeFile;
+  friend class BpeTables;
   static constexpr int kFilterBits = 2;  // more than the index has: 4 bits for each slot
 
   size_t index_of(uint64_t hash) const noexcept { return hash >> shift_; }
 
-  std::vector<uint64_t, HugePages<uint64_t>> slots_;
-  std::vector<uint64_t, HugePages<uint64_t>> filter_;
+  Table<uint64_t> slots_;
+  Table<uint64_t> filter_;
   size_t mask_ = 0, count_ = 0;
   int shift_ = 63, filter_shift_ = 63;
 };
@@ -155,14 +156,15 @@ class Bpe {
   void encode_piece_reference(std::string_view piece, std::vector<TokenId>& out) const;
 
  private:
-  friend class BpeFile;
+  friend class BpeTables;
   friend class MergeLanes;
 
   Bpe() = default;
   explicit Bpe(std::span<const std::string> tokens);
   std::optional<TokenId> find(std::string_view bytes, uint64_t hash) const noexcept;
-  void add_splits();
-  void find_whole_characters(const std::vector<int32_t>& first_rank);
+  void index_tokens();
+  void add_splits(bool parallel);
+  void find_whole_characters(std::span<const int32_t> first_rank);
   TokenId joined(int32_t rank) const noexcept {
     return joined_.empty() ? rank : joined_.data()[rank];
   }
@@ -177,7 +179,6 @@ class Bpe {
            static_cast<unsigned char>(after);
   }
   bool crossed_by(uint8_t list, std::string_view piece, size_t at) const noexcept;
-  void add_crossing(TokenId id, size_t at);
   void find_ascii_pairs();
   size_t begin_symbols(std::string_view piece, TokenId* ids, size_t& count) const noexcept;
   size_t merge_symbols(TokenId* ids, size_t count, const char* ascii = nullptr) const noexcept;
@@ -185,17 +186,20 @@ class Bpe {
   size_t merge_symbols_scalar(TokenId* ids, size_t count, const char* ascii) const noexcept;
   size_t merge_symbols_avx2(TokenId* ids, size_t count, const char* ascii) const noexcept;
   size_t merge_window(TokenId* ids, size_t count) const noexcept;
+  size_t merge_window_inline(TokenId* ids, size_t count) const noexcept;
+  size_t merge_window_scalar(TokenId* ids, size_t count) const noexcept;
+  size_t merge_window_avx2(TokenId* ids, size_t count) const noexcept;
   void merge_long(std::string_view piece, std::vector<TokenId>& out) const;
   void merge_with_heap(std::string_view piece, std::vector<TokenId>& out) const;
   bool stand_side_by_side(TokenId left, TokenId right) const;
 
-  std::vector<char, HugePages<char>> arena_;
-  std::vector<uint32_t, HugePages<uint32_t>> offsets_;
+  Table<char> arena_;
+  Table<uint32_t> offsets_;
   // Open addressing: half a hash, and the id + 1. Most pieces that are looked up are no tokens,
   // which one bit for each of kFilterBits hashes mostly tells.
-  std::vector<uint64_t, HugePages<uint64_t>> by_bytes_;
+  Table<uint64_t> by_bytes_;
   static constexpr int kFilterBits = 20;
-  std::vector<uint64_t> filter_;
+  Table<uint64_t> filter_;
   size_t longest_ = 0;
   PairRanks pairs_;
   std::vector<TokenId> joined_;  // by rank; empty where a token's rank is its id
@@ -204,19 +208,21 @@ class Bpe {
 
   // A character of two or three bytes by its code point, if merging may begin with its token
   // instead of its bytes; else -1. See find_whole_characters.
-  std::vector<TokenId> characters_;
+  Table<TokenId> characters_;
   // By the bytes on both sides of an edge: 0, or the list of tokens that may lie over it, or
-  // kAnyCrossing.
-  std::vector<uint8_t> crossing_list_;
+  // kAnyCrossing. List i is [crossing_begins_[i], crossing_begins_[i + 1]) of the crossings.
+  Table<uint8_t> crossing_list_;
+  Table<uint32_t> crossing_begins_;
   struct Crossing {
     TokenId id;
     uint32_t before;  // bytes of the token that stand before the edge
   };
-  std::vector<std::vector<Crossing>> crossings_;
+  Table<Crossing> crossings_;
   static constexpr uint8_t kAnyCrossing = 255;
   static constexpr size_t kMaxCrossings = 64;  // in one list
   // The rank of a pair of ASCII characters by both; kNone where they do not merge.
-  std::vector<int32_t> ascii_pairs_;
+  Table<int32_t> ascii_pairs_;
+  std::shared_ptr<const void> file_;  // what the tables lie in, where they are views
 };
 
 }  // namespace quern

@@ -6,7 +6,7 @@
 #include <queue>
 #include <span>
 
-#include "text/huge_pages.h"
+#include "core/huge_pages.h"
 #include "text/pieces.h"
 #include "text/unicode.h"
 

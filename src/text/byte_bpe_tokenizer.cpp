@@ -13,8 +13,8 @@
 namespace quern {
 namespace {
 
-// Special tokens of the release in the order of their ids.
-std::vector<std::string> special_names(ByteBpeTokenizer::Release release) {
+// Special tokens of the release, whose ids begin at `first`.
+std::vector<SpecialToken> release_specials(ByteBpeTokenizer::Release release, TokenId first) {
   std::vector<std::string> names = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
   if (release == ByteBpeTokenizer::Release::First) {
     for (const char* name : {"<R>", "<S>", "<X>", "<mask>", "<sep>"}) names.emplace_back(name);
@@ -22,12 +22,16 @@ std::vector<std::string> special_names(ByteBpeTokenizer::Release release) {
   } else {
     for (int i = 0; i < 205; ++i) names.push_back(fmt::format("<|extra_{}|>", i));
   }
-  return names;
+  std::vector<SpecialToken> out;
+  for (std::string& name : names) out.push_back({std::move(name), first++});
+  return out;
 }
 
 }  // namespace
 
 ByteBpeTokenizer::ByteBpeTokenizer(Bpe bpe, bool nfc) : bpe_(std::move(bpe)), nfc_(nfc) {
+  constexpr size_t kSpecials = 256;  // room for them, so that it is not moved
+  bytes_.reserve(bpe_.size() + kSpecials);
   bytes_.resize(bpe_.size());
   for (size_t id = 0; id < bpe_.size(); ++id) {
     const std::string_view token = bpe_.bytes(static_cast<TokenId>(id));
@@ -43,10 +47,7 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
         fmt::format("the vocabulary's ranks begin at {}, expected 0", ranks.first_rank));
   }
   const auto special_from = static_cast<TokenId>(ranks.tokens.size());
-  std::vector<SpecialToken> specials;
-  for (std::string& name : special_names(release)) {
-    specials.push_back({std::move(name), special_from + static_cast<TokenId>(specials.size())});
-  }
+  std::vector<SpecialToken> specials = release_specials(release, special_from);
   std::vector<std::string> longer;
   if (extra != nullptr) {
     const auto expected = static_cast<int64_t>(ranks.tokens.size() + specials.size());
@@ -61,6 +62,14 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
   const std::vector<std::string>& tokens = extra == nullptr ? ranks.tokens : longer;
   std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(Bpe::from_ranks(tokens), true));
   out->set_specials(std::move(specials), special_from);
+  out->eos_ = special_from;
+  return out;
+}
+
+std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(Bpe bpe, Release release) {
+  const auto special_from = static_cast<TokenId>(bpe.size());
+  std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(std::move(bpe), true));
+  out->set_specials(release_specials(release, special_from), special_from);
   out->eos_ = special_from;
   return out;
 }

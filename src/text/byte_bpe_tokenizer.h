@@ -17,6 +17,8 @@ class ByteBpeTokenizer : public Tokenizer {
   static std::unique_ptr<ByteBpeTokenizer> from_ranks(const RankedTokens& ranks,
                                                       Release release = Release::Later,
                                                       const RankedTokens* extra = nullptr);
+  // Of a vocabulary without extra tokens that is made already.
+  static std::unique_ptr<ByteBpeTokenizer> from_ranks(Bpe bpe, Release release = Release::Later);
   // Throws BadInput where the file asks for a splitting pattern that is not known.
   static std::unique_ptr<ByteBpeTokenizer> from_json(const TokenizerJson& json,
                                                      const std::string& source);

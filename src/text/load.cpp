@@ -8,6 +8,7 @@
 #include "text/gguf_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
 #include "text/unigram_model.h"
+#include "text/vocabulary_cache.h"
 
 namespace quern {
 namespace {
@@ -67,8 +68,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
   if (file.extension() == ".tiktoken") {
     const auto release =
         options.first_release ? ByteBpeTokenizer::Release::First : ByteBpeTokenizer::Release::Later;
+    if (options.extra_vocab.empty()) return ByteBpeTokenizer::from_ranks(load_ranks(file), release);
     const RankedTokens ranks = read_tiktoken(file);
-    if (options.extra_vocab.empty()) return ByteBpeTokenizer::from_ranks(ranks, release);
     const RankedTokens extra = read_tiktoken(options.extra_vocab);
     return ByteBpeTokenizer::from_ranks(ranks, release, &extra);
   }

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/huge_pages.h"
 #include "text/bpe.h"
-#include "text/huge_pages.h"
 
 namespace quern {
 

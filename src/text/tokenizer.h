@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/huge_pages.h"
 #include "text/bpe.h"
 
 namespace quern {
@@ -91,7 +92,8 @@ class Tokenizer {
   virtual std::string_view normalize(std::string_view text, std::string& storage) const = 0;
   void set_specials(std::vector<SpecialToken> specials, TokenId special_from);
 
-  std::vector<std::string_view> bytes_;  // of each id; data() is null where there is no token
+  // Of each id; data() is null where there is no token.
+  std::vector<std::string_view, HugePages<std::string_view>> bytes_;
   std::optional<TokenId> bos_, eos_;
   bool leads_with_space_ = false;
 

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/huge_pages.h"
+#include "core/huge_pages.h"
 
 namespace quern {
 

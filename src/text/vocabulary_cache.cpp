@@ -1,0 +1,89 @@
+#include "text/vocabulary_cache.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "core/error.h"
+#include "formats/tiktoken.h"
+#include "text/bpe_file.h"
+
+namespace quern {
+namespace {
+
+constexpr size_t kMinSourceBytes = 256 << 10;  // what has less is soon made
+
+Bpe make(std::string_view text, const std::string& source) {
+  const RankedTokens ranks = parse_tiktoken(text, source);
+  if (ranks.first_rank != 0) {
+    throw_bad_input(
+        fmt::format("the vocabulary's ranks begin at {}, expected 0", ranks.first_rank));
+  }
+  return Bpe::from_ranks(ranks.tokens);
+}
+
+// Whether nobody else can have written the file, or can write it now.
+bool is_ours(const fs::path& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+         (info.st_uid == ::geteuid() || info.st_uid == 0) &&
+         (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+std::optional<Bpe> try_open(const fs::path& path, const SourceId& id) {
+  try {
+    if (!is_ours(path)) return std::nullopt;
+    return BpeFile::open(MappedFile(path), id);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+// Under another name first, so that a name never holds half a file. It is not flushed to disk: what
+// a lost page leaves there, the checksum finds.
+void try_write(const fs::path& path, std::string_view bytes) {
+  std::error_code failure;
+  fs::create_directories(path.parent_path(), failure);
+  if (failure || bytes.empty()) return;
+  std::string temporary = path.string() + ".XXXXXX";
+  const int file = ::mkstemp(temporary.data());  // 0600
+  if (file < 0) return;
+  bool done = true;
+  while (done && !bytes.empty()) {
+    const ssize_t put = ::write(file, bytes.data(), bytes.size());
+    if (put > 0) bytes.remove_prefix(static_cast<size_t>(put));
+    done = put > 0 || (put < 0 && errno == EINTR);
+  }
+  done = ::close(file) == 0 && done;
+  if (!done || ::rename(temporary.c_str(), path.c_str()) != 0) ::unlink(temporary.c_str());
+}
+
+}  // namespace
+
+fs::path vocabulary_cache_folder() {
+  if (const char* own = std::getenv("QUERN_TOKENIZER_CACHE"); own != nullptr && *own != '\0') {
+    return std::string_view(own) == "off" ? fs::path() : fs::path(own);
+  }
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache == '/') return fs::path(cache) / "quern" / "tokenizers";
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home != '/') return {};
+  return fs::path(home) / ".cache" / "quern" / "tokenizers";
+}
+
+Bpe load_ranks(const fs::path& tiktoken, const fs::path& folder) {
+  const MappedFile file(tiktoken);
+  const std::string_view text = file.text();
+  if (folder.empty() || text.size() < kMinSourceBytes) return make(text, tiktoken.string());
+  const SourceId id = source_id(text);
+  const fs::path path = folder / fmt::format("{:016x}{:016x}.bpe", id.hash[1], id.hash[0]);
+  if (std::optional<Bpe> kept = try_open(path, id)) return std::move(*kept);
+  Bpe made = make(text, tiktoken.string());
+  try_write(path, BpeFile::make(made, id));
+  return made;
+}
+
+}  // namespace quern
