@@ -53,15 +53,15 @@ Scratch<Sorted> sorted_by_bytes(size_t count, Text&& text) {
     entries.push_back(
         {__builtin_bswap64(head), static_cast<uint32_t>(id), static_cast<uint32_t>(bytes.size())});
   }
-  // By the upper bits first, some at a time, the lowest of these first; each pass keeps the order
-  // of the one before. What is equal in them is little.
-  constexpr int kDigit = 11, kPasses = 4, kLowest = 64 - kPasses * kDigit;
+  // By some bits after the others, the lowest first; each pass keeps the order of the one before.
+  constexpr int kDigit = 11, kPasses = 6;
+  static_assert(kDigit * kPasses >= 64);
   constexpr uint64_t kMask = (uint64_t{1} << kDigit) - 1;
   sorted.resize(entries.size());
   std::vector<std::array<uint32_t, size_t{1} << kDigit>> places(kPasses);
   for (const Sorted& entry : entries) {
     for (int pass = 0; pass < kPasses; ++pass) {
-      ++places[static_cast<size_t>(pass)][entry.head >> (kLowest + pass * kDigit) & kMask];
+      ++places[static_cast<size_t>(pass)][entry.head >> (pass * kDigit) & kMask];
     }
   }
   for (int pass = 0; pass < kPasses; ++pass) {
@@ -70,18 +70,17 @@ Scratch<Sorted> sorted_by_bytes(size_t count, Text&& text) {
     for (uint32_t& number : digit) number = std::exchange(place, place + number);
     uint32_t* const next = digit.data();
     for (const Sorted& entry : entries) {
-      sorted.data()[next[entry.head >> (kLowest + pass * kDigit) & kMask]++] = entry;
+      sorted.data()[next[entry.head >> (pass * kDigit) & kMask]++] = entry;
     }
     entries.swap(sorted);
   }
   for (size_t i = 0; i < entries.size();) {
     size_t end = i + 1;
-    while (end < entries.size() && (entries[end].head ^ entries[i].head) >> kLowest == 0) ++end;
+    while (end < entries.size() && entries[end].head == entries[i].head) ++end;
     if (end - i > 1) {
       std::sort(entries.begin() + static_cast<ptrdiff_t>(i),
                 entries.begin() + static_cast<ptrdiff_t>(end),
                 [&](const Sorted& a, const Sorted& b) {
-                  if (a.head != b.head) return a.head < b.head;
                   const int order_of_bytes = text(a.id).compare(text(b.id));
                   return order_of_bytes != 0 ? order_of_bytes < 0 : a.id < b.id;
                 });

@@ -71,13 +71,17 @@ class BpeTables {
 
   static Bpe make() { return Bpe(); }
 
-  // Sets what is derived from the tables; false where they are not sound. Millions of numbers of no
-  // pattern: their checks have no branches.
-  static bool check(Bpe& bpe, std::span<const TokenId> byte_ids) {
+  // Sets what is derived from the tables; false where they are not sound, or `checksum()` says so.
+  // Millions of numbers of no pattern: their checks have no branches, and two threads share them.
+  template <class Checksum>
+  static bool check(Bpe& bpe, std::span<const TokenId> byte_ids, Checksum&& checksum) {
     if (!check_tokens(bpe, byte_ids)) return false;
     const Sizes sizes(bpe);
-    return check_index(bpe) && check_pairs(bpe, sizes) && check_characters(bpe, sizes) &&
-           check_crossings(bpe);
+    auto others = std::async(std::launch::async | std::launch::deferred, [&] {
+      return check_index(bpe) && check_characters(bpe, sizes) && check_crossings(bpe) && checksum();
+    });
+    const bool pairs = check_pairs(bpe, sizes);
+    return others.get() && pairs;
   }
 
   static void keep(Bpe& bpe, MappedFile file) {
@@ -234,10 +238,8 @@ std::optional<Bpe> BpeFile::open(MappedFile file, const SourceId& source) {
 #ifdef MADV_POPULATE_READ
   ::madvise(const_cast<std::byte*>(file.data()), text.size(), MADV_POPULATE_READ);
 #endif
-  // While the tables are looked at, which can be done whatever they hold.
   const std::string_view rest = text.substr(sizeof header);
-  auto checksum = std::async(std::launch::async | std::launch::deferred,
-                             [&] { return XXH3_64bits(rest.data(), rest.size()); });
+  const auto checksum = [&] { return XXH3_64bits(rest.data(), rest.size()) == header.checksum; };
   size_t section = 0;
   bool inside = true;
   const auto read = [&]<class T>(Table<T>& table) {
@@ -254,8 +256,7 @@ std::optional<Bpe> BpeFile::open(MappedFile file, const SourceId& source) {
   BpeTables::each(bpe, read);
   Table<TokenId> byte_ids;
   read(byte_ids);
-  if (!inside || !BpeTables::check(bpe, {byte_ids.data(), byte_ids.size()}) ||
-      checksum.get() != header.checksum) {
+  if (!inside || !BpeTables::check(bpe, {byte_ids.data(), byte_ids.size()}, checksum)) {
     return std::nullopt;
   }
   BpeTables::keep(bpe, std::move(file));

@@ -143,7 +143,8 @@ size_t Bpe::merge_symbols(TokenId* ids, size_t count, const char* ascii) const n
 
 // The same for up to kWindow symbols: the lowest rank of each block is kept, so that a merge looks
 // at the blocks that it changes and at the lowest ranks of the others.
-size_t Bpe::merge_window(TokenId* ids, size_t count) const noexcept {
+[[gnu::always_inline]] inline size_t Bpe::merge_window_inline(TokenId* ids,
+                                                              size_t count) const noexcept {
   alignas(32) int32_t ranks[kWindow];
   alignas(32) int32_t lowest[kWindow / kBlock];
   uint16_t next[kWindow], previous[kWindow + 1];
@@ -190,6 +191,25 @@ size_t Bpe::merge_window(TokenId* ids, size_t count) const noexcept {
   size_t out = 0;
   for (size_t i = 0; i < count; i = next[i]) ids[out++] = ids[i];
   return out;
+}
+
+size_t Bpe::merge_window_scalar(TokenId* ids, size_t count) const noexcept {
+  return merge_window_inline(ids, count);
+}
+
+#if defined(__x86_64__)
+[[gnu::target("avx2,bmi,bmi2,lzcnt")]] size_t Bpe::merge_window_avx2(TokenId* ids,
+                                                                     size_t count) const noexcept {
+  return merge_window_inline(ids, count);
+}
+#endif
+
+size_t Bpe::merge_window(TokenId* ids, size_t count) const noexcept {
+#if defined(__x86_64__)
+  static const bool avx2 = merges_with_avx2();
+  if (avx2) return merge_window_avx2(ids, count);
+#endif
+  return merge_window_scalar(ids, count);
 }
 
 // Merges a piece, or part of one, from its bytes. Sets `out` to the result.
@@ -295,7 +315,7 @@ void Bpe::encode_piece(std::string_view piece, std::vector<TokenId>& out, size_t
     }
     size_t keep = window.size(), kept_bytes = taken;
     if (begin + taken < piece.size()) {
-      while (keep > 0 && kept_bytes > taken - taken / 4) {
+      while (keep > 0 && kept_bytes > taken - taken / 8) {
         kept_bytes -= bytes(window[--keep]).size();
       }
       if (keep == 0) {
