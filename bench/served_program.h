@@ -19,6 +19,17 @@
 
 namespace quern {
 
+// Starts words[0] with the other words as its arguments; 0 where it cannot be started.
+inline pid_t spawn(std::vector<std::string> words, const posix_spawn_file_actions_t* actions) {
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  pid_t process = 0;
+  const int error =
+      ::posix_spawn(&process, arguments[0], actions, nullptr, arguments.data(), environ);
+  return error == 0 ? process : 0;
+}
+
 // The program as a process of its own, whose memory can be measured.
 class Program {
  public:
@@ -27,21 +38,19 @@ class Program {
     std::vector<std::string> words = {program, "serve",        model, "--port",
                                       "0",     "--access-log", "none"};
     words.insert(words.end(), options.begin(), options.end());
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
     int ends[2];
     if (::pipe(ends) != 0) throw Error(Kind::Failed, "there is no pipe");
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
     posix_spawn_file_actions_addclose(&actions, ends[0]);
-    if (::posix_spawn(&process_, program.c_str(), &actions, nullptr, arguments.data(), environ) !=
-        0) {
-      throw Error(Kind::Failed, program + " cannot be started");
-    }
+    process_ = spawn(words, &actions);
     posix_spawn_file_actions_destroy(&actions);
     ::close(ends[1]);
+    if (process_ == 0) {
+      ::close(ends[0]);
+      throw Error(Kind::Failed, program + " cannot be started");
+    }
     std::string said;
     char byte = 0;
     while (::read(ends[0], &byte, 1) == 1 && byte != '\n') said += byte;
@@ -91,26 +100,26 @@ class MadeModel {
                                       (folder_ / "shape.json").string(),
                                       "--tokenizer",
                                       (fs::path(tokenizer) / "tokenizer.json").string()};
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    pid_t process = 0;
     int status = -1;
-    if (::posix_spawn(&process, program.c_str(), nullptr, nullptr, arguments.data(), environ) ==
-        0) {
+    if (const pid_t process = spawn(words, nullptr); process != 0) {
       ::waitpid(process, &status, 0);
     }
-    if (status != 0) throw Error(Kind::Failed, "quern init failed");
+    if (status != 0) {
+      remove();  // a constructor that throws has no destructor
+      throw Error(Kind::Failed, "quern init failed");
+    }
   }
-  ~MadeModel() {
-    std::error_code ignored;
-    fs::remove_all(folder_, ignored);
-  }
+  ~MadeModel() { remove(); }
   MadeModel(const MadeModel&) = delete;
   MadeModel& operator=(const MadeModel&) = delete;
   std::string path() const { return (folder_ / "model").string(); }
 
  private:
+  void remove() {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+  }
+
   fs::path folder_;
 };
 
