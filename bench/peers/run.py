@@ -19,7 +19,8 @@ import tarfile
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = "llama-cpp-python==0.3.36"
-TARGETS = ["llama-bench", "llama-batched-bench", "llama-quantize", "llama-perplexity"]
+TARGETS = ["llama-bench", "llama-batched-bench", "llama-quantize", "llama-perplexity",
+           "llama-server"]
 
 
 def run(command, **options):

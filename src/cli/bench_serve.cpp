@@ -108,9 +108,12 @@ class ServerBench {
   const std::string& model() const { return model_; }
 
   Result measure(int64_t concurrency) {
+    return measure(concurrency, args_.requests > 0 ? args_.requests : 4 * concurrency);
+  }
+  Result measure(int64_t concurrency, int64_t requests) {
     Result result;
     result.concurrency = concurrency;
-    result.requests = args_.requests > 0 ? args_.requests : 4 * concurrency;
+    result.requests = requests;
     std::vector<std::unique_ptr<Asked>> all;
     const auto begin = Clock::now();
     client_.run(
@@ -262,7 +265,7 @@ void bench_serve(const Arguments& args) {
                                       *std::max_element(levels.begin(), levels.end()));
   }
   ServerBench bench(args, own ? own->url() : args.target);
-  bench.measure(1);  // warms up
+  bench.measure(1, 1);  // warms up
   nlohmann::ordered_json out = {{"server", is_url ? args.target : "in this process"},
                                 {"model", bench.model()},
                                 {"prompt_tokens", args.prompt_tokens},
