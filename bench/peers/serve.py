@@ -4,8 +4,8 @@
 
 Each round starts a server, lets `quern bench serve` ask it with so many streams at once, and ends
 it; the two take turns, so that both meet the same machine. run.py builds llama-server in its work
-folder. The files are its own (random weights of the 7B shape), made here where they are missing. Both keep keys and values in 16 bits,
-decode greedily and hear the same prompts.
+folder. The files are its own (random weights of the 7B shape), made here where they are missing.
+Both keep keys and values in 16 bits, decode greedily and hear the same prompts.
 """
 import argparse
 import json
