@@ -89,7 +89,9 @@ const std::vector<Api::Route>& Api::routes() {
 
 void Api::handle(std::shared_ptr<Exchange> exchange) {
   const HttpRequest& request = exchange->request();
-  const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
+  // A bare literal would make the choice a temporary string, and the view would outlive it.
+  const std::string_view method =
+      request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
   std::string allowed;
   if (const WebFile* file = find_web_file(request.path)) {
     if (method == "GET") {
