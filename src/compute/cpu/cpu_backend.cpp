@@ -19,6 +19,11 @@ namespace {
 // Below so many multiply-adds a call is done by the caller alone: waking a thread takes longer.
 constexpr int64_t kWorthWaking = 1 << 16;
 
+// Products of at most so many rows read weights in their stored form; of more, repacked as floats.
+constexpr int64_t kFewRows = 16;
+// Of those weights, in the second cache.
+constexpr int64_t kCachedFloats = 1 << 16;
+
 void free_mapped(std::byte* data) noexcept {
   // The block's size stands in the page before it.
   std::byte* base = data - 4096;
@@ -148,13 +153,24 @@ void CpuBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
     return matmul_packed(x, parts);
   }
   const auto is_gptq = [](const MatmulPart& p) { return p.weight->format == WeightFormat::Gptq; };
-  if (x.rows <= kernels_.matmul_most_rows && std::ranges::none_of(parts, is_gptq)) {
-    // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread.
-    const int64_t by_size =
-        std::max<int64_t>(4, (int64_t{1} << 18) / std::max<int64_t>(x.cols, 1) / 4 * 4);
+  if (x.rows <= kFewRows && std::ranges::none_of(parts, is_gptq)) {
+    // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread. More
+    // rows of x than a tile takes pass one tile after the other by weights that stay in a cache.
+    const int64_t row_floats = std::max<int64_t>(x.cols, 1), tile = kernels_.matmul_most_rows;
+    const int64_t by_size = std::max<int64_t>(4, (int64_t{1} << 18) / row_floats / 4 * 4);
+    const int64_t cached = std::max<int64_t>(4, kCachedFloats / row_floats / 4 * 4);
     for_weight_rows(x, parts, by_size, 4,
                     [&](const MatmulPart& part, int64_t begin, int64_t end, int) {
-                      kernels_.matmul_few_rows(part, x, begin, end);
+                      const int64_t step = x.rows <= tile ? end - begin : cached;
+                      for (; begin < end; begin += step) {
+                        for (int64_t row = 0; row < x.rows; row += tile) {
+                          const int64_t row_end = std::min(row + tile, x.rows);
+                          MatmulPart slice = part;
+                          slice.out = part.out.slice(row, row_end);
+                          kernels_.matmul_few_rows(slice, x.slice(row, row_end), begin,
+                                                   std::min(begin + step, end));
+                        }
+                      }
                     });
     return;
   }
