@@ -108,8 +108,10 @@ void on_sigbus(int, siginfo_t* info, void*) {
   std::raise(SIGBUS);
 }
 
+// Of nobody else: two threads may write the same file.
 fs::path temporary_name(const fs::path& path) {
-  return path.string() + fmt::format(".tmp-{}", ::getpid());
+  static std::atomic<unsigned> count{0};
+  return path.string() + fmt::format(".tmp-{}-{}", ::getpid(), count++);
 }
 
 }  // namespace

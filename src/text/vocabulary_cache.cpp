@@ -1,6 +1,5 @@
 #include "text/vocabulary_cache.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,23 +41,14 @@ std::optional<Bpe> try_open(const fs::path& path, const SourceId& id) {
   }
 }
 
-// Under another name first, so that a name never holds half a file. It is not flushed to disk: what
-// a lost page leaves there, the checksum finds.
 void try_write(const fs::path& path, std::string_view bytes) {
-  std::error_code failure;
-  fs::create_directories(path.parent_path(), failure);
-  if (failure || bytes.empty()) return;
-  std::string temporary = path.string() + ".XXXXXX";
-  const int file = ::mkstemp(temporary.data());  // 0600
-  if (file < 0) return;
-  bool done = true;
-  while (done && !bytes.empty()) {
-    const ssize_t put = ::write(file, bytes.data(), bytes.size());
-    if (put > 0) bytes.remove_prefix(static_cast<size_t>(put));
-    done = put > 0 || (put < 0 && errno == EINTR);
+  if (bytes.empty()) return;
+  try {
+    std::error_code failure;  // then the file cannot be created either
+    fs::create_directories(path.parent_path(), failure);
+    write_file(path, bytes);
+  } catch (const Error&) {  // it will be made again
   }
-  done = ::close(file) == 0 && done;
-  if (!done || ::rename(temporary.c_str(), path.c_str()) != 0) ::unlink(temporary.c_str());
 }
 
 }  // namespace
