@@ -54,6 +54,14 @@ def cpu_name():
     return "unknown CPU"
 
 
+def shape_file(work, kind, layers):
+    """A file of the 7B shape with random weights, made where it is missing."""
+    model = work / f"{kind}-{layers}.gguf"
+    if not model.exists():
+        run([sys.executable, HERE / "gguf_shape.py", model, "--type", kind, "--layers", layers])
+    return model
+
+
 class Quern:
     def __init__(self, program, threads):
         self.program, self.threads, self.limits = program, threads, []
@@ -112,10 +120,7 @@ def main():
     quern = Quern(args.quern, args.threads)
     rows = []
     for kind in args.types:
-        model = args.work / f"{kind}-{args.layers}.gguf"
-        if not model.exists():
-            run([sys.executable, HERE / "gguf_shape.py", model, "--type", kind, "--layers",
-                 args.layers])
+        model = shape_file(args.work, kind, args.layers)
         tests = [("prefill 512", lambda p: p.prefill(model, 512)),
                  ("decode", lambda p: p.decode(model, 24)),
                  ("8 streams", lambda p: p.decode(model, 8, streams=8)),

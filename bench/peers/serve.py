@@ -10,6 +10,7 @@ Both keep keys and values in 16 bits, decode greedily and hear the same prompts.
 import argparse
 import json
 import pathlib
+import signal
 import socket
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import time
 import urllib.request
 
-HERE = pathlib.Path(__file__).parent
+from run import shape_file
 
 
 def free_port():
@@ -70,12 +71,10 @@ def main():
     parser.add_argument("--waves", type=int, default=1, help="requests for each stream")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     print("| weights | streams | | Quern | llama-server | ratio |\n| --- | --- | --- | --- | --- | --- |")
     for kind in args.types:
-        model = args.work / f"{kind}-{args.layers}.gguf"
-        if not model.exists():
-            subprocess.run([sys.executable, HERE / "gguf_shape.py", model, "--type", kind,
-                            "--layers", str(args.layers)], check=True)
+        model = shape_file(args.work, kind, args.layers)
         for streams in args.streams:
             room = 2 * (args.prompt + args.answer)
             ours, theirs = [], []
