@@ -69,7 +69,7 @@ bool decode_base64(std::string_view text, std::string& out) {
   if (((all | last) & kNoDigit) != 0) return false;
   if ((last & ((1u << (8 * padding)) - 1u)) != 0) return false;  // bits past the end
   put(last);
-  out.resize(out.size() - padding);
+  out.erase(out.size() - padding);
   return true;
 }
 

@@ -18,7 +18,7 @@ std::string piece_bytes(const sentencepiece::SentencePieceProcessor& processor, 
   }
   if (processor.IsUnknown(id)) return " \xE2\x81\x87 ";  // as the library shows it
   for (size_t at = 0; (at = piece.find(kSpaceMark, at)) != piece.npos;) {
-    piece.replace(at, kSpaceMark.size(), " ");
+    piece.replace(at, kSpaceMark.size(), 1, ' ');
   }
   return piece;
 }

@@ -7,9 +7,9 @@
 namespace quern::test {
 namespace {
 
-constexpr const char* kHeader =
+const std::string kHeader =
     "step,tokens,seconds,loss,lr,grad_norm,tokens_per_s,share_of_peak\n";
-constexpr const char* kRows = "1,64,0.1,6.2,1e-4,1.5,640,0.5\n2,128,0.2,6.1,2e-4,1.4,640,0.5\n";
+const std::string kRows = "1,64,0.1,6.2,1e-4,1.5,640,0.5\n2,128,0.2,6.1,2e-4,1.4,640,0.5\n";
 
 class Plot : public testing::Test {
  protected:
@@ -30,7 +30,7 @@ class Plot : public testing::Test {
 };
 
 TEST_F(Plot, OfARunLiesInItsFolder) {
-  temp_.write("run/metrics.csv", std::string(kHeader) + kRows);
+  temp_.write("run/metrics.csv", kHeader + kRows);
   temp_.write("run/validation.csv",
               "step,tokens,source,loss,bits_per_byte\n2,128,books,5.5,2\n2,128,tales,5.1,2\n");
   const Outcome outcome = plot({"run"});
@@ -43,15 +43,15 @@ TEST_F(Plot, OfARunLiesInItsFolder) {
 }
 
 TEST_F(Plot, SeveralRunsAreNamed) {
-  temp_.write("a/metrics.csv", std::string(kHeader) + kRows);
-  temp_.write("b/metrics.csv", std::string(kHeader) + kRows);
+  temp_.write("a/metrics.csv", kHeader + kRows);
+  temp_.write("b/metrics.csv", kHeader + kRows);
   ASSERT_EQ(plot({"a", "b/", "--out", "both.svg", "--over", "step"}).code, 0);
   const std::string svg = read_file(temp_.path() / "both.svg");
   for (const char* word : {">a<", ">b<", ">step<"}) EXPECT_NE(svg.find(word), svg.npos) << word;
 }
 
 TEST_F(Plot, ALineThatIsStillBeingWrittenWaits) {
-  temp_.write("run/metrics.csv", std::string(kHeader) + kRows + "3,19");
+  temp_.write("run/metrics.csv", kHeader + kRows + "3,19");
   EXPECT_EQ(plot({"run"}).code, 0);
 }
 
@@ -60,8 +60,8 @@ TEST_F(Plot, WhatIsNoRunIsRefused) {
   const Outcome outcome = plot({"empty"});
   EXPECT_EQ(outcome.code, 3);
   EXPECT_NE(outcome.err.find("empty: holds no metrics.csv"), std::string::npos) << outcome.err;
-  expect_refused(std::string(kHeader) + "1,2,3\n", "line 2 has 3 columns");
-  expect_refused(std::string(kHeader) + "1,64,0.1,six,1e-4,1.5,640,0.5\n", "no number under loss");
+  expect_refused(kHeader + "1,2,3\n", "line 2 has 3 columns");
+  expect_refused(kHeader + "1,64,0.1,six,1e-4,1.5,640,0.5\n", "no number under loss");
   expect_refused("step,tokens\n1,2\n", "has no column loss");
 }
 
