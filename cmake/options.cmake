@@ -8,6 +8,10 @@ target_compile_options(quern_warnings INTERFACE
   -Wno-restrict               # false alarms of GCC 12 in std::string (its bug 105651)
   -Wno-maybe-uninitialized)   # and in std::optional (its bug 105562)
 
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # 600 MB before the compiler collects its garbage for the first time: an eighth of its time saved.
+  add_compile_options(--param=ggc-min-heapsize=600000)
+endif()
 add_compile_options(-fstack-protector-strong -fno-math-errno -fno-trapping-math)
 add_compile_definitions(_GLIBCXX_ASSERTIONS)
 add_link_options(-Wl,-z,relro,-z,now)

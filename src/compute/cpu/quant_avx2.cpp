@@ -30,27 +30,31 @@ namespace {
   return sum;
 }
 
+#include "compute/cpu/quant_lanes.inl"
+
 // Products of unsigned bytes are added up in 16 bits: 16 of 15 · 128 at most fit.
-struct Ints {
-  static __m256i first_bytes(__m256i w, __m256i x) noexcept { return _mm256_maddubs_epi16(w, x); }
-  static __m256i add_bytes(__m256i sum, __m256i w, __m256i x) noexcept {
+struct Lanes : LanesOf8 {
+  static Ints first_bytes(Ints w, Ints x) noexcept { return _mm256_maddubs_epi16(w, x); }
+  static Ints add_bytes(Ints sum, Ints w, Ints x) noexcept {
     return add_16(sum, _mm256_maddubs_epi16(w, x));
   }
-  static __m256i finish_bytes(__m256i sum) noexcept {
+  static Ints finish_bytes(Ints sum) noexcept {
     return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
   }
   // Two of them fit where the form of the rows is Pairs.
-  static __m256i first_pairs(__m256i w, __m256i x) noexcept {
+  static Ints first_pairs(Ints w, Ints x) noexcept {
     return finish_bytes(_mm256_maddubs_epi16(w, x));
   }
-  static __m256i add_pairs(__m256i sum, __m256i w, __m256i x) noexcept {
+  static Ints add_pairs(Ints sum, Ints w, Ints x) noexcept {
     return add_32(sum, first_pairs(w, x));
   }
-  static __m256i first_words(__m256i w, __m256i x) noexcept { return _mm256_madd_epi16(w, x); }
-  static __m256i add_words(__m256i sum, __m256i w, __m256i x) noexcept {
+  static Ints first_words(Ints w, Ints x) noexcept { return _mm256_madd_epi16(w, x); }
+  static Ints add_words(Ints sum, Ints w, Ints x) noexcept {
     return add_32(sum, _mm256_madd_epi16(w, x));
   }
 };
+using WideLanes = Lanes;
+constexpr int kWideTogether = kStripsTogether;  // they share each broadcast of the rows
 
 // clang-format off: the order matters
 #include "compute/cpu/quant_round.inl"

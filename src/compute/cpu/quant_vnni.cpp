@@ -1,5 +1,4 @@
-// Products of packed weights compiled for AVX-512's integer dot products, in registers of 256 bits;
-// see quant_kernels.h.
+// Products of packed weights compiled for AVX-512's integer dot products; see quant_kernels.h.
 #include "compute/cpu/quant_kernels.h"
 
 #if defined(__x86_64__)
@@ -21,25 +20,101 @@
 namespace quern::cpu {
 namespace {
 
-struct Ints {
-  static __m256i first_bytes(__m256i w, __m256i x) noexcept {
-    return _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
+#include "compute/cpu/quant_lanes.inl"
+
+struct Lanes : LanesOf8 {
+  static Ints first_bytes(Ints w, Ints x) noexcept {
+    return add_bytes(_mm256_setzero_si256(), w, x);
   }
-  static __m256i add_bytes(__m256i sum, __m256i w, __m256i x) noexcept {
+  static Ints add_bytes(Ints sum, Ints w, Ints x) noexcept {
     return _mm256_dpbusd_epi32(sum, w, x);
   }
-  static __m256i finish_bytes(__m256i sum) noexcept { return sum; }
-  static __m256i first_pairs(__m256i w, __m256i x) noexcept { return first_bytes(w, x); }
-  static __m256i add_pairs(__m256i sum, __m256i w, __m256i x) noexcept {
-    return add_bytes(sum, w, x);
+  static Ints finish_bytes(Ints sum) noexcept { return sum; }
+  static Ints first_pairs(Ints w, Ints x) noexcept { return first_bytes(w, x); }
+  static Ints add_pairs(Ints sum, Ints w, Ints x) noexcept { return add_bytes(sum, w, x); }
+  static Ints first_words(Ints w, Ints x) noexcept {
+    return add_words(_mm256_setzero_si256(), w, x);
   }
-  static __m256i first_words(__m256i w, __m256i x) noexcept {
-    return _mm256_dpwssd_epi32(_mm256_setzero_si256(), w, x);
-  }
-  static __m256i add_words(__m256i sum, __m256i w, __m256i x) noexcept {
+  static Ints add_words(Ints sum, Ints w, Ints x) noexcept {
     return _mm256_dpwssd_epi32(sum, w, x);
   }
 };
+
+// Two strips in a register of 512 bits.
+struct WideLanes {
+  using Floats = __m512;
+  using Ints = __m512i;
+  static constexpr int kStrips = 2;
+  static constexpr int64_t kTile = 8;
+
+  static Floats load(const float* p) noexcept { return _mm512_load_ps(p); }
+  static void store(float* p, Floats v) noexcept { _mm512_store_ps(p, v); }
+  static Floats all(float value) noexcept { return _mm512_set1_ps(value); }
+  static Floats mul(Floats a, Floats b) noexcept { return _mm512_mul_ps(a, b); }
+  static Floats add(Floats a, Floats b) noexcept { return _mm512_add_ps(a, b); }
+  static Floats fma(Floats a, Floats b, Floats c) noexcept { return _mm512_fmadd_ps(a, b, c); }
+  static Floats to_floats(Ints v) noexcept { return _mm512_cvtepi32_ps(v); }
+  static Ints add_ints(Ints a, Ints b) noexcept { return _mm512_add_epi32(a, b); }
+
+  static Floats halves(const std::byte* p, int64_t step) noexcept {
+    return _mm512_cvtph_ps(load_16(p, step));
+  }
+  static Floats words(const std::byte* p, int64_t step) noexcept {
+    return to_floats(_mm512_cvtepi16_epi32(load_16(p, step)));
+  }
+  static Floats unsigned_bytes(const std::byte* p, int64_t step) noexcept {
+    return to_floats(_mm512_cvtepu8_epi32(load_8(p, step)));
+  }
+  static Floats signed_bytes(const std::byte* p, int64_t step) noexcept {
+    return to_floats(_mm512_cvtepi8_epi32(load_8(p, step)));
+  }
+
+  static Ints bytes(const std::byte* p, int64_t step) noexcept {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(Lanes::bytes(p, 0)), Lanes::bytes(p + step, 0),
+                              1);
+  }
+  static Ints word(const std::byte* p) noexcept {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+  }
+  static Ints low_nibbles(Ints v) noexcept { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+  static Ints high_nibbles(Ints v) noexcept { return low_nibbles(_mm512_srli_epi16(v, 4)); }
+  static Ints flip_signs(Ints v) noexcept { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+  static Ints sizes(Ints v) noexcept { return _mm512_abs_epi8(v); }
+  static Ints with_signs(Ints v, Ints signs) noexcept {  // of no sign too: it counts nothing
+    return _mm512_mask_sub_epi8(v, _mm512_movepi8_mask(signs), _mm512_setzero_si512(), v);
+  }
+  static Ints low_bytes(Ints v) noexcept { return high_bytes(_mm512_slli_epi16(v, 8)); }
+  static Ints high_bytes(Ints v) noexcept { return _mm512_srai_epi16(v, 8); }
+
+  static Ints first_bytes(Ints w, Ints x) noexcept {
+    return add_bytes(_mm512_setzero_si512(), w, x);
+  }
+  static Ints add_bytes(Ints sum, Ints w, Ints x) noexcept {
+    return _mm512_dpbusd_epi32(sum, w, x);
+  }
+  static Ints finish_bytes(Ints sum) noexcept { return sum; }
+  static Ints first_pairs(Ints w, Ints x) noexcept { return first_bytes(w, x); }
+  static Ints add_pairs(Ints sum, Ints w, Ints x) noexcept { return add_bytes(sum, w, x); }
+  static Ints first_words(Ints w, Ints x) noexcept {
+    return add_words(_mm512_setzero_si512(), w, x);
+  }
+  static Ints add_words(Ints sum, Ints w, Ints x) noexcept {
+    return _mm512_dpwssd_epi32(sum, w, x);
+  }
+
+ private:
+  static __m256i load_16(const std::byte* p, int64_t step) noexcept {
+    return _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(p + step),
+                               reinterpret_cast<const __m128i*>(p));
+  }
+  static __m128i load_8(const std::byte* p, int64_t step) noexcept {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)),
+                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + step)));
+  }
+};
+constexpr int kWideTogether = 1;
 
 // clang-format off: the order matters
 #include "compute/cpu/quant_round.inl"
