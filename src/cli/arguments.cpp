@@ -34,6 +34,9 @@ void ModelArguments::declare(Command& command, bool required) {
                  "the checkpoint's");
   command.flag("--first-release", first_release,
                "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
+  command.flag("--pack-cache", pack_cache,
+               "Keep weights of few bits in the form that the kernels read, in a file beside the "
+               "model, for a faster start");
   command.option("--extra-vocab", extra_vocab, ".tiktoken file of added tokens");
 }
 
@@ -46,6 +49,7 @@ ModelOptions ModelArguments::options() const {
   options.logn = parse_switch("--logn", logn);
   options.layer_windows = layer_windows;
   options.context = context;
+  options.pack_cache = pack_cache;
   options.tokenizer = {.first_release = first_release, .extra_vocab = extra_vocab};
   return options;
 }

@@ -14,6 +14,7 @@ struct ModelArguments {
   std::string dynamic_ntk = "auto", logn = "auto";
   std::string layer_windows;
   int64_t context = 0;
+  bool pack_cache = false;
   bool first_release = false;
   std::string extra_vocab;
 

@@ -237,7 +237,8 @@ void add_convert(CLI::App& root) {
   command.positional("out", args->out, "Folder to make, or GGUF file").required();
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
   command.option("--to", args->to, "safetensors or gguf");
-  command.option("--type", args->type, "GGUF: type of the matrices, F32, F16, BF16, Q8_0 or Q4_0");
+  command.option("--type", args->type,
+                 "GGUF: type of the matrices, F32, F16, BF16, Q8_0, Q4_0 or Q4_K");
   command.option("--extra-vocab", args->extra_vocab,
                  "Grow embedding and head for this .tiktoken file of added tokens, each the mean "
                  "of what it was made of");

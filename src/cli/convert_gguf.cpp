@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "core/thread_pool.h"
 #include "formats/gguf_writer.h"
 #include "formats/gptq.h"
 #include "formats/tiktoken.h"
@@ -19,6 +20,7 @@
 namespace quern::cli {
 namespace {
 
+constexpr int64_t kWeightsAtOnce = 1 << 16;  // that a thread takes
 constexpr const char* kChatMl =
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -154,11 +156,12 @@ void add_tokenizer(GgufWriter& out, const fs::path& model, const Config& c) {
 
 void convert_to_gguf(const fs::path& model, const fs::path& path, const std::string& type) {
   const auto wanted = gguf_block_named(type);
-  const bool writable = wanted && (wanted->weights == 1 || wanted->type == GgufType::Q8_0 ||
-                                   wanted->type == GgufType::Q4_0);
+  const bool writable =
+      wanted && (wanted->weights == 1 || wanted->type == GgufType::Q8_0 ||
+                 wanted->type == GgufType::Q4_0 || wanted->type == GgufType::Q4_K);
   if (!writable) {
     throw Error(Kind::Misused, fmt::format("--type is '{}'", printable(type, 40)),
-                "expected F32, F16, BF16, Q8_0 or Q4_0");
+                "expected F32, F16, BF16, Q8_0, Q4_0 or Q4_K");
   }
   if (!is_gguf(path)) {
     throw Error(Kind::Misused, path.string() + ": the name of a GGUF file ends in .gguf");
@@ -175,9 +178,10 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
   add_tokenizer(out, model, c);
   const auto type_of = [&](const TensorSpec& spec) {
     if (spec.shape.rank() < 2) return *gguf_block_named("F32");
-    if (spec.shape[1] % wanted->weights != 0) return *gguf_block_named("F16");
     const bool outer = spec.role == Role::Embedding || spec.role == Role::Head;
-    return outer && type == "Q4_0" ? *gguf_block_named("Q8_0") : *wanted;
+    const bool four_bits = wanted->type == GgufType::Q4_0 || wanted->type == GgufType::Q4_K;
+    if (!(four_bits && outer) && spec.shape[1] % wanted->weights == 0) return *wanted;
+    return *gguf_block_named(four_bits && spec.shape[1] % 32 == 0 ? "Q8_0" : "F16");
   };
   const std::vector<TensorSpec> specs = tensor_specs(c);
   uint64_t total = 0, done = 0;
@@ -186,6 +190,7 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
     total += static_cast<uint64_t>(spec.shape.count());
   }
   const InterruptScope scope;
+  ThreadPool pool;
   Progress progress("writing " + path.string(), total, "weights");
   out.begin();
   for (const TensorSpec& spec : specs) {
@@ -211,7 +216,15 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
     const GgufBlock block = type_of(spec);
     std::vector<std::byte> blocks(
         static_cast<size_t>(spec.shape.count() / block.weights * block.bytes));
-    quantize_blocks(block.type, values, blocks.data());
+    const int64_t grain = kWeightsAtOnce / block.weights;
+    pool.parallel_for(
+        spec.shape.count() / block.weights, grain, [&](int64_t begin, int64_t end, int) {
+          quantize_blocks(
+              block.type,
+              std::span(values).subspan(static_cast<size_t>(begin * block.weights),
+                                        static_cast<size_t>((end - begin) * block.weights)),
+              blocks.data() + begin * block.bytes);
+        });
     out.write(blocks);
     done += values.size();
     progress.update(done);

@@ -228,40 +228,6 @@ BlockFn block_function(GgufType type) {
   return nullptr;
 }
 
-void put16(std::byte* p, uint16_t value) {
-  p[0] = static_cast<std::byte>(value & 0xFF);
-  p[1] = static_cast<std::byte>(value >> 8);
-}
-
-// The scale is the file's, so levels are counted in what will be multiplied back.
-void to_q8_0(const float* w, std::byte* b) {
-  float largest = 0;
-  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::abs(w[i]));
-  const uint16_t half = to_f16(largest / 127);
-  const float d = from_f16(half);
-  put16(b, half);
-  for (int i = 0; i < 32; ++i) {
-    const float level = d > 0 ? std::clamp(std::round(w[i] / d), -127.0f, 127.0f) : 0;
-    b[2 + i] = static_cast<std::byte>(static_cast<int8_t>(level));
-  }
-}
-
-// Levels -8 to 7: the value farthest from 0 becomes -8, whatever its sign.
-void to_q4_0(const float* w, std::byte* b) {
-  float farthest = 0;
-  for (int i = 0; i < 32; ++i) {
-    if (std::abs(w[i]) > std::abs(farthest)) farthest = w[i];
-  }
-  const uint16_t half = to_f16(farthest / -8);
-  const float d = from_f16(half);
-  put16(b, half);
-  const auto level = [&](float value) {
-    return static_cast<unsigned>(d != 0 ? std::clamp(std::round(value / d) + 8, 0.0f, 15.0f) : 8);
-  };
-  for (int i = 0; i < 16; ++i)
-    b[2 + i] = static_cast<std::byte>(level(w[i]) | level(w[i + 16]) << 4);
-}
-
 }  // namespace
 
 std::optional<GgufBlock> gguf_block(uint32_t type) noexcept {
@@ -303,24 +269,6 @@ void dequantize_blocks(GgufType type, const std::byte* blocks, std::span<float> 
   for (size_t i = 0; i < out.size(); i += static_cast<size_t>(block.weights)) {
     function(blocks, out.data() + i);
     blocks += block.bytes;
-  }
-}
-
-void quantize_blocks(GgufType type, std::span<const float> weights, std::byte* blocks) noexcept {
-  if (type == GgufType::F32) {
-    std::memcpy(blocks, weights.data(), weights.size_bytes());
-  } else if (type == GgufType::F16 || type == GgufType::BF16) {
-    for (size_t i = 0; i < weights.size(); ++i) {
-      put16(blocks + 2 * i, type == GgufType::F16 ? to_f16(weights[i]) : to_bf16(weights[i]));
-    }
-  } else {
-    for (size_t i = 0; i < weights.size() / 32; ++i) {
-      if (type == GgufType::Q8_0) {
-        to_q8_0(weights.data() + 32 * i, blocks + 34 * i);
-      } else {
-        to_q4_0(weights.data() + 32 * i, blocks + 18 * i);
-      }
-    }
   }
 }
 

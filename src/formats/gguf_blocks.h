@@ -44,8 +44,8 @@ std::string_view gguf_type_name(uint32_t type) noexcept;
 // out.size() weights out of whole blocks.
 void dequantize_blocks(GgufType type, const std::byte* blocks, std::span<float> out) noexcept;
 
-// Weights (a multiple of the block's) to blocks of F32, F16, BF16, Q8_0 or Q4_0, each value to the
-// nearest level.
+// Weights (a multiple of the block's) to blocks of F32, F16, BF16, Q8_0, Q4_0 or Q4_K, each value to
+// the nearest level; of Q4_K's scales and minima those that lose least.
 void quantize_blocks(GgufType type, std::span<const float> weights, std::byte* blocks) noexcept;
 
 }  // namespace quern

@@ -59,7 +59,9 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
         }
         return config;
       }()),
-      weights_(LoadedWeights::load(folder, config_, {.adapters = options.adapters, .pool = &pool_})),
+      weights_(LoadedWeights::load(
+          folder, config_,
+          {.adapters = options.adapters, .pool = &pool_, .pack_cache = options.pack_cache})),
       generation_(read_generation_config(folder)) {
   if (is_gguf(folder)) {
     const GgufChat chat = gguf_chat(GgufFile(folder));

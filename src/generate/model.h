@@ -26,6 +26,7 @@ struct ModelOptions {
   std::string layer_windows;  // parse_windows(); empty: as config.json says
   int64_t context = 0;        // 0: the checkpoint's
   TokenizerOptions tokenizer;
+  bool pack_cache = false;  // see LoadOptions
 };
 
 class Model {

@@ -7,12 +7,15 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/function_ref.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "formats/adapter_config.h"
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
 #include "model/gguf_names.h"
 #include "model/pack_weights.h"
+#include "model/packed_file.h"
 #include "model/weights.h"
 
 namespace quern {
@@ -49,11 +52,14 @@ struct LoadedWeights::State {
   TensorStore store;
   std::vector<TensorStore> adapters;
   std::optional<GptqConfig> gptq;
-  std::deque<GptqMatrix> matrices;        // deques: what points at their items stays valid
+  std::deque<GptqMatrix> matrices;  // deques: what points at their items stays valid
   std::deque<PackedMatrix> packed;
   std::vector<GgufMatrix> blocks;         // of a GGUF file: what is to be packed
   uint64_t packed_bytes = 0;              // of the file, in `packed`
   std::vector<std::string> unpacked;      // GPTQ matrices that have no packed form
+  std::optional<PackedFile> kept;         // matrices that were packed before
+  bool all_kept = true;                   // all of `packed` are from there
+  std::vector<std::string> packed_names;  // of `packed`
   bool pack = true;
   ThreadPool* pool = nullptr;
   std::deque<std::vector<float>> floats;  // norms, biases, scaled LoRA matrices
@@ -61,6 +67,10 @@ struct LoadedWeights::State {
   Weights weights;
 
   Weight matrix(const TensorSpec& spec);
+  Weight keep_packed(const std::string& name, const PackedMatrix& shape,
+                     FunctionRef<PackedMatrix()> pack_it);
+  PackedFileId id() const;
+  void write_packed(const fs::path& file) const;
   std::span<const float> vector(const TensorSpec& spec);
   Weight dense(const TensorStore& from, const std::string& name, const Shape& shape);
   std::span<const float> keep_floats(const TensorStore& from, const std::string& name,
@@ -110,12 +120,15 @@ std::span<const float> LoadedWeights::State::keep_floats(const TensorStore& from
 Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
   for (const GgufMatrix& source : blocks) {
     if (source.name != spec.name) continue;
-    packed.push_back(pack_blocks(source, pool));
     packed_bytes += source.bytes;
-    forget_mapped(source.blocks, source.bytes);
-    return packed_weight(packed.back());
+    return keep_packed(spec.name, shape_of_blocks(source), [&] {
+      PackedMatrix matrix = pack_blocks(source, pool);
+      forget_mapped(source.blocks, source.bytes);
+      return matrix;
+    });
   }
-  const bool has_words = gptq && spec.role != Role::Embedding && store.find(spec.module + ".qweight");
+  const bool has_words =
+      gptq && spec.role != Role::Embedding && store.find(spec.module + ".qweight");
   if (!has_words) return dense(store, spec.name, spec.shape);
   const int64_t out = spec.shape[0], in = spec.shape[1];
   const GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
@@ -129,16 +142,47 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
                       .out = out,
                       .bits = gptq->bits});
   if (pack) {
-    if (auto matrix = pack_words(matrices.back(), in, pool)) {
-      packed.push_back(std::move(*matrix));
-      for (const ConstTensorView& view : {tensors.qweight, tensors.qzeros, tensors.scales}) {
-        forget_mapped(view.data, view.size_bytes());
-      }
-      return packed_weight(packed.back());
+    if (auto shape = shape_of_words(matrices.back(), in)) {
+      return keep_packed(spec.module, *shape, [&] {
+        PackedMatrix matrix = pack_words(matrices.back(), std::move(*shape), pool);
+        for (const ConstTensorView& view : {tensors.qweight, tensors.qzeros, tensors.scales}) {
+          forget_mapped(view.data, view.size_bytes());
+        }
+        return matrix;
+      });
     }
     unpacked.push_back(spec.module);
   }
   return {.format = WeightFormat::Gptq, .rows = out, .cols = in, .gptq = &matrices.back()};
+}
+
+Weight LoadedWeights::State::keep_packed(const std::string& name, const PackedMatrix& shape,
+                                         FunctionRef<PackedMatrix()> pack_it) {
+  std::optional<PackedMatrix> found;
+  if (kept) found = kept->find(name, shape);
+  all_kept &= found.has_value();
+  packed.push_back(found ? std::move(*found) : pack_it());
+  packed_names.push_back(name);
+  return packed_weight(packed.back());
+}
+
+PackedFileId LoadedWeights::State::id() const {
+  std::set<fs::path> files;
+  for (const std::string& name : store.names()) files.insert(store.file_of(name));
+  if (is_gguf(store.source())) files.insert(store.source());
+  return packed_file_id(std::vector<fs::path>(files.begin(), files.end()));
+}
+
+void LoadedWeights::State::write_packed(const fs::path& file) const {
+  std::vector<PackedFile::Named> named;
+  for (size_t i = 0; i < packed.size(); ++i) named.emplace_back(packed_names[i], &packed[i]);
+  try {
+    PackedFile::write(file, id(), named);
+    log::info(fmt::format("{}: keeps the packed weights for the next start, {}", file.string(),
+                          human_bytes(fs::file_size(file))));
+  } catch (const Error& error) {
+    log::warning(fmt::format("the packed weights are not kept: {}", error.what()));
+  }
 }
 
 std::span<const float> LoadedWeights::State::vector(const TensorSpec& spec) {
@@ -242,6 +286,8 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
     s.store = TensorStore::open(folder);
     s.gptq = read_gptq_config(folder);
   }
+  const fs::path packed_path = PackedFile::path_of(folder);
+  if (options.pack_cache && s.pack) s.kept = PackedFile::open(packed_path, s.id(), s.pool);
   s.weights = bind_weights(
       config, {.matrix = [&](const TensorSpec& spec) { return s.matrix(spec); },
                .vector =
@@ -252,10 +298,12 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
                      }
                      return s.vector(spec);
                    }});
+  if (options.pack_cache && !s.all_kept) s.write_packed(packed_path);
   if (!s.unpacked.empty()) {
-    log::info(fmt::format("{}: the groups of {} matrices ({}, ...) are not of 32 inputs or a "
-                          "multiple: they are computed in float, slowly",
-                          s.store.source().string(), s.unpacked.size(), s.unpacked[0]));
+    log::info(
+        fmt::format("{}: the groups of {} matrices ({}, ...) are not of 32 inputs or a "
+                    "multiple: they are computed in float, slowly",
+                    s.store.source().string(), s.unpacked.size(), s.unpacked[0]));
   }
   if (s.gptq) {
     // GPTQ files carry a bias for every matrix, also where the float model has none.
@@ -277,7 +325,9 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
 
 const Weights& LoadedWeights::weights() const noexcept { return state_->weights; }
 
-uint64_t LoadedWeights::file_bytes() const noexcept { return state_->store.total_bytes() + state_->packed_bytes; }
+uint64_t LoadedWeights::file_bytes() const noexcept {
+  return state_->store.total_bytes() + state_->packed_bytes;
+}
 
 std::string LoadedWeights::description() const {
   if (state_->gptq) {

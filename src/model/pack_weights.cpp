@@ -166,7 +166,7 @@ bool packs(GgufType type, int64_t cols) noexcept {
   }
 }
 
-PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool) {
+PackedMatrix shape_of_blocks(const GgufMatrix& source) {
   PackedMatrix m;
   m.rows = source.rows;
   m.cols = source.cols;
@@ -176,6 +176,11 @@ PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool) {
                  ? PackedScales::Minima
                  : PackedScales::Symmetric;
   m.activation_bits = activation_bits(m.cols);
+  return m;
+}
+
+PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool) {
+  PackedMatrix m = shape_of_blocks(source);
   const GgufBlock block = *gguf_block(static_cast<uint32_t>(source.type));
   const int64_t row_bytes = m.cols / block.weights * block.bytes;
   const int64_t dim = source.reordered_head_dim;
@@ -200,15 +205,18 @@ PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool) {
   return m;
 }
 
-std::optional<PackedMatrix> pack_words(const GptqMatrix& source, int64_t in, ThreadPool* pool) {
+std::optional<PackedMatrix> shape_of_words(const GptqMatrix& source, int64_t in) {
   std::optional<PackedMatrix> m = packed_shape(source, in);
   // Of scattered groups the golden of act-order is missed by a quarter of its tolerance (not
   // understood yet), so they stay with float activations.
   if (m && !m->order.empty()) return std::nullopt;
-  if (m) {
-    for_strips(*m, pool, [&](int64_t begin, int64_t end) { pack_gptq(*m, source, begin, end); });
-  }
   return m;
+}
+
+PackedMatrix pack_words(const GptqMatrix& source, PackedMatrix shape, ThreadPool* pool) {
+  for_strips(shape, pool,
+             [&](int64_t begin, int64_t end) { pack_gptq(shape, source, begin, end); });
+  return shape;
 }
 
 void forget_mapped(const void* data, uint64_t bytes) noexcept {

@@ -30,11 +30,15 @@ struct GgufMatrix {
 // Q8_0, Q4_K, Q5_K, Q6_K.
 bool packs(GgufType type, int64_t cols) noexcept;
 
+// Shapes of the packed forms, without memory. Nothing where GPTQ's groups have none.
+PackedMatrix shape_of_blocks(const GgufMatrix& source);
+std::optional<PackedMatrix> shape_of_words(const GptqMatrix& source, int64_t in);
+
 // Throws BadInput naming the matrix and row of a scale that is not finite. `pool` may be null.
 PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool);
 
-// Nothing where GPTQ's groups have no packed form.
-std::optional<PackedMatrix> pack_words(const GptqMatrix& source, int64_t in, ThreadPool* pool);
+// `shape` is what shape_of_words() says of the source.
+PackedMatrix pack_words(const GptqMatrix& source, PackedMatrix shape, ThreadPool* pool);
 
 // The system may take back the memory of a mapped file's part, which it reads again when asked.
 void forget_mapped(const void* data, uint64_t bytes) noexcept;

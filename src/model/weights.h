@@ -74,7 +74,8 @@ Weights bind_weights(const Config& config, const WeightSource& source);
 struct LoadOptions {
   std::vector<std::filesystem::path> adapters;  // LoRA folders in PEFT's layout, applied in order
   ThreadPool* pool = nullptr;                   // that packs matrices of few bits; none: one thread
-  bool pack = true;  // false: GPTQ stays as it is, GGUF's blocks become float16
+  bool pack_cache = false;  // keep packed matrices in a file beside the model: PackedFile
+  bool pack = true;         // false: GPTQ stays as it is, GGUF's blocks become float16
 };
 
 // A checkpoint in a folder: config.json, safetensors (one file or shards, float or GPTQ); or a GGUF

@@ -77,6 +77,22 @@ TEST_F(Gguf, TypesLoseWhatTheirBitsSay) {
   EXPECT_GT(last, 0);
 }
 
+TEST_F(Gguf, Q4KLosesLessThanQ40OnTheShippedModel) {
+  const fs::path model = source("models/quern-mini");
+  const auto exact = logits(model);
+  const auto lost = [&](const char* type) {
+    const auto got = logits(convert(model, type, (std::string(type) + ".gguf").c_str()));
+    double error = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      error += std::pow(double(got[i]) - double(exact[i]), 2);
+    }
+    return error;
+  };
+  const double eight_bits = lost("Q8_0"), with_minima = lost("Q4_K");
+  EXPECT_LT(with_minima, lost("Q4_0"));
+  EXPECT_GT(with_minima, 4 * eight_bits);  // it is of four bits
+}
+
 TEST_F(Gguf, TokenizerSpecialTokensAndTextComeAlong) {
   const fs::path model = tiny_checkpoint(folder);
   const fs::path file = convert(model, "F16");

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "core/rng.h"
 #include "formats/gguf_writer.h"
 #include "formats/safetensors.h"
 #include "support/gguf_bytes.h"
@@ -33,15 +34,21 @@ TEST(GgufBlocks, EveryTypeIsReadAsThePackageReadsIt) {
   }
 }
 
+std::vector<float> requantized(std::string_view type, const std::vector<float>& values) {
+  const GgufBlock block = *gguf_block_named(type);
+  std::vector<std::byte> raw(values.size() / static_cast<size_t>(block.weights) *
+                             static_cast<size_t>(block.bytes));
+  quantize_blocks(block.type, values, raw.data());
+  std::vector<float> got(values.size());
+  dequantize_blocks(block.type, raw.data(), got);
+  return got;
+}
+
 TEST(GgufBlocks, WhatIsWrittenIsAsCloseAsThePackages) {
   const SafetensorsFile file(kBlocks);
   const auto values = to_floats(file.at("values"), "values");
   for (const char* name : {"Q8_0", "Q4_0"}) {
-    const GgufBlock block = *gguf_block_named(name);
-    std::vector<std::byte> raw(values.size() / 32 * static_cast<size_t>(block.bytes));
-    quantize_blocks(block.type, values, raw.data());
-    std::vector<float> got(values.size());
-    dequantize_blocks(block.type, raw.data(), got);
+    const std::vector<float> got = requantized(name, values);
     const auto theirs = to_floats(file.at(std::string(name) + ".requantized"), name);
     double ours = 0, other = 0;
     for (size_t i = 0; i < values.size(); ++i) {
@@ -54,15 +61,39 @@ TEST(GgufBlocks, WhatIsWrittenIsAsCloseAsThePackages) {
 }
 
 TEST(GgufBlocks, ZerosStayZeros) {
-  for (const char* name : {"Q8_0", "Q4_0", "F16", "BF16", "F32"}) {
-    const GgufBlock block = *gguf_block_named(name);
-    const std::vector<float> zeros(64, 0.0f);
-    std::vector<std::byte> raw(64 / static_cast<size_t>(block.weights) * size_t(block.bytes));
-    quantize_blocks(block.type, zeros, raw.data());
-    std::vector<float> got(64, 1.0f);
-    dequantize_blocks(block.type, raw.data(), got);
-    EXPECT_EQ(got, zeros) << name;
+  for (const char* name : {"Q8_0", "Q4_0", "Q4_K", "F16", "BF16", "F32"}) {
+    const std::vector<float> zeros(256, 0.0f);
+    EXPECT_EQ(requantized(name, zeros), zeros) << name;
   }
+}
+
+TEST(GgufBlocks, FourBitsWithMinimaLoseLessThanWithoutOnEveryKindOfWeights) {
+  Rng rng(7);
+  const auto normal = [&](float mean, float spread) {
+    std::vector<float> out(4096);
+    for (float& value : out) value = mean + spread * static_cast<float>(rng.normal());
+    return out;
+  };
+  std::vector<float> steps(4096), outliers = normal(0, 1);
+  for (size_t i = 0; i < steps.size(); ++i) steps[i] = static_cast<float>(i / 32 % 8) * 0.1f;
+  for (size_t i = 0; i < outliers.size(); i += 100) outliers[i] *= 20;
+  const auto lost = [](const char* type, const std::vector<float>& values) {
+    const std::vector<float> got = requantized(type, values);
+    double error = 0, all = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      error += std::pow(double(values[i]) - double(got[i]), 2);
+      all += std::pow(double(values[i]), 2);
+    }
+    return std::sqrt(error / all);
+  };
+  EXPECT_LT(lost("Q4_K", normal(0, 0.02f)), 0.9 * lost("Q4_0", normal(0, 0.02f)));
+  EXPECT_LT(lost("Q4_K", normal(0, 0.02f)), 0.075);
+  EXPECT_LT(lost("Q4_K", normal(-3, 0.5f)), 0.3 * lost("Q4_0", normal(-3, 0.5f)));
+  EXPECT_LT(lost("Q4_K", normal(3, 0.5f)), 1.1 * lost("Q4_0", normal(3, 0.5f)));
+  EXPECT_LT(lost("Q4_K", outliers), lost("Q4_0", outliers));
+  EXPECT_LT(lost("Q4_K", steps), 0.01);
+  EXPECT_LT(lost("Q4_K", normal(0, 1e-4f)), 0.1);  // scales near the end of float16
+  EXPECT_LE(lost("Q4_K", normal(0, 1e-6f)), 1.0);  // and beyond it
 }
 
 TEST(GgufFile, ReadsMetadataAndTensors) {
