@@ -12,11 +12,6 @@
 namespace quern::test {
 namespace {
 
-Json parsed(const Outcome& outcome) {
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  return Json::parse(outcome.out, "output");
-}
-
 // The one line that a bad input ends in: exit code 3, and every part in the line.
 void expect_refused(const Outcome& outcome, const std::vector<std::string>& parts) {
   EXPECT_EQ(outcome.code, 3) << outcome.out << outcome.err;

@@ -12,11 +12,6 @@ namespace {
 
 fs::path case_folder(const std::string& name) { return source("tests/fixtures/models") / name; }
 
-Json parsed(const Outcome& outcome) {
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  return Json::parse(outcome.out, "output");
-}
-
 std::vector<int64_t> integers(const Json& list) {
   std::vector<int64_t> values;
   for (const Json& value : list.items()) values.push_back(value.integer());

@@ -74,6 +74,11 @@ Outcome quern(std::vector<std::string> arguments, const Surroundings& around) {
   return run(arguments, around);
 }
 
+Json parsed(const Outcome& outcome) {
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  return Json::parse(outcome.out, "output");
+}
+
 Terminal::Terminal(std::vector<std::string> arguments,
                    const std::vector<std::pair<std::string, std::string>>& variables) {
   arguments.insert(arguments.begin(), QUERN_PROGRAM);

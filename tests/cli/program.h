@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/json.h"
 #include "support/support.h"
 
 namespace quern::test {
@@ -29,6 +30,9 @@ Outcome run(const std::vector<std::string>& arguments, const Surroundings& aroun
 
 // run() for quern itself.
 Outcome quern(std::vector<std::string> arguments, const Surroundings& around = {});
+
+// What a command that went well printed.
+Json parsed(const Outcome& outcome);
 
 // A program at a terminal of 80 columns and 24 rows.
 class Terminal {

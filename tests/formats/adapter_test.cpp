@@ -4,22 +4,22 @@
 namespace quern {
 namespace {
 
-void expect_bad(const std::string& config, const std::vector<std::string>& parts) {
+void expect_bad_config(const std::string& config, const std::vector<std::string>& parts) {
   const test::TempFolder folder;
   folder.write("adapter_config.json", config);
   test::expect_error([&] { read_adapter_config(folder.path()); }, Kind::BadInput, parts);
 }
 
-TEST(AdapterConfig, RankZero) { expect_bad(R"({"r": 0, "lora_alpha": 16})", {"r is 0"}); }
-TEST(AdapterConfig, MissingAlpha) { expect_bad(R"({"r": 8})", {"'lora_alpha'"}); }
+TEST(AdapterConfig, RankZero) { expect_bad_config(R"({"r": 0, "lora_alpha": 16})", {"r is 0"}); }
+TEST(AdapterConfig, MissingAlpha) { expect_bad_config(R"({"r": 8})", {"'lora_alpha'"}); }
 TEST(AdapterConfig, OtherMethod) {
-  expect_bad(R"({"peft_type": "IA3", "r": 8, "lora_alpha": 16})", {"'IA3'"});
+  expect_bad_config(R"({"peft_type": "IA3", "r": 8, "lora_alpha": 16})", {"'IA3'"});
 }
 TEST(AdapterConfig, Dora) {
-  expect_bad(R"({"r": 8, "lora_alpha": 16, "use_dora": true})", {"use_dora"});
+  expect_bad_config(R"({"r": 8, "lora_alpha": 16, "use_dora": true})", {"use_dora"});
 }
 TEST(AdapterConfig, TrainedBias) {
-  expect_bad(R"({"r": 8, "lora_alpha": 16, "bias": "all"})", {"bias is 'all'"});
+  expect_bad_config(R"({"r": 8, "lora_alpha": 16, "bias": "all"})", {"bias is 'all'"});
 }
 TEST(AdapterConfig, MissingFile) {
   const test::TempFolder folder;
