@@ -29,6 +29,7 @@ GptqConfig parse(const Json& json) {
   if (config.group_size == 0) json.at("group_size").fail("is 0, expected -1 or a number of inputs");
   config.desc_act = json.boolean_or("desc_act", false);
   config.sym = json.boolean_or("sym", true);
+  if (const auto dynamic = json.find("dynamic")) config.mixed = dynamic->size() > 0;
   return config;
 }
 
@@ -62,13 +63,20 @@ GptqTensors read_gptq(const TensorStore& store, const std::string& module, const
     }
     return *view;
   };
-  const int64_t per = 32 / config.bits;
+  int bits = config.bits;
+  int64_t group = config.group_size < 0 ? in : config.group_size;
+  if (config.mixed) {
+    const auto words = store.find(module + ".qweight"), scales = store.find(module + ".scales");
+    if (words && words->shape.rank() == 2 && words->shape[0] == in / 4) bits = 8;
+    if (words && words->shape.rank() == 2 && words->shape[0] == in / 8) bits = 4;
+    if (scales && scales->shape.rank() == 2 && scales->shape[0] > 0) group = in / scales->shape[0];
+  }
+  const int64_t per = 32 / bits;
   if (in % per != 0 || out % per != 0) {
     throw_bad_input(fmt::format("{}: {} is [{}, {}], which {}-bit packing cannot hold",
-                                store.source().string(), module, out, in, config.bits));
+                                store.source().string(), module, out, in, bits));
   }
-  const int64_t group = config.group_size < 0 ? in : config.group_size;
-  if (group > in || in % group != 0) {
+  if (group < 1 || group > in || in % group != 0) {
     throw_bad_input(fmt::format("{}: groups of {} do not divide the {} inputs of {}",
                                 store.source().string(), group, in, module));
   }
@@ -78,14 +86,15 @@ GptqTensors read_gptq(const TensorStore& store, const std::string& module, const
       .qzeros = get("qzeros", DType::I32, {groups, out / per}),
       .scales = get("scales", DType::F16, {groups, out}),
       .g_idx = get("g_idx", DType::I32, {in}),
+      .bits = bits,
   };
   for (const int32_t index : tensors.g_idx.as<int32_t>()) {
     if (index >= 0 && index < groups) continue;
     throw_bad_input(fmt::format("{}: {}.g_idx has the group {}, expected 0 to {}",
                                 store.file_of(module + ".g_idx"), module, index, groups - 1));
   }
-  for (const uint16_t bits : tensors.scales.as<uint16_t>()) {
-    const float scale = from_f16(bits);
+  for (const uint16_t half : tensors.scales.as<uint16_t>()) {
+    const float scale = from_f16(half);
     if (std::isfinite(scale) && scale != 0) continue;
     throw_bad_input(fmt::format("{}: {}.scales has the scale {}", store.file_of(module + ".scales"),
                                 module, scale));

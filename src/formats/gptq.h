@@ -15,6 +15,8 @@ struct GptqConfig {
   int64_t group_size = 128;  // inputs that share a scale; -1 for all
   bool desc_act = false;     // groups follow the order of activation sizes
   bool sym = true;
+  // "dynamic": some matrices have other bits or groups, which the shapes of their tensors tell.
+  bool mixed = false;
 };
 
 // From quantization_config in config.json, or quantize_config.json; nothing for a float checkpoint.
@@ -27,6 +29,7 @@ struct GptqTensors {
   ConstTensorView qzeros;   // I32 [groups, out * bits / 32]
   ConstTensorView scales;   // F16 [groups, out]
   ConstTensorView g_idx;    // I32 [in]
+  int bits = 4;
 };
 
 // Throws BadInput naming the member for whatever is missing, misshapen, out of range or not finite.

@@ -6,19 +6,13 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/divergence.h"
 
 namespace quern {
 namespace {
 
 constexpr int64_t kChunk = 512;
 constexpr int64_t kLogitRows = 32;
-
-double log_sum_exp(std::span<const float> logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  return largest + std::log(sum);
-}
 
 // A model at work on one window after another.
 struct Side {
@@ -36,16 +30,6 @@ struct Side {
 };
 
 }  // namespace
-
-double kl_divergence(std::span<const float> p, std::span<const float> q) {
-  const double log_p = log_sum_exp(p), log_q = log_sum_exp(q);
-  double sum = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double a = static_cast<double>(p[i]) - log_p, b = static_cast<double>(q[i]) - log_q;
-    sum += std::exp(a) * (a - b);
-  }
-  return std::max(sum, 0.0);
-}
 
 Comparison compare(Model& a, Model& b, std::span<const TokenId> ids, int64_t length,
                    const std::function<void(int64_t)>& on_progress) {

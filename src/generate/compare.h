@@ -22,7 +22,4 @@ struct Comparison {
 Comparison compare(Model& a, Model& b, std::span<const TokenId> ids, int64_t length,
                    const std::function<void(int64_t)>& on_progress = {});
 
-// sum of p log(p / q) of the distributions that two rows of logits stand for, in double; >= 0.
-double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
-
 }  // namespace quern

@@ -6,19 +6,13 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/divergence.h"
 
 namespace quern {
 namespace {
 
 constexpr int64_t kChunk = 512;
 constexpr int64_t kLogitRows = 32;
-
-double log_sum_exp(std::span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - largest));
-  return largest + std::log(sum);
-}
 
 }  // namespace
 

@@ -127,9 +127,7 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
       return matrix;
     });
   }
-  const bool has_words =
-      gptq && spec.role != Role::Embedding && store.find(spec.module + ".qweight");
-  if (!has_words) return dense(store, spec.name, spec.shape);
+  if (!gptq || !store.find(spec.module + ".qweight")) return dense(store, spec.name, spec.shape);
   const int64_t out = spec.shape[0], in = spec.shape[1];
   const GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
   for (const char* member : {"qweight", "qzeros", "scales", "g_idx"}) {
@@ -140,7 +138,7 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
                       .scales = reinterpret_cast<const uint16_t*>(tensors.scales.data),
                       .g_idx = reinterpret_cast<const int32_t*>(tensors.g_idx.data),
                       .out = out,
-                      .bits = gptq->bits});
+                      .bits = tensors.bits});
   if (pack) {
     if (auto shape = shape_of_words(matrices.back(), in)) {
       return keep_packed(spec.module, *shape, [&] {
@@ -331,6 +329,7 @@ uint64_t LoadedWeights::file_bytes() const noexcept {
 
 std::string LoadedWeights::description() const {
   if (state_->gptq) {
+    if (state_->gptq->mixed) return "GPTQ, bits by matrix";
     return fmt::format("GPTQ int{}, {}", state_->gptq->bits,
                        state_->gptq->group_size < 0
                            ? std::string("one group")

@@ -31,8 +31,14 @@ class Calibration {
   void finish(const Layer& layer);  // adds the block's last product to the stream
   Hessian head_inputs(std::span<const float> final_norm);
 
+  // A whole block in place, whatever its matrices' format: what the stages above do bit by bit.
+  void forward(const Layer& layer, int64_t index, std::vector<float>& stream);
+  // The stream normed for the head: [tokens, hidden].
+  std::vector<float> normed(std::span<const float> stream, std::span<const float> final_norm);
+
  private:
   void swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up);
+  void attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended);
 
   Backend& run_;
   const Config& config_;
@@ -40,7 +46,9 @@ class Calibration {
   int64_t samples_ = 0;
   std::vector<float> x_;          // [tokens, hidden]
   std::vector<float> attended_;   // [tokens, query_dim]
-  std::vector<float> norm_;       // [length, hidden]: one sequence's
+  std::vector<float> norm_;       // [length, hidden]: one sequence's, as the next two
+  std::vector<float> qkv_;        // [length, query_dim + 2 kv_dim]
+  std::vector<float> log_sum_;    // [length, heads]
   std::vector<float> cos_, sin_;  // [length, rotary_dim / 2]
 };
 

@@ -5,42 +5,26 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
 #include "formats/gptq.h"
+#include "model/pack_weights.h"
 #include "quantize/calibration.h"
-#include "quantize/packing.h"
+#include "quantize/matrix_reader.h"
+#include "quantize/sensitivity.h"
 
 namespace quern {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 4096;  // of a matrix that is only rewritten
+constexpr int64_t kRowsAtOnce = 16384;    // of a head or an embedding
+constexpr size_t kSequencesMeasured = 4;  // for the choice of bits
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
-
-// Rows of a dense weight as floats.
-void copy_floats(const Weight& w, int64_t begin, int64_t count, float* out) {
-  const int64_t first = begin * w.cols, size = count * w.cols;
-  switch (w.format) {
-    case WeightFormat::F32:
-      std::memcpy(out, w.data + first * 4, at(size) * 4);
-      return;
-    case WeightFormat::F16:
-    case WeightFormat::BF16: {
-      const auto* half = reinterpret_cast<const uint16_t*>(w.data) + first;
-      const bool bf16 = w.format == WeightFormat::BF16;
-      for (int64_t i = 0; i < size; ++i) out[i] = bf16 ? from_bf16(half[i]) : from_f16(half[i]);
-      return;
-    }
-    case WeightFormat::Gptq:
-    case WeightFormat::Packed:
-      break;
-  }
-  throw Error(Kind::Unsupported, "a weight is packed where floats are expected");
-}
 
 class Quantizer {
  public:
@@ -58,10 +42,14 @@ class Quantizer {
           return LoadedWeights::load(job.model, config_, {.pack = false});
         }()),
         weights_(loaded_.weights()),
+        reader_(backend_, config_, loaded_.weights(), job.model.string()),
         partial_(job.out.string() + ".quantizing"),
         specs_(tensor_specs(config_)) {
     for (const TensorSpec& spec : specs_) {
-      if (quantized(spec)) total_ += static_cast<uint64_t>(spec.shape.count());
+      if (!quantized(spec)) continue;
+      total_ += static_cast<uint64_t>(spec.shape.count());
+      if (spec.role == Role::Head) outer_.insert(outer_.begin(), spec);
+      if (spec.role == Role::Embedding) outer_.push_back(spec);
     }
     if (total_ == 0) {
       throw Error(Kind::Misused, "--keep leaves no matrix to quantize");
@@ -70,10 +58,7 @@ class Quantizer {
 
   std::vector<MatrixReport> run() {
     open_partial();
-    const bool head = std::any_of(specs_.begin(), specs_.end(), [&](const TensorSpec& spec) {
-      return spec.role == Role::Head && quantized(spec);
-    });
-    const int64_t units = config_.layers + (head ? 1 : 0);
+    const int64_t units = config_.layers + static_cast<int64_t>(outer_.size());
     int64_t next = 0;
     while (next < units && fs::exists(unit_file(next))) ++next;
     if (next > 0) {
@@ -81,8 +66,9 @@ class Quantizer {
           fmt::format("{}: {} of {} blocks are done, going on", partial_.string(), next, units));
     }
     for (int64_t unit = 0; unit < next; ++unit) recall(unit);
+    if (job_.target_bits > 0) choose();
     Calibration calibration(backend_, config_, std::max<int64_t>(job_.length, 1));
-    if (job_.gptq && next < units) {
+    if (needs_stream(next)) {
       if (next == 0) {
         calibration.embed(weights_.embedding, job_.calibration);
       } else {
@@ -92,14 +78,13 @@ class Quantizer {
     for (int64_t unit = next; unit < units; ++unit) {
       if (unit < config_.layers) {
         quantize_block(unit, calibration);
-        const bool more = unit + 1 < units;
-        if (job_.gptq && more) {
-          AtomicFile file(stream_file(unit + 1));
-          file.write(std::as_bytes(std::span(std::as_const(calibration.stream()))));
-          file.commit();
-        }
       } else {
-        quantize_head(calibration);
+        quantize_outer(outer_[at(unit - config_.layers)], calibration);
+      }
+      if (needs_stream(unit + 1)) {
+        AtomicFile file(stream_file(unit + 1));
+        file.write(std::as_bytes(std::span(std::as_const(calibration.stream()))));
+        file.commit();
       }
       save(unit);
       std::error_code ignored;
@@ -117,8 +102,76 @@ class Quantizer {
     });
   }
   bool quantized(const TensorSpec& spec) const {
+    if (spec.role == Role::Embedding) return job_.embedding_int8;
+    if (spec.role == Role::Head && job_.head_int8) return true;
     return (spec.role == Role::Matrix || spec.role == Role::Head) && !kept(spec);
   }
+  // Embeddings, and a head that is asked for in 8 bits, have bits of their own.
+  bool follows_settings(const TensorSpec& spec) const {
+    return quantized(spec) && spec.role != Role::Embedding &&
+           !(spec.role == Role::Head && job_.head_int8);
+  }
+  // Whether the calibration text has to have come as far as this unit.
+  bool needs_stream(int64_t unit) const {
+    if (!job_.gptq || unit > config_.layers) return false;
+    return unit < config_.layers || (!outer_.empty() && follows_settings(outer_[0]));
+  }
+
+  MatrixPlan plan_of(const TensorSpec& spec) const {
+    MatrixPlan plan = {.settings = job_.settings,
+                       .method = job_.gptq ? QuantizeMethod::Gptq : QuantizeMethod::Nearest};
+    if (!follows_settings(spec)) {
+      plan.settings.bits = 8;
+      plan.method = QuantizeMethod::Nearest;
+    }
+    if (const auto chosen = chosen_.find(spec.module); chosen != chosen_.end()) {
+      plan.settings.bits = chosen->second.bits;
+      plan.settings.group = chosen->second.group;
+      plan.method = QuantizeMethod::Better;
+    }
+    return plan;
+  }
+
+  void choose() {
+    const fs::path file = partial_ / "bits.json";
+    if (fs::exists(file)) {
+      for (const Json& row : Json::parse_file(file.string()).items()) {
+        chosen_[row.at("module").string()] = {static_cast<int>(row.at("bits").integer(4, 8)),
+                                              row.at("group").integer()};
+      }
+      return;
+    }
+    std::vector<TensorSpec> specs;
+    std::copy_if(specs_.begin(), specs_.end(), std::back_inserter(specs),
+                 [&](const TensorSpec& spec) { return follows_settings(spec); });
+    const std::span<const int32_t> ids(job_.calibration);
+    const auto measured = static_cast<size_t>(job_.length) * kSequencesMeasured;
+    const std::vector<Sensitivity> sensitivity = measure_sensitivity(
+        {.backend = backend_,
+         .pool = pool_,
+         .config = config_,
+         .reader = reader_,
+         .specs = specs,
+         .settings = job_.settings,
+         .ids = ids.first(std::min(ids.size(), measured)),
+         .length = job_.length,
+         .on_layer = [&](int64_t layer) {
+           if (job_.on_progress) {
+             job_.on_progress(done_, total_,
+                              fmt::format("measuring {} of {}", layer, config_.layers));
+           }
+         }});
+    const std::vector<BitChoice> chosen = choose_bits(sensitivity, job_.target_bits);
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      chosen_[sensitivity[i].module] = chosen[i];
+      rows.push_back({{"module", sensitivity[i].module},
+                      {"bits", chosen[i].bits},
+                      {"group", chosen[i].group}});
+    }
+    write_file(file, dump(rows) + "\n");
+  }
+
   fs::path unit_file(int64_t unit) const {
     return partial_ / fmt::format("block-{:05}.safetensors", unit);
   }
@@ -142,9 +195,12 @@ class Quantizer {
                        fs::last_write_time(path).time_since_epoch().count()});
     }
     const nlohmann::ordered_json all = {
-        {"version", 1},
+        {"version", 2},
         {"files", files},
         {"gptq", job_.gptq},
+        {"target_bits", job_.target_bits},
+        {"embedding_int8", job_.embedding_int8},
+        {"head_int8", job_.head_int8},
         {"bits", s.bits},
         {"group", s.group},
         {"symmetric", s.symmetric},
@@ -180,10 +236,15 @@ class Quantizer {
   void recall(int64_t unit) {
     const Json json = Json::parse_file(report_file(unit).string());
     for (const Json& row : json.items()) {
-      MatrixReport report = {row.at("module").string(), row.at("rows").integer(),
-                             row.at("cols").integer(), row.at("weight_error").number()};
+      MatrixReport report = {.module = row.at("module").string(),
+                             .rows = row.at("rows").integer(),
+                             .cols = row.at("cols").integer(),
+                             .bits = static_cast<int>(row.at("bits").integer(4, 8)),
+                             .group = row.at("group").integer(),
+                             .gptq = row.at("gptq").boolean(),
+                             .weight_error = row.at("weight_error").number(),
+                             .damping = row.at("damping").number()};
       if (row.has("output_error")) report.output_error = row.at("output_error").number();
-      report.damping = row.at("damping").number();
       done_ += static_cast<uint64_t>(report.rows * report.cols);
       reports_.push_back(std::move(report));
     }
@@ -199,61 +260,28 @@ class Quantizer {
     std::memcpy(stream.data(), file.data(), file.size());
   }
 
-  // A matrix as it is in the checkpoint, out of the parts that the forward pass has it in.
-  std::vector<float> floats_of(const TensorSpec& spec) {
-    std::vector<float> out(at(spec.shape.count()));
-    for (const LinearSlice& slice : linears_of(weights_, spec, config_)) {
-      copy_floats(slice.linear->weight, 0, slice.rows,
-                  out.data() + slice.first_row * spec.shape[1]);
-    }
-    for (size_t i = 0; i < out.size(); ++i) {
-      if (std::isfinite(out[i])) continue;
-      throw_bad_input(
-          fmt::format("{}: {} has a value that is NaN or infinite, at [{}, {}]",
-                      job_.model.string(), spec.name, i / at(spec.shape[1]), i % at(spec.shape[1])),
-          "the file is damaged, or its training went wrong");
-    }
-    return out;
+  void begin(const TensorSpec& spec) {
+    if (job_.on_progress) job_.on_progress(done_, total_, spec.module);
   }
 
-  // Quantizes one matrix; `values` becomes what the quantized one computes with.
-  void quantize_matrix(const TensorSpec& spec, std::vector<float>& values,
-                       const std::vector<double>* hessian) {
-    if (job_.on_progress) job_.on_progress(done_, total_, spec.module);
-    const int64_t rows = spec.shape[0];
-    const QuantizedMatrix m =
-        hessian != nullptr
-            ? gptq(backend_, pool_, values, rows, *hessian, job_.settings, spec.module)
-            : round_to_nearest(pool_, values, rows, job_.settings, spec.module);
-    MatrixReport report = {spec.module, rows, spec.shape[1]};
-    report.damping = m.damping;
-    if (job_.measure && hessian != nullptr) {
-      report.output_error = output_error(backend_, values, m, *hessian);
-    }
-    std::vector<float> back = m.dequantized();
-    double lost = 0, all = 0;
-    for (size_t i = 0; i < values.size(); ++i) {
-      const double w = values[i], d = w - static_cast<double>(back[i]);
-      lost += d * d;
-      all += w * w;
-    }
-    report.weight_error = all > 0 ? lost / all : 0;
-    std::copy(back.begin(), back.end(), values.begin());
-    for (OwnedTensor& tensor : pack_gptq(m, job_.settings.bits, spec.module)) {
-      tensors_.push_back(std::move(tensor));
-    }
-    // The layout has a bias for every quantized matrix.
-    std::vector<float> bias(at(rows));
-    for (const LinearSlice& slice : linears_of(weights_, spec, config_)) {
-      std::copy(slice.linear->bias.begin(), slice.linear->bias.end(),
-                bias.begin() + slice.first_row);
-    }
-    if (spec.role == Role::Matrix) {
-      tensors_.push_back(half_tensor(spec.module + ".bias", Shape{rows}, bias));
+  void finish(const TensorSpec& spec, const MatrixQuantizer& quantizer) {
+    for (OwnedTensor& tensor : quantizer.tensors()) tensors_.push_back(std::move(tensor));
+    if (spec.role == Role::Matrix) {  // the layout has a bias for every one
+      tensors_.push_back(
+          half_tensor(spec.module + ".bias", Shape{spec.shape[0]}, reader_.bias(spec)));
     }
     done_ += static_cast<uint64_t>(spec.shape.count());
-    reports_.push_back(std::move(report));
+    reports_.push_back(quantizer.report());
     unit_reports_ += 1;
+    reader_.forget(spec);
+  }
+
+  MatrixInputs inputs_of(Hessian&& moments, const std::string& name) {
+    std::vector<double> h = std::move(moments).take();
+    MatrixInputs inputs;
+    if (job_.measure || job_.target_bits > 0) inputs.moments.assign(h.begin(), h.end());
+    inputs.factor = factorize(pool_, std::move(h), job_.settings, name);
+    return inputs;
   }
 
   void quantize_block(int64_t layer, Calibration& calibration) {
@@ -264,7 +292,7 @@ class Quantizer {
       if (spec.layer != layer) continue;
       if (spec.role == Role::Matrix) {
         matrices.push_back(spec);
-        values.push_back(floats_of(spec));
+        values.push_back(reader_.all(spec));
       } else if (spec.role == Role::Norm) {
         const std::span<const float> norm = spec.part == Part::Norm1   ? live.norm_1
                                             : spec.part == Part::Norm2 ? live.norm_2
@@ -274,7 +302,9 @@ class Quantizer {
       } else if (spec.role == Role::Bias) {
         TensorSpec matrix = spec;
         matrix.role = Role::Matrix;
-        if (kept(matrix)) tensors_.push_back(half_tensor(spec.name, spec.shape, bias_of(spec)));
+        if (kept(matrix)) {
+          tensors_.push_back(half_tensor(spec.name, spec.shape, reader_.bias(spec)));
+        }
       }
     }
     for (size_t i = 0; i < matrices.size(); ++i) {
@@ -288,16 +318,26 @@ class Quantizer {
       }
     }
     // Matrices that share their input, in the order of the forward pass.
-    const auto stage = [&](std::initializer_list<Part> parts, auto&& inputs) {
-      std::optional<std::vector<double>> hessian;
-      if (job_.gptq) hessian = inputs().take();
+    const auto stage = [&](std::initializer_list<Part> parts, auto&& moments) {
+      std::optional<MatrixInputs> inputs;
+      std::optional<Hessian> hessian;
+      if (job_.gptq) hessian = moments();
       for (size_t i = 0; i < matrices.size(); ++i) {
-        if (std::find(parts.begin(), parts.end(), matrices[i].part) == parts.end()) continue;
-        if (quantized(matrices[i])) {
-          quantize_matrix(matrices[i], values[i], hessian ? &*hessian : nullptr);
-        } else {
-          tensors_.push_back(half_tensor(matrices[i].name, matrices[i].shape, values[i]));
+        const TensorSpec& spec = matrices[i];
+        if (std::find(parts.begin(), parts.end(), spec.part) == parts.end()) continue;
+        if (!quantized(spec)) {
+          tensors_.push_back(half_tensor(spec.name, spec.shape, values[i]));
+          continue;
         }
+        begin(spec);
+        if (hessian) {
+          inputs = inputs_of(std::move(*hessian), spec.module);
+          hessian.reset();
+        }
+        MatrixQuantizer quantizer(backend_, pool_, spec.module, spec.shape[0], spec.shape[1],
+                                  plan_of(spec), inputs ? &*inputs : nullptr);
+        quantizer.take(values[i]);
+        finish(spec, quantizer);
       }
     };
     stage({Part::Qkv, Part::Q, Part::K, Part::V}, [&] { return calibration.qkv_inputs(live); });
@@ -308,21 +348,21 @@ class Quantizer {
     live = loaded_.weights().layers[at(layer)];  // the floats end with this block
   }
 
-  std::vector<float> bias_of(const TensorSpec& spec) {
-    std::vector<float> bias(at(spec.shape[0]));
-    for (const LinearSlice& slice : linears_of(weights_, spec, config_)) {
-      std::copy(slice.linear->bias.begin(), slice.linear->bias.end(),
-                bias.begin() + slice.first_row);
+  void quantize_outer(const TensorSpec& spec, Calibration& calibration) {
+    begin(spec);
+    const MatrixPlan plan = plan_of(spec);
+    std::optional<MatrixInputs> inputs;
+    if (plan.method != QuantizeMethod::Nearest) {
+      inputs = inputs_of(calibration.head_inputs(weights_.final_norm), spec.module);
     }
-    return bias;
-  }
-
-  void quantize_head(Calibration& calibration) {
-    const TensorSpec& spec = specs_.back();
-    std::vector<float> values = floats_of(spec);
-    std::optional<std::vector<double>> hessian;
-    if (job_.gptq) hessian = calibration.head_inputs(weights_.final_norm).take();
-    quantize_matrix(spec, values, hessian ? &*hessian : nullptr);
+    MatrixQuantizer quantizer(backend_, pool_, spec.module, spec.shape[0], spec.shape[1], plan,
+                              inputs ? &*inputs : nullptr);
+    for (int64_t row = 0; row < spec.shape[0]; row += kRowsAtOnce) {
+      std::vector<float> values =
+          reader_.rows(spec, row, std::min(kRowsAtOnce, spec.shape[0] - row));
+      quantizer.take(values);
+    }
+    finish(spec, quantizer);
   }
 
   // The report first: a block counts as done when its tensors are there.
@@ -333,6 +373,9 @@ class Quantizer {
       rows.push_back({{"module", r.module},
                       {"rows", r.rows},
                       {"cols", r.cols},
+                      {"bits", r.bits},
+                      {"group", r.group},
+                      {"gptq", r.gptq},
                       {"weight_error", r.weight_error},
                       {"damping", r.damping}});
       if (r.output_error) rows.back()["output_error"] = *r.output_error;
@@ -352,43 +395,37 @@ class Quantizer {
     for (int64_t unit = 0; unit < units; ++unit) done.emplace_back(unit_file(unit));
     std::vector<PlannedTensor> plan;
     const auto add_outer = [&](const TensorSpec& spec) {
-      if (spec.layer < 0 && !(spec.role == Role::Head && quantized(spec))) {
-        plan.push_back({spec.name, DType::F16, spec.shape});
-      }
+      if (spec.layer < 0 && !quantized(spec)) plan.push_back({spec.name, DType::F16, spec.shape});
     };
-    const auto add_unit = [&](int64_t unit) {
+    for (int64_t unit = 0; unit < units; ++unit) {
       for (const NamedTensor& tensor : done[at(unit)].tensors()) {
         plan.push_back({tensor.name, tensor.view.dtype, tensor.view.shape});
       }
-    };
-    add_outer(specs_.front());
-    for (int64_t unit = 0; unit < units; ++unit) add_unit(unit);
-    for (size_t i = 1; i < specs_.size(); ++i) add_outer(specs_[i]);
+    }
+    for (const TensorSpec& spec : specs_) add_outer(spec);
 
     AtomicFolder folder(job_.out);
     CheckpointWriter writer(folder.temporary(), plan, job_.max_shard_bytes);
-    const auto write_outer = [&](const TensorSpec& spec) {
-      if (spec.layer >= 0 || (spec.role == Role::Head && quantized(spec))) return;
-      if (spec.role == Role::Norm) {
-        writer.write(half_tensor(spec.name, spec.shape, weights_.final_norm).bytes);
-        return;
-      }
-      const Weight& w = spec.role == Role::Embedding ? weights_.embedding : weights_.lm_head.weight;
-      std::vector<float> values;
-      for (int64_t row = 0; row < w.rows; row += kRowsAtOnce) {
-        const int64_t count = std::min(kRowsAtOnce, w.rows - row);
-        values.resize(at(count * w.cols));
-        copy_floats(w, row, count, values.data());
-        writer.write(half_tensor(spec.name, Shape{count, w.cols}, values).bytes);
-      }
-    };
-    write_outer(specs_.front());
     for (const SafetensorsFile& file : done) {
       for (const NamedTensor& tensor : file.tensors()) {
         writer.write(std::span(tensor.view.data, tensor.view.size_bytes()));
+        forget_mapped(tensor.view.data, tensor.view.size_bytes());
       }
     }
-    for (size_t i = 1; i < specs_.size(); ++i) write_outer(specs_[i]);
+    for (const TensorSpec& spec : specs_) {
+      if (spec.layer >= 0 || quantized(spec)) continue;
+      if (spec.role == Role::Norm) {
+        writer.write(half_tensor(spec.name, spec.shape, weights_.final_norm).bytes);
+        continue;
+      }
+      for (int64_t row = 0; row < spec.shape[0]; row += kRowsAtOnce) {
+        const int64_t count = std::min(kRowsAtOnce, spec.shape[0] - row);
+        writer.write(
+            half_tensor(spec.name, Shape{count, spec.shape[1]}, reader_.rows(spec, row, count))
+                .bytes);
+      }
+      reader_.forget(spec);
+    }
     writer.finish();
     if (job_.add_files) job_.add_files(folder.temporary());
     write_configs(folder.temporary());
@@ -397,7 +434,7 @@ class Quantizer {
 
   void write_configs(const fs::path& folder) {
     const QuantizeSettings& s = job_.settings;
-    const nlohmann::ordered_json quantization = {
+    nlohmann::ordered_json quantization = {
         {"bits", s.bits},
         {"group_size", s.group},
         {"damp_percent", s.damping},
@@ -409,6 +446,16 @@ class Quantizer {
         {"model_file_base_name", "model"},
         {"lm_head", quantized(specs_.back()) && specs_.back().role == Role::Head},
         {"quant_method", "gptq"}};
+    // Matrices whose bits or groups are others, as GPTQModel's checkpoints name them.
+    nlohmann::ordered_json dynamic = nlohmann::ordered_json::object();
+    for (const MatrixReport& r : reports_) {
+      const int64_t group = s.group < 0 ? r.cols : s.group;
+      if (r.bits == s.bits && r.group == group) continue;
+      std::string pattern = "+:^";
+      for (const char c : r.module) pattern += c == '.' ? std::string("\\.") : std::string(1, c);
+      dynamic[pattern + "$"] = {{"bits", r.bits}, {"group_size", r.group}};
+    }
+    if (!dynamic.empty()) quantization["dynamic"] = dynamic;
     nlohmann::ordered_json config = Json::parse_file((job_.model / "config.json").string()).raw();
     config["torch_dtype"] = "float16";
     for (const char* flag : {"bf16", "fp32"}) {
@@ -426,8 +473,11 @@ class Quantizer {
   Config config_;
   LoadedWeights loaded_;
   Weights weights_;  // whose blocks' matrices are exchanged for floats while they are at work
+  MatrixReader reader_;
   fs::path partial_;
   std::vector<TensorSpec> specs_;
+  std::vector<TensorSpec> outer_;            // to be quantized: a head, then an embedding
+  std::map<std::string, BitChoice> chosen_;  // by module, for target_bits
   uint64_t done_ = 0, total_ = 0;
   std::vector<OwnedTensor> tensors_;  // of the unit at work
   std::vector<MatrixReport> reports_;

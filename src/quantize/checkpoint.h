@@ -3,15 +3,13 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/file.h"
 #include "core/thread_pool.h"
-#include "model/weights.h"
-#include "quantize/gptq_solver.h"
+#include "quantize/matrix_quantizer.h"
 
 namespace quern {
 
@@ -19,23 +17,20 @@ struct QuantizeJob {
   fs::path model, out;
   bool gptq = true;  // or round to nearest, which needs no calibration
   QuantizeSettings settings;
+  // Above 0: bits, group and method of each matrix are chosen so that the average, scales and zeros
+  // included, is at most this. Needs calibration text; settings.group is the largest group.
+  double target_bits = 0;
   std::vector<std::string> keep;     // matrices whose module's name holds one of these stay float16
+  bool embedding_int8 = false;       // rounded to nearest
+  bool head_int8 = false;            // likewise, whatever `keep` says
   std::vector<int32_t> calibration;  // ids, one sequence of `length` after another
   int64_t length = 0;
-  bool measure = false;  // output_error() of each matrix
+  bool measure = false;  // what the outputs of each matrix lose
   uint64_t max_shard_bytes = uint64_t{5} << 30;
-  // Weights done, of all that are to be quantized, and the module at work. May throw: what is done
-  // is found again by the next run of the same job.
-  std::function<void(uint64_t done, uint64_t total, std::string_view module)> on_progress;
+  // Weights done, of all that are to be quantized, and what is at work. May throw: what is done is
+  // found again by the next run of the same job.
+  std::function<void(uint64_t done, uint64_t total, std::string_view what)> on_progress;
   std::function<void(const fs::path& folder)> add_files;  // puts tokenizer and so on into `out`
-};
-
-struct MatrixReport {
-  std::string module;
-  int64_t rows = 0, cols = 0;
-  double weight_error = 0;             // sum of (w - q)² over sum of w²
-  std::optional<double> output_error;  // the same of its outputs, on the calibration text
-  double damping = 0;                  // of GPTQ
 };
 
 // Writes `out` in the layout of the release's GPTQ checkpoints (formats/gptq.h). Blocks that are

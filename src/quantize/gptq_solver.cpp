@@ -223,56 +223,47 @@ QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight
   return m;
 }
 
-namespace {
-
-// Dead inputs, order and damping; `h` becomes U in the order of `order`. Returns the damping.
-double prepare(ThreadPool& pool, std::vector<double>& h, std::vector<int64_t>& order,
-               std::vector<bool>& dead, const QuantizeSettings& s, const std::string& name) {
-  const auto n = static_cast<int64_t>(order.size());
+GptqFactor factorize(ThreadPool& pool, std::vector<double> h, const QuantizeSettings& s,
+                     const std::string& name) {
+  const auto n = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(h.size()))));
+  GptqFactor f = {.order = std::vector<int64_t>(at(n)), .dead = std::vector<bool>(at(n))};
   double mean = 0;
   for (int64_t i = 0; i < n; ++i) {
     double& d = h[at(i * n + i)];
     if (!std::isfinite(d)) throw_bad_input(name + ": its inputs are not finite");
-    dead[at(i)] = d == 0;
+    f.dead[at(i)] = d == 0;
     if (d == 0) d = 1;
     mean += d / static_cast<double>(n);
   }
-  std::iota(order.begin(), order.end(), int64_t{0});
+  std::iota(f.order.begin(), f.order.end(), int64_t{0});
   if (s.act_order) {
-    std::stable_sort(order.begin(), order.end(),
+    std::stable_sort(f.order.begin(), f.order.end(),
                      [&](int64_t a, int64_t b) { return h[at(a * n + a)] > h[at(b * n + b)]; });
   }
-  std::vector<double> factor(h.size());
-  for (double damping = s.damping; damping <= 10; damping *= 10) {
+  f.upper.resize(h.size());
+  for (f.damping = s.damping; f.damping <= 10; f.damping *= 10) {
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < n; ++j) {
-        factor[at(i * n + j)] = h[at(order[at(i)] * n + order[at(j)])];
+        f.upper[at(i * n + j)] = h[at(f.order[at(i)] * n + f.order[at(j)])];
       }
-      factor[at(i * n + i)] += damping * mean;
+      f.upper[at(i * n + i)] += f.damping * mean;
     }
-    if (inverse_cholesky(pool, factor, n)) {
-      h = std::move(factor);
-      return damping;
-    }
-    if (damping == 0) damping = 1e-4;
+    if (inverse_cholesky(pool, f.upper, n)) return f;
+    if (f.damping == 0) f.damping = 1e-4;
   }
   throw Error(Kind::Failed, name + ": the second moments of its inputs have no inverse",
               "use more calibration text, or --method rtn");
 }
 
-}  // namespace
-
 QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> weight,
-                     int64_t rows, std::vector<double> hessian, const QuantizeSettings& s,
+                     int64_t rows, const GptqFactor& factor, const QuantizeSettings& s,
                      const std::string& name) {
   const int64_t cols = static_cast<int64_t>(weight.size()) / rows;
   QuantizedMatrix m = blank(rows, cols, s, name);
   const int64_t group = cols / m.groups;
   const auto levels = static_cast<float>((1 << s.bits) - 1);
-  std::vector<int64_t> order(at(cols));
-  std::vector<bool> dead(at(cols));
-  m.damping = prepare(pool, hessian, order, dead, s, name);
-  const std::vector<double>& u = hessian;
+  const std::vector<int64_t>& order = factor.order;
+  const std::vector<double>& u = factor.upper;
 
   // Grids that no update changes: of one group over the whole row, or of groups left in place.
   const bool fixed = m.groups == 1 || s.static_groups;
@@ -294,7 +285,7 @@ QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> 
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < cols; ++i) {
       const int64_t from = order[at(i)];
-      w[at(r * cols + i)] = dead[at(from)] ? 0.0f : weight[at(r * cols + from)];
+      w[at(r * cols + i)] = factor.dead[at(from)] ? 0.0f : weight[at(r * cols + from)];
     }
   }
   std::vector<float> errors(at(rows * kBlock));
@@ -352,24 +343,32 @@ QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> 
   return m;
 }
 
-double output_error(Backend& backend, std::span<const float> weight, const QuantizedMatrix& m,
-                    std::span<const double> hessian) {
-  const int64_t rows = m.rows, cols = m.cols;
-  const std::vector<float> h(hessian.begin(), hessian.end());
-  const Weight moments = {.format = WeightFormat::F32,
-                          .rows = cols,
-                          .cols = cols,
-                          .data = reinterpret_cast<const std::byte*>(h.data())};
+Loss weight_loss(std::span<const float> weight, std::span<const float> quantized) {
+  Loss loss;
+  for (size_t i = 0; i < weight.size(); ++i) {
+    const double w = weight[i], d = w - static_cast<double>(quantized[i]);
+    loss.lost += d * d;
+    loss.all += w * w;
+  }
+  return loss;
+}
+
+Loss output_loss(Backend& backend, std::span<const float> weight, std::span<const float> quantized,
+                 std::span<const float> moments, int64_t cols) {
+  const int64_t rows = static_cast<int64_t>(weight.size()) / cols;
+  const Weight h = {.format = WeightFormat::F32,
+                    .rows = cols,
+                    .cols = cols,
+                    .data = reinterpret_cast<const std::byte*>(moments.data())};
   std::vector<float> product(weight.size());
   const auto energy = [&](std::span<const float> x) {
-    const MatmulPart part = {{product.data(), rows, cols, cols}, &moments, {}, false};
+    const MatmulPart part = {{product.data(), rows, cols, cols}, &h, {}, false};
     backend.matmul({x.data(), rows, cols, cols}, {&part, 1});
     return std::inner_product(x.begin(), x.end(), product.begin(), 0.0);
   };
-  std::vector<float> lost = m.dequantized();
-  for (size_t i = 0; i < lost.size(); ++i) lost[i] = weight[i] - lost[i];
-  const double all = energy(weight);
-  return all > 0 ? energy(lost) / all : 0;
+  std::vector<float> lost(weight.size());
+  for (size_t i = 0; i < lost.size(); ++i) lost[i] = weight[i] - quantized[i];
+  return {.lost = energy(lost), .all = energy(weight)};
 }
 
 }  // namespace quern

@@ -30,7 +30,6 @@ struct QuantizedMatrix {
   std::vector<float> scales;   // [groups, rows]
   std::vector<uint8_t> zeros;  // [groups, rows]
   std::vector<int32_t> g_idx;  // [cols]
-  double damping = 0;  // that the solution took: more than was asked for where H is singular
 
   // The matrix as floats [rows, cols].
   std::vector<float> dequantized() const;
@@ -60,17 +59,41 @@ class Hessian {
 QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight, int64_t rows,
                                  const QuantizeSettings& settings, const std::string& name);
 
-// `hessian`: [cols, cols], symmetric; it is consumed. A diagonal element of 0 (an input that is
-// never used) makes its column 0. Where H is singular the damping is raised tenfold until it is
-// not; throws Failed where even adding its mean does not help.
+// What GPTQ needs to know of a matrix's inputs. It serves every matrix that takes the same ones.
+struct GptqFactor {
+  std::vector<double> upper;   // U of H⁻¹ = Uᵀ U, rows and columns in `order`
+  std::vector<int64_t> order;  // [cols], in which columns are taken
+  std::vector<bool> dead;      // [cols]: inputs that are never used, whose columns become 0
+  double damping = 0;          // that it took: more than was asked for where H is singular
+};
+
+// `hessian`: [cols, cols], symmetric; it is consumed. Where H is singular the damping is raised
+// tenfold until it is not; throws Failed where even adding its mean does not help.
+GptqFactor factorize(ThreadPool& pool, std::vector<double> hessian,
+                     const QuantizeSettings& settings, const std::string& name);
+
 QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> weight,
-                     int64_t rows, std::vector<double> hessian, const QuantizeSettings& settings,
+                     int64_t rows, const GptqFactor& factor, const QuantizeSettings& settings,
                      const std::string& name);
 
-// Of the output W x, how much is lost: sum of ((W - Q) x)² over sum of (W x)², by the second
-// moments of x.
-double output_error(Backend& backend, std::span<const float> weight, const QuantizedMatrix& matrix,
-                    std::span<const double> hessian);
+// Of a sum of squares, how much was lost.
+struct Loss {
+  double lost = 0, all = 0;
+
+  double share() const noexcept { return all > 0 ? lost / all : 0; }
+  Loss& operator+=(const Loss& more) noexcept {
+    lost += more.lost;
+    all += more.all;
+    return *this;
+  }
+};
+
+// Of the weights W, whose quantized form computes with Q: sum of (W - Q)² and of W².
+Loss weight_loss(std::span<const float> weight, std::span<const float> quantized);
+
+// Of the outputs W x: sum of ((W - Q) x)² and of (W x)², by the second moments of x [cols, cols].
+Loss output_loss(Backend& backend, std::span<const float> weight, std::span<const float> quantized,
+                 std::span<const float> moments, int64_t cols);
 
 // The upper factor U of the inverse: H⁻¹ = Uᵀ U, in place. False where H is not positive definite.
 bool inverse_cholesky(ThreadPool& pool, std::span<double> h, int64_t dim);

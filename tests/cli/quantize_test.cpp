@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "cli/checkpoint.h"
@@ -15,7 +16,6 @@
 #include "core/json.h"
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
-#include "generate/compare.h"
 #include "model/config.h"
 #include "model/tensors.h"
 
@@ -160,6 +160,85 @@ TEST_F(Quantize, ReportNamesEveryMatrix) {
   }
 }
 
+double average_bits(const Json& matrices) {
+  double bits = 0, weights = 0;
+  for (const Json& row : matrices.items()) {
+    const double count = row.at("rows").number() * row.at("cols").number();
+    const double b = row.at("bits").number();
+    bits += count * (b + (16 + b) / row.at("group").number());
+    weights += count;
+  }
+  return bits / weights;
+}
+
+std::vector<std::string> without(std::vector<std::string> arguments, const char* option) {
+  const auto at = std::find(arguments.begin(), arguments.end(), option);
+  arguments.erase(at, at + 2);
+  return arguments;
+}
+
+TEST_F(Quantize, TargetBitsChoosesByMatrix) {
+  // Groups of 8: four bits take 6.5 with their scales, eight take 11.
+  const auto made = [&](const char* name, const char* target) {
+    const Outcome out =
+        quern(without(gptq(path(name), {"--target-bits", target, "--report", "--json"}), "--to"));
+    EXPECT_EQ(out.code, 0) << out.err;
+    return Json::parse(out.out, "report").at("matrices");
+  };
+  const Json matrices = made("mixed", "8");
+  EXPECT_LE(average_bits(matrices), 8);
+  EXPECT_GT(average_bits(matrices), 7);
+  std::set<int64_t> seen;
+  for (const Json& row : matrices.items()) seen.insert(row.at("bits").integer());
+  EXPECT_EQ(seen, (std::set<int64_t>{4, 8}));
+  // Every matrix computes with the bits that it has, in whatever order they come.
+  const TensorStore store = TensorStore::open(path("mixed"));
+  for (const Json& row : matrices.items()) {
+    const int64_t words = store.at(row.at("module").string() + ".qweight").shape[0];
+    EXPECT_EQ(words, row.at("cols").integer() * row.at("bits").integer() / 32);
+  }
+  // What is lost lies between what all matrices at the fewest and at the most bits lose.
+  made("least", "6.5");
+  made("most", "11");
+  const auto lost = [&](const char* name) {
+    return compare_models(model, path(name), text).at("kl_mean").number();
+  };
+  EXPECT_LT(lost("mixed"), lost("least"));
+  EXPECT_GT(lost("mixed"), lost("most"));
+
+  const Outcome few = quern(without(gptq(path("few"), {"--target-bits", "6"}), "--to"));
+  EXPECT_EQ(few.code, 2);
+  EXPECT_NE(few.err.find("takes 6.5 bits a weight at least"), std::string::npos) << few.err;
+}
+
+TEST_F(Quantize, EmbeddingAndHeadInEightBits) {
+  const Outcome made = quern(gptq(path("out"), {"--embedding", "int8", "--head", "int8", "--report",
+                                                "--json", "--to", "int8"}));
+  ASSERT_EQ(made.code, 2);  // --to twice
+  const Outcome out =
+      quern(gptq(path("out"), {"--embedding", "int8", "--head", "int8", "--report", "--json"}));
+  ASSERT_EQ(out.code, 0) << out.err;
+  const Json matrices = Json::parse(out.out, "report").at("matrices");
+  EXPECT_EQ(matrices.size(), 4u * 5u + 2u);
+  for (const char* name : {"transformer.wte", "lm_head"}) {
+    const TensorStore store = TensorStore::open(path("out"));
+    EXPECT_FALSE(store.find(std::string(name) + ".weight"));
+    EXPECT_TRUE(store.find(std::string(name) + ".qweight"));
+  }
+  // Next to nothing is lost against the same model with both in 16 bits.
+  ASSERT_EQ(quern(gptq(path("half"))).code, 0);
+  EXPECT_LT(compare_models(path("half"), path("out"), text).at("kl_mean").number(), 1e-4);
+  EXPECT_EQ(quern(gptq(path("bad"), {"--embedding", "int4"})).code, 2);
+}
+
+TEST_F(Quantize, DrawsWhatEachMatrixLost) {
+  ASSERT_EQ(quern(gptq(path("out"), {"--plot", path("lost.svg").string()})).code, 0);
+  const std::string svg = read_file(path("lost.svg"));
+  for (const char* kind : {"attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj"}) {
+    EXPECT_NE(svg.find(kind), std::string::npos) << kind;
+  }
+}
+
 TEST_F(Quantize, GoesOnAfterKillToTheSameBytes) {
   std::vector<std::string> slow = gptq(path("whole"));
   slow[10] = "64";
@@ -261,12 +340,6 @@ TEST_F(Quantize, ComparingAModelWithItselfLosesNothing) {
   ASSERT_EQ(out.code, 0) << out.err;
   const double expected = Json::parse(out.out, "out").at("results")[0].at("perplexity").number();
   EXPECT_NEAR(same.at("a").at("perplexity").number(), expected, 1e-4 * expected);
-}
-
-TEST(KlDivergence, IsItsDefinition) {
-  const float p[] = {0, std::log(3.0f)}, q[] = {0, 0};  // 1/4, 3/4 against 1/2, 1/2
-  EXPECT_NEAR(kl_divergence(p, q), 0.25 * std::log(0.5) + 0.75 * std::log(1.5), 1e-6);
-  EXPECT_EQ(kl_divergence(p, p), 0);
 }
 
 }  // namespace

@@ -22,8 +22,8 @@ const Setting kSettings[] = {
     {"b8_g128_sym", {.bits = 8, .group = 128}},
 };
 
-struct Layer {
-  explicit Layer(const fs::path& golden) : file(golden) {
+struct GoldenLayer {
+  explicit GoldenLayer(const fs::path& golden) : file(golden) {
     weight = to_floats(file.at("weight"), "weight");
     rows = file.at("weight").shape[0];
     cols = file.at("weight").shape[1];
@@ -37,6 +37,10 @@ struct Layer {
   std::vector<double> moments() const {
     Hessian copy = hessian;
     return std::move(copy).take();
+  }
+  QuantizedMatrix solve(const QuantizeSettings& settings) {
+    return gptq(backend, pool, weight, rows, factorize(pool, moments(), settings, "m"), settings,
+                "m");
   }
   // sum((X (W - Q)ᵀ)²), in double.
   double error(std::span<const float> q) const {
@@ -66,7 +70,7 @@ const fs::path kGolden = test::shared("fixtures/models/gptq-algorithm/golden.saf
 
 TEST(Hessian, IsTheReferences) {
   QUERN_NEED(kGolden);
-  const Layer layer(kGolden);
+  const GoldenLayer layer(kGolden);
   const auto got = layer.moments();
   test::check_close(std::vector<float>(got.begin(), got.end()),
                     to_floats(layer.file.at("hessian"), "hessian"), {1e-3, 1e-4}, "hessian");
@@ -74,15 +78,14 @@ TEST(Hessian, IsTheReferences) {
 
 TEST(Gptq, AgreesWithTheReferenceInEverySetting) {
   QUERN_NEED(kGolden);
-  Layer layer(kGolden);
+  GoldenLayer layer(kGolden);
   for (auto [name, settings] : kSettings) {
     SCOPED_TRACE(name);
     settings.half_scales = false;
     const auto golden = [&](const char* part) {
       return layer.file.at(std::string(name) + "." + part);
     };
-    const QuantizedMatrix m =
-        gptq(layer.backend, layer.pool, layer.weight, layer.rows, layer.moments(), settings, name);
+    const QuantizedMatrix m = layer.solve(settings);
     const auto q = to_integers(golden("q"), "q");
     size_t equal = 0;
     for (size_t i = 0; i < q.size(); ++i) equal += q[i] == m.q[i];
@@ -100,21 +103,23 @@ TEST(Gptq, AgreesWithTheReferenceInEverySetting) {
     EXPECT_LE(layer.error(m.dequantized()), 1.02 * layer.error(reference));
     // The relative error by second moments is the definition's.
     double all = layer.error(std::vector<float>(layer.weight.size()));
-    EXPECT_NEAR(output_error(layer.backend, layer.weight, m, layer.moments()),
-                layer.error(m.dequantized()) / all,
+    const auto h = layer.moments();
+    const std::vector<float> moments(h.begin(), h.end());
+    const Loss loss =
+        output_loss(layer.backend, layer.weight, m.dequantized(), moments, layer.cols);
+    EXPECT_NEAR(loss.share(), layer.error(m.dequantized()) / all,
                 1e-4 * layer.error(m.dequantized()) / all + 1e-9);
   }
 }
 
 TEST(Gptq, LosesLessThanRoundingToNearest) {
   QUERN_NEED(kGolden);
-  Layer layer(kGolden);
+  GoldenLayer layer(kGolden);
   for (const auto& [name, settings] : kSettings) {
     for (const bool fixed : {false, true}) {
       QuantizeSettings s = settings;
       s.static_groups = fixed;
-      const auto solved =
-          gptq(layer.backend, layer.pool, layer.weight, layer.rows, layer.moments(), s, name);
+      const auto solved = layer.solve(s);
       const auto rounded = round_to_nearest(layer.pool, layer.weight, layer.rows, s, name);
       EXPECT_LT(layer.error(solved.dequantized()), 0.6 * layer.error(rounded.dequantized()))
           << name;
@@ -164,9 +169,11 @@ TEST(Gptq, SingularSecondMomentsTakeMoreDamping) {
   const std::vector<double> ones(size_t(n * n), 1.0);  // rank one
   const auto weight = test::random_floats(size_t(8 * n), 1);
   QuantizeSettings s = {.damping = 0};
-  const auto m = gptq(backend, pool, weight, 8, ones, s, "m");
-  EXPECT_GT(m.damping, 0);
-  EXPECT_LT(output_error(backend, weight, m, ones), 0.2);
+  const GptqFactor factor = factorize(pool, ones, s, "m");
+  EXPECT_GT(factor.damping, 0);
+  const auto m = gptq(backend, pool, weight, 8, factor, s, "m");
+  const std::vector<float> moments(ones.begin(), ones.end());
+  EXPECT_LT(output_loss(backend, weight, m.dequantized(), moments, n).share(), 0.2);
 }
 
 TEST(Gptq, UnusedInputsBecomeZero) {
@@ -175,7 +182,8 @@ TEST(Gptq, UnusedInputsBecomeZero) {
   std::vector<double> h(32 * 32);
   for (size_t i = 0; i < 31; ++i) h[i * 33] = 1;  // the last input is never used
   const auto weight = test::random_floats(8 * 32, 1);
-  const auto m = gptq(backend, pool, weight, 8, h, {.group = 32}, "m");
+  const QuantizeSettings s = {.group = 32};
+  const auto m = gptq(backend, pool, weight, 8, factorize(pool, h, s, "m"), s, "m");
   for (size_t r = 0; r < 8; ++r) EXPECT_EQ(m.dequantized()[r * 32 + 31], 0.0f);
 }
 
