@@ -22,6 +22,10 @@ constexpr Parameter kParameters[] = {
      "the conversation: `role` system, user or assistant, `content` a text or parts of type text; "
      "the last is the user's"},
     {"prompt", Text, Other, 0, 0, "a text, a list of token ids, or a list of either, at most 64"},
+    {"suffix", Text, Other, 0, 0,
+     "a text that follows the answer, for models whose vocabulary has <|fim_prefix|>, "
+     "<|fim_suffix|> "
+     "and <|fim_middle|>"},
     {"input", Embeddings | Responses, Other, 0, 0,
      "embeddings: a text, a list of token ids, or a list of either; responses: a text or messages"},
     {"instructions", Responses, Other, 0, 0, "the system message"},

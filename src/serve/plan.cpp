@@ -215,6 +215,29 @@ std::vector<std::vector<TokenId>> prompts_of(const Json& value, const Model& mod
   return prompts;
 }
 
+// A prompt and what is to follow the answer, as models that fill in were trained on it.
+void put_suffix(std::vector<std::vector<TokenId>>& prompts, const Json& suffix,
+                const Model& model) {
+  const Tokenizer& tokenizer = model.tokenizer();
+  const auto mark = [&](const char* name) {
+    const auto id = tokenizer.special(name);
+    if (!id) {
+      suffix.fail(fmt::format("is given, but the vocabulary has no {}", name),
+                  "only a model that was trained to fill in can take it");
+    }
+    return *id;
+  };
+  const TokenId before = mark("<|fim_prefix|>"), after = mark("<|fim_suffix|>");
+  const TokenId middle = mark("<|fim_middle|>");
+  const std::vector<TokenId> ids = tokenizer.encode(suffix.string(), SpecialPolicy());
+  for (std::vector<TokenId>& prompt : prompts) {
+    prompt.insert(prompt.begin(), before);
+    prompt.push_back(after);
+    prompt.insert(prompt.end(), ids.begin(), ids.end());
+    prompt.push_back(middle);
+  }
+}
+
 void check_fits(const std::vector<TokenId>& prompt, int64_t context, const std::string& name) {
   const auto length = static_cast<int64_t>(prompt.size());
   if (length < context) return;
@@ -258,9 +281,13 @@ Plan plan_text(const Json& body, const Model& model, int64_t context) {
   read_common(given, model, plan);
   const Json prompt = given.required("prompt");
   plan.prompts = prompts_of(prompt, model, given.boolean("parse_special"));
+  plan.echo = given.boolean("echo");
+  if (const auto suffix = given.other("suffix")) {
+    if (plan.echo) suffix->fail("is given with echo, which would repeat it before the answer");
+    put_suffix(plan.prompts, *suffix, model);
+  }
   for (const auto& ids : plan.prompts) check_fits(ids, context, "prompt");
   plan.base.max_new_tokens = given.integer("max_tokens").value_or(16);
-  plan.echo = given.boolean("echo");
   if (plan.base.max_new_tokens == 0 && !plan.echo) {
     body.at("max_tokens").fail("is 0, which makes sense with echo only");
   }

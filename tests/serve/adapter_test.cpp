@@ -1,29 +1,11 @@
 // A LoRA adapter under a name of its own, over the socket, against the reference's logits.
 #include <cmath>
 
-#include "core/utf8.h"
 #include "formats/safetensors.h"
 #include "serve/test_server.h"
 
 namespace quern::test {
 namespace {
-
-// A tokenizer.json whose tokens are the 256 bytes, by the names that byte-level BPE gives them.
-std::string byte_tokenizer_json() {
-  json vocabulary;
-  uint32_t next = 256;
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    const bool shown = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
-    std::string name;
-    utf8::append(name, shown ? byte : next++);
-    vocabulary[name] = byte;
-  }
-  return json{{"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", json::array()}}},
-              {"added_tokens", json::array()},
-              {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
-              {"decoder", {{"type", "ByteLevel"}}}}
-      .dump();
-}
 
 // Log-probability of each id but the first, by the definition, from logits [tokens, vocab].
 std::vector<double> expected_logprobs(std::span<const float> logits, const std::vector<int>& ids) {

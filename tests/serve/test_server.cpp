@@ -11,6 +11,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/utf8.h"
+
 namespace quern::test {
 namespace {
 
@@ -49,6 +51,25 @@ fs::path tiny_model() {
     return path;
   }();
   return model;
+}
+
+std::string byte_tokenizer_json(const std::vector<std::string>& specials) {
+  json vocabulary, added = json::array();
+  uint32_t next = 256;
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    const bool shown = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
+    std::string name;
+    utf8::append(name, shown ? byte : next++);
+    vocabulary[name] = byte;
+  }
+  for (size_t i = 0; i < specials.size(); ++i) {
+    added.push_back({{"id", 256 + i}, {"content", specials[i]}, {"special", true}});
+  }
+  return json{{"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", json::array()}}},
+              {"added_tokens", added},
+              {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+              {"decoder", {{"type", "ByteLevel"}}}}
+      .dump();
 }
 
 std::vector<std::string> Answer::events() const {

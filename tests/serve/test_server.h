@@ -19,6 +19,10 @@ using nlohmann::json;
 // A small chat model with random weights and a vocabulary of single bytes, made once.
 fs::path tiny_model();
 
+// A tokenizer.json whose tokens are the 256 bytes, by the names that byte-level BPE gives them, and
+// special ones behind them.
+std::string byte_tokenizer_json(const std::vector<std::string>& specials = {});
+
 struct Answer {
   int status = 0;                              // 0: the connection ended without one
   std::map<std::string, std::string> headers;  // names in lower case
