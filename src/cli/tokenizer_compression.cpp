@@ -1,14 +1,12 @@
 // quern tokenizer compression: how many bytes a token is worth, language by language.
 #include <fmt/format.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "cli/tokenizer_commands.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "plot/chart.h"
 #include "text/compression.h"
 #include "text/load.h"
 
@@ -30,20 +28,6 @@ NamedTokenizer open(const std::string& argument) {
   std::string name =
       named ? argument.substr(0, equals) : fs::weakly_canonical(path).stem().string();
   return {std::move(name), load_tokenizer(path)};
-}
-
-// The same picture in pixels, by librsvg's own program.
-void draw_png(const fs::path& svg, const fs::path& png) {
-  std::string program = "rsvg-convert", zoom = "--zoom=2", output = "--output=" + png.string();
-  std::string input = fs::absolute(svg).string();
-  char* const arguments[] = {program.data(), zoom.data(), output.data(), input.data(), nullptr};
-  pid_t child = 0;
-  int status = 0;
-  if (::posix_spawnp(&child, program.c_str(), nullptr, nullptr, arguments, environ) != 0 ||
-      ::waitpid(child, &status, 0) != child || status != 0) {
-    throw Error(Kind::Failed, png.string() + ": cannot be drawn with rsvg-convert",
-                "install librsvg2-bin; " + svg.string() + " is written");
-  }
 }
 
 nlohmann::ordered_json as_json(const std::vector<Compression>& rows,
@@ -102,9 +86,10 @@ void compression(const Arguments& args) {
   const std::vector<Compression> rows = measure_compression(args.data, tokenizers, threads);
   print(args.json ? dump(as_json(rows, tokenizers), 1) + "\n" : as_table(rows, tokenizers));
   if (args.figure.empty()) return;
-  const fs::path svg = fs::path(args.figure).replace_extension(".svg");
-  write_file(svg, compression_figure(rows, tokenizers));
-  draw_png(svg, fs::path(svg).replace_extension(".png"));
+  const std::string figure = compression_figure(rows, tokenizers);
+  for (const char* ending : {".svg", ".png"}) {
+    write_picture(fs::path(args.figure).replace_extension(ending), figure);
+  }
 }
 
 }  // namespace

@@ -172,17 +172,55 @@ class Panel {
         path, color, series.faint ? 0.8 : 1.8, series.faint ? 0.3 : 1, dots);
   }
 
+  // How much of the lines lies in a box: points on them, some pixels apart.
+  int64_t covered(double box_left, double box_top, double width, double height) const {
+    constexpr int kSteps = 16;  // between two neighbours
+    int64_t count = 0;
+    for (const Series& series : chart_.series) {
+      for (size_t i = 0; i + 1 < series.x.size(); ++i) {
+        if (!shown(series, i) || !shown(series, i + 1)) continue;
+        const double x = left(series.x[i]), dx = left(series.x[i + 1]) - x;
+        const double y = top(height_of(series.y[i])), dy = top(height_of(series.y[i + 1])) - y;
+        for (int step = 0; step <= kSteps; ++step) {
+          const double px = x + dx * step / kSteps - box_left,
+                       py = y + dy * step / kSteps - box_top;
+          count += px >= 0 && px <= width && py >= 0 && py <= height;
+        }
+      }
+    }
+    return count;
+  }
+
+  // The names, in the corner where they hide least.
   std::string legend() const {
+    size_t names = 0, letters = 0;
+    for (const Series& series : chart_.series) {
+      names += !series.name.empty();
+      letters = std::max(letters, series.name.size());
+    }
+    if (names == 0) return {};
+    constexpr double kLine = 16, kLetter = 7.5, kMargin = 6;
+    const double width = kLetter * static_cast<double>(letters) + kMargin;
+    const double height = kLine * static_cast<double>(names) + kMargin;
+    const double right = kWidth - kRight - width, below = kTop + kPlotHeight - height;
+    struct Corner {
+      double x, y;
+    };
+    const Corner corners[] = {{right, kTop}, {kLeft, kTop}, {right, below}, {kLeft, below}};
+    const Corner* best = std::ranges::min_element(corners, {}, [&](const Corner& corner) {
+      return covered(corner.x, corner.y, width, height);
+    });
+    const bool at_right = best->x == right;
     std::string out;
-    double y = kTop + 14;
+    double y = best->y + 14;
     for (const Series& series : chart_.series) {
       if (series.name.empty()) continue;
       out += fmt::format(
-          "<text x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"end\" class=\"legend\" "
+          "<text x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"{}\" class=\"legend\" "
           "fill=\"{}\">{}</text>\n",
-          kWidth - kRight - 6, y, kPalette[static_cast<size_t>(series.color) % kPalette.size()],
-          escaped(series.name));
-      y += 16;
+          at_right ? kWidth - kRight - kMargin : kLeft + kMargin, y, at_right ? "end" : "start",
+          kPalette[static_cast<size_t>(series.color) % kPalette.size()], escaped(series.name));
+      y += kLine;
     }
     return out;
   }
