@@ -10,15 +10,44 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "plot/chart.h"
 
 namespace quern::cli {
 namespace {
 
 struct Arguments {
-  std::string a, b, data, ids_file;
+  std::string a, b, data, ids_file, plot;
   int64_t length = 0, limit = 0;
   bool json = false;
 };
+
+// Where in the text the predictions differ, and where in the model it begins.
+void draw(const Comparison& c, const std::string& path) {
+  Series divergence, error;
+  for (int percent = 0; percent <= 100; ++percent) {
+    divergence.x.push_back(percent);
+    divergence.y.push_back(
+        static_cast<double>(c.kl[(c.kl.size() - 1) * static_cast<size_t>(percent) / 100]));
+  }
+  for (size_t block = 0; block < c.block_error.size(); ++block) {
+    error.x.push_back(static_cast<double>(block));
+    error.y.push_back(c.block_error[block]);
+  }
+  error.markers = true;
+  std::vector<Chart> charts = {{.title = "KL divergence of the predictions",
+                                .x_label = "percent of the positions with less",
+                                .y_label = "nats",
+                                .series = {divergence},
+                                .log_y = true}};
+  if (!error.x.empty()) {
+    charts.push_back({.title = "Residual stream",
+                      .x_label = "behind block",
+                      .y_label = "share of its sum of squares",
+                      .series = {error},
+                      .log_y = true});
+  }
+  write_picture(path, draw_svg(charts, 2));
+}
 
 void run(const Arguments& args) {
   if (args.data.empty() == args.ids_file.empty()) {
@@ -55,6 +84,7 @@ void run(const Arguments& args) {
     progress.update(static_cast<uint64_t>(done));
   });
   progress.finish();
+  if (!args.plot.empty()) draw(c, args.plot);
   const auto tokens = static_cast<double>(c.tokens);
   const double ppl_a = std::exp(c.nll_a / tokens), ppl_b = std::exp(c.nll_b / tokens);
   const auto bytes = [](const Model& m) { return m.loaded().file_bytes(); };
@@ -73,7 +103,8 @@ void run(const Arguments& args) {
                                       {"kl_mean", c.kl_mean},
                                       {"kl_p99", c.kl_p99},
                                       {"kl_max", c.kl_max},
-                                      {"top1_agreement", c.top1}}) +
+                                      {"top1_agreement", c.top1},
+                                      {"block_error", c.block_error}}) +
           "\n");
     return;
   }
@@ -89,6 +120,10 @@ void run(const Arguments& args) {
   print(fmt::format("{:<26} mean {:.6f}, 99th percentile {:.6f}, largest {:.6f} nats\n",
                     "KL divergence", c.kl_mean, c.kl_p99, c.kl_max));
   print(fmt::format("{:<26} {:.3f} %\n", "same likeliest token", 100 * c.top1));
+  for (size_t block = 0; block < c.block_error.size(); ++block) {
+    print(fmt::format("{:<26} {:.4g} %\n", fmt::format("stream behind block {}", block),
+                      100 * c.block_error[block]));
+  }
 }
 
 }  // namespace
@@ -106,6 +141,7 @@ void add_compare(CLI::App& root) {
       .range(int64_t{0}, int64_t{1} << 31);
   command.option("--limit", args->limit, "Use only so many tokens of the text; 0: all");
   command.flag("--json", args->json, "Print one JSON object");
+  command.option("--plot", args->plot, "Draw divergence and each block's error: .svg or .png");
   command.on_run([args] { run(*args); });
 }
 

@@ -29,6 +29,65 @@ struct Side {
   Runner runner;
 };
 
+// The residual streams of two runners behind each block, side by side. Of a call some rows are
+// kept: all of a large model's would be a quarter of a gigabyte.
+class StreamErrors {
+ public:
+  StreamErrors(Side& a, Side& b) {
+    const Config &first = a.model.config(), &second = b.model.config();
+    if (first.layers != second.layers || first.hidden != second.hidden) return;
+    kept_.resize(static_cast<size_t>(first.layers));
+    lost_.resize(kept_.size());
+    all_.resize(kept_.size());
+    watch(a, [this](size_t block, ConstRows rows) { keep(block, rows); });
+    watch(b, [this](size_t block, ConstRows rows) { compare_with_kept(block, rows); });
+  }
+
+  std::vector<double> errors() const {
+    std::vector<double> out;
+    for (size_t i = 0; i < all_.size(); ++i) out.push_back(all_[i] > 0 ? lost_[i] / all_[i] : 0);
+    return out;
+  }
+
+ private:
+  static constexpr int64_t kRows = 64;
+
+  template <class Take>
+  static void watch(Side& side, Take take) {
+    side.runner.set_probe([take, block = size_t{0}](std::string_view name, ConstRows rows) mutable {
+      if (name == "embed") block = 0;
+      if (name.starts_with("block") && name.ends_with(".out")) take(block++, rows);
+    });
+  }
+
+  template <class Visit>
+  static void some_rows(ConstRows rows, Visit visit) {
+    const int64_t step = (rows.rows + kRows - 1) / kRows;
+    for (int64_t r = 0; r < rows.rows; r += step) visit(std::span(rows.row(r), size_t(rows.cols)));
+  }
+
+  void keep(size_t block, ConstRows rows) {
+    kept_[block].clear();
+    some_rows(rows, [&](std::span<const float> row) {
+      kept_[block].insert(kept_[block].end(), row.begin(), row.end());
+    });
+  }
+
+  void compare_with_kept(size_t block, ConstRows rows) {
+    const float* kept = kept_[block].data();
+    some_rows(rows, [&](std::span<const float> row) {
+      for (const float value : row) {
+        const double a = *kept++, d = static_cast<double>(value) - a;
+        lost_[block] += d * d;
+        all_[block] += a * a;
+      }
+    });
+  }
+
+  std::vector<std::vector<float>> kept_;  // of A's last call, by block
+  std::vector<double> lost_, all_;
+};
+
 }  // namespace
 
 Comparison compare(Model& a, Model& b, std::span<const TokenId> ids, int64_t length,
@@ -50,6 +109,8 @@ Comparison compare(Model& a, Model& b, std::span<const TokenId> ids, int64_t len
   const int64_t window = std::min(length, total);
   Side sides[2] = {{a, window}, {b, window}};
   const int64_t step = std::min(sides[0].runner.max_tokens(), sides[1].runner.max_tokens());
+
+  StreamErrors streams(sides[0], sides[1]);
 
   std::vector<float> divergences;
   std::vector<double> row_nll_a(size_t{kLogitRows}), row_nll_b(size_t{kLogitRows});
@@ -111,6 +172,8 @@ Comparison compare(Model& a, Model& b, std::span<const TokenId> ids, int64_t len
   const auto place = static_cast<size_t>(std::ceil(0.99 * n)) - 1;
   result.kl_p99 = static_cast<double>(divergences[place]);
   result.kl_max = static_cast<double>(divergences.back());
+  result.kl = std::move(divergences);
+  result.block_error = streams.errors();
   return result;
 }
 

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "generate/model.h"
 
@@ -14,7 +15,11 @@ struct Comparison {
   double kl_mean = 0;           // of B's distribution from A's: sum of p_A log(p_A / p_B), in nats
   double kl_p99 = 0;            // the 99th percentile over positions
   double kl_max = 0;
-  double top1 = 0;  // share of positions with the same likeliest token
+  std::vector<float> kl;  // of all positions, ascending
+  double top1 = 0;        // share of positions with the same likeliest token
+  // Of the residual stream behind each block: sum of (B - A)² over sum of A². Empty where the two
+  // models' shapes differ.
+  std::vector<double> block_error;
 };
 
 // Windows of `length` tokens side by side, as perplexity() takes them. The models must have the
