@@ -26,6 +26,15 @@ constexpr size_t kSequencesMeasured = 4;  // for the choice of bits
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 
+// The calibration text goes through large matrices as it does in inference: rounded to bfloat16
+// where the CPU multiplies such numbers. What that adds to the second moments is a hundredth of the
+// damping.
+Precision precision_of(const Config& config) {
+  constexpr int64_t kLarge = 2048;
+  return config.hidden >= kLarge && CpuTrainingBackend::supports(Precision::BF16) ? Precision::BF16
+                                                                                  : Precision::F32;
+}
+
 class Quantizer {
  public:
   Quantizer(const QuantizeJob& job, ThreadPool& pool)
@@ -33,6 +42,7 @@ class Quantizer {
         pool_(pool),
         backend_(pool),
         config_(load_config(job.model)),
+        forward_(pool, cpu::chosen_isa(), precision_of(config_)),
         loaded_([&] {
           if (const auto already = read_gptq_config(job.model)) {
             throw_bad_input(fmt::format("{}: is quantized already (GPTQ int{})", job.model.string(),
@@ -67,7 +77,7 @@ class Quantizer {
     }
     for (int64_t unit = 0; unit < next; ++unit) recall(unit);
     if (job_.target_bits > 0) choose();
-    Calibration calibration(backend_, config_, std::max<int64_t>(job_.length, 1));
+    Calibration calibration(forward_, config_, std::max<int64_t>(job_.length, 1));
     if (needs_stream(next)) {
       if (next == 0) {
         calibration.embed(weights_.embedding, job_.calibration);
@@ -147,7 +157,7 @@ class Quantizer {
     const std::span<const int32_t> ids(job_.calibration);
     const auto measured = static_cast<size_t>(job_.length) * kSequencesMeasured;
     const std::vector<Sensitivity> sensitivity = measure_sensitivity(
-        {.backend = backend_,
+        {.backend = forward_,
          .pool = pool_,
          .config = config_,
          .reader = reader_,
@@ -469,8 +479,9 @@ class Quantizer {
 
   const QuantizeJob& job_;
   ThreadPool& pool_;
-  CpuTrainingBackend backend_;
+  CpuTrainingBackend backend_;  // in float32, for what is solved
   Config config_;
+  CpuTrainingBackend forward_;  // for the calibration text
   LoadedWeights loaded_;
   Weights weights_;  // whose blocks' matrices are exchanged for floats while they are at work
   MatrixReader reader_;

@@ -8,12 +8,14 @@
 
 #include "core/dtype.h"
 #include "core/error.h"
+#include "quantize/cholesky.h"
 
 namespace quern {
 namespace {
 
 constexpr int64_t kBlock = 128;         // columns between updates of all that follow
 constexpr int64_t kHessianRows = 1024;  // tokens summed in float before they are added in double
+constexpr int64_t kHessianCols = 512;   // of its lower triangle that are multiplied at once
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 
@@ -83,89 +85,7 @@ QuantizedMatrix blank(int64_t rows, int64_t cols, const QuantizeSettings& s,
   return m;
 }
 
-// Cholesky factor L of a symmetric matrix, in its lower triangle: H = L Lᵀ. By blocks of columns:
-// what follows a block is brought up to date by all of it at once, rows shared by the threads.
-bool cholesky(ThreadPool& pool, double* h, int64_t n) {
-  constexpr int64_t kPanel = 64;
-  for (int64_t begin = 0; begin < n; begin += kPanel) {
-    const int64_t end = std::min(begin + kPanel, n);
-    for (int64_t j = begin; j < end; ++j) {
-      double* row = h + j * n;
-      for (int64_t i = begin; i < j; ++i) {
-        double sum = row[i];
-        for (int64_t k = begin; k < i; ++k) sum -= row[k] * h[i * n + k];
-        row[i] = sum / h[i * n + i];
-      }
-      double square = row[j];
-      for (int64_t k = begin; k < j; ++k) square -= row[k] * row[k];
-      if (!(square > 0) || !std::isfinite(square)) return false;
-      row[j] = std::sqrt(square);
-    }
-    pool.parallel_for(n - end, 16, [&](int64_t first, int64_t last, int) {
-      for (int64_t j = end + first; j < end + last; ++j) {
-        double* row = h + j * n;
-        for (int64_t i = begin; i < end; ++i) {
-          double sum = row[i];
-          for (int64_t k = begin; k < i; ++k) sum -= row[k] * h[i * n + k];
-          row[i] = sum / h[i * n + i];
-        }
-      }
-    });
-    // row[c] -= sum over the panel of row[k] · h[c, k], from a copy of the panel turned on its
-    // side, so that neighbours in c are neighbours in memory.
-    const int64_t width = n - end, depth = end - begin;
-    std::vector<double> panel(at(depth * width));
-    for (int64_t c = 0; c < width; ++c) {
-      for (int64_t k = 0; k < depth; ++k) panel[at(k * width + c)] = h[(end + c) * n + begin + k];
-    }
-    pool.parallel_for(width, 8, [&](int64_t first, int64_t last, int) {
-      for (int64_t r = first; r < last; ++r) {
-        double* row = h + (end + r) * n + end;
-        const double* left = h + (end + r) * n + begin;
-        for (int64_t k = 0; k + 3 < depth; k += 4) {
-          const double a = left[k], b = left[k + 1], c2 = left[k + 2], d = left[k + 3];
-          const double* p = panel.data() + k * width;
-          for (int64_t c = 0; c <= r; ++c) {
-            row[c] -= a * p[c] + b * p[width + c] + c2 * p[2 * width + c] + d * p[3 * width + c];
-          }
-        }
-        for (int64_t k = depth / 4 * 4; k < depth; ++k) {
-          const double* p = panel.data() + k * width;
-          for (int64_t c = 0; c <= r; ++c) row[c] -= left[k] * p[c];
-        }
-      }
-    });
-  }
-  return true;
-}
-
 }  // namespace
-
-// With J turning the order of rows and columns round, J H J = L Lᵀ gives H = V Vᵀ for the upper
-// V = J L J, so that U = V⁻¹ is upper and H⁻¹ = Uᵀ U: one factorization and the inverse of a
-// triangle, where the definition takes two and a product.
-bool inverse_cholesky(ThreadPool& pool, std::span<double> h, int64_t n) {
-  std::reverse(h.begin(), h.end());  // J H J
-  if (!cholesky(pool, h.data(), n)) return false;
-  // Row j of M = L⁻¹ is the solution of m L = e_j, from the right: it takes only L's rows up to j.
-  // M[j, i] = -(sum over k in (i, j] of M[j, k] L[k, i]) / L[i, i]; done as updates by rows of L.
-  std::vector<double> inverse(h.size());
-  pool.parallel_for(n, 16, [&](int64_t first, int64_t last, int) {
-    for (int64_t k = last - 1; k >= 0; --k) {  // each row of L serves all rows of this chunk
-      const double* l = h.data() + k * n;
-      for (int64_t j = std::max(first, k); j < last; ++j) {
-        double* m = inverse.data() + j * n;
-        if (j == k) m[j] = 1;
-        m[k] /= l[k];
-        const double factor = m[k];
-        for (int64_t i = 0; i < k; ++i) m[i] -= factor * l[i];
-      }
-    }
-  });
-  // U = J M J, whose lower triangle is 0 as M's upper one is.
-  std::reverse_copy(inverse.begin(), inverse.end(), h.begin());
-  return true;
-}
 
 std::vector<float> QuantizedMatrix::dequantized() const {
   std::vector<float> out(q.size());
@@ -182,19 +102,43 @@ std::vector<float> QuantizedMatrix::dequantized() const {
 Hessian::Hessian(int64_t dim) : dim_(dim), sum_(at(dim * dim)), part_(at(dim * dim)) {}
 
 void Hessian::add(Backend& backend, ConstRows x, int64_t samples) {
-  for (int64_t begin = 0; begin < x.rows; begin += kHessianRows) {
-    const ConstRows rows = x.slice(begin, std::min(begin + kHessianRows, x.rows));
-    std::fill(part_.begin(), part_.end(), 0.0f);
-    backend.matmul_backward_weight({part_.data(), dim_, dim_, dim_}, {}, rows, rows);
-    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] += double{part_[i]};
+  for (int64_t begin = 0; begin < x.rows;) {
+    const int64_t end = std::min(begin + kHessianRows - waiting_, x.rows);
+    const ConstRows rows = x.slice(begin, end);
+    for (int64_t col = 0; col < dim_; col += kHessianCols) {
+      const int64_t width = std::min(kHessianCols, dim_ - col);
+      const MutRows below = {part_.data() + col * dim_ + col, dim_ - col, width, dim_};
+      backend.matmul_backward_weight(below, {}, rows.columns(col, dim_ - col),
+                                     rows.columns(col, width));
+    }
+    waiting_ += end - begin;
+    if (waiting_ == kHessianRows) flush();
+    begin = end;
   }
   samples_ += samples;
 }
 
+void Hessian::flush() {
+  for (int64_t r = 0; r < dim_; ++r) {
+    double* sum = sum_.data() + r * dim_;
+    float* part = part_.data() + r * dim_;
+    for (int64_t c = 0; c <= r; ++c) sum[c] += double{part[c]};
+    std::fill_n(part, std::min(dim_, r / kHessianCols * kHessianCols + kHessianCols), 0.0f);
+  }
+  waiting_ = 0;
+}
+
 std::vector<double> Hessian::take() && {
+  flush();
   part_ = {};
   const double factor = 2.0 / static_cast<double>(std::max<int64_t>(samples_, 1));
-  for (double& value : sum_) value *= factor;
+  for (int64_t r = 0; r < dim_; ++r) {
+    for (int64_t c = 0; c <= r; ++c) {
+      const double value = sum_[at(r * dim_ + c)] * factor;
+      sum_[at(r * dim_ + c)] = value;
+      sum_[at(c * dim_ + r)] = value;
+    }
+  }
   return std::move(sum_);
 }
 

@@ -48,9 +48,12 @@ class Hessian {
   std::vector<double> take() &&;
 
  private:
+  void flush();
+
   int64_t dim_;
   int64_t samples_ = 0;
-  std::vector<double> sum_;
+  int64_t waiting_ = 0;      // tokens in part_
+  std::vector<double> sum_;  // of it, as of part_, the lower triangle is kept
   std::vector<float> part_;
 };
 
@@ -94,8 +97,5 @@ Loss weight_loss(std::span<const float> weight, std::span<const float> quantized
 // Of the outputs W x: sum of ((W - Q) x)² and of (W x)², by the second moments of x [cols, cols].
 Loss output_loss(Backend& backend, std::span<const float> weight, std::span<const float> quantized,
                  std::span<const float> moments, int64_t cols);
-
-// The upper factor U of the inverse: H⁻¹ = Uᵀ U, in place. False where H is not positive definite.
-bool inverse_cholesky(ThreadPool& pool, std::span<double> h, int64_t dim);
 
 }  // namespace quern

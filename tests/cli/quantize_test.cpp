@@ -329,6 +329,23 @@ TEST_F(Quantize, AFullDiskLeavesNothingUnderTheFinalName) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
+TEST_F(Quantize, ComparingTellsWhereInTheModelItBegins) {
+  ASSERT_EQ(quern(gptq(path("out"), {"--keep", "lm_head,h.0,h.1"})).code, 0);
+  const Outcome out =
+      quern({"compare", model.string(), path("out").string(), "--data", text.string(), "--length",
+             "128", "--limit", "1000", "--json", "--plot", path("lost.svg").string()});
+  ASSERT_EQ(out.code, 0) << out.err;
+  const Json errors = Json::parse(out.out, "compare").at("block_error");
+  ASSERT_EQ(errors.size(), 4u);
+  // Two blocks are only rounded to float16.
+  EXPECT_LT(errors[1].number(), 1e-5);
+  EXPECT_GT(errors[2].number(), 100 * errors[1].number());
+  EXPECT_GT(errors[3].number(), errors[2].number());
+  const std::string svg = read_file(path("lost.svg"));
+  EXPECT_NE(svg.find("KL divergence"), std::string::npos);
+  EXPECT_NE(svg.find("behind block"), std::string::npos);
+}
+
 TEST_F(Quantize, ComparingAModelWithItselfLosesNothing) {
   const Json same = compare_models(model, model, text);
   EXPECT_EQ(same.at("kl_mean").number(), 0);

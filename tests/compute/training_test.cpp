@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "compute/cpu/cpu_training_backend.h"
+#include "compute/cpu/training_kernels.h"
 #include "core/rng.h"
 #include "support/support.h"
 
@@ -491,6 +492,34 @@ TEST_P(Training, SquaredNorm) {
     double want = 0;
     for (const float v : x) want += double{v} * v;
     EXPECT_NEAR(run().squared_norm(x), want, 1e-12 * want);
+  }
+}
+
+TEST_P(Training, ProductsInDouble) {
+  const auto& kernels = cpu::training_kernels(GetParam());
+  for (const auto [rows, depth, cols] :
+       {std::array<int64_t, 3>{1, 1, 1}, {5, 7, 3}, {6, 48, 16}, {13, 5, 37}, {48, 48, 70}}) {
+    constexpr int64_t kPanel = cpu::kPanelDoubles;
+    constexpr int64_t kDepth = cpu::kDepthDoubles;
+    const int64_t out_step = cols + 1;
+    const auto doubles = [](int64_t count, uint64_t seed) {
+      const Floats floats = random_floats(static_cast<size_t>(count), seed);
+      return Doubles(floats.begin(), floats.end());
+    };
+    const Doubles a = doubles(rows * kDepth, 1), before = doubles(rows * out_step, 3);
+    const Doubles b = doubles((cols + kPanel - 1) / kPanel * kPanel * depth, 2);
+    Doubles out = before;
+    kernels.subtract_product(out.data(), out_step, a.data(), b.data(), rows, depth, cols);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < out_step; ++c) {
+        double want = before[size_t(r * out_step + c)];
+        for (int64_t k = 0; c < cols && k < depth; ++k) {
+          want -= a[size_t(r * kDepth + k)] *
+                  b[size_t(c / kPanel * kPanel * depth + k * kPanel + c % kPanel)];
+        }
+        EXPECT_NEAR(out[size_t(r * out_step + c)], want, 1e-13 * double(depth + 1));
+      }
+    }
   }
 }
 

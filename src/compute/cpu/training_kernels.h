@@ -93,6 +93,8 @@ struct AttentionKernels {
   int64_t (*backward_scratch_floats)(int64_t seq, int64_t head_dim, int64_t group) noexcept;
 };
 
+constexpr int64_t kPanelDoubles = 16, kDepthDoubles = 48;
+
 struct TrainingKernels {
   GemmKernels products;
 
@@ -111,6 +113,12 @@ struct TrainingKernels {
   double (*squared_norm)(const float* x, int64_t count) noexcept;
   void (*adamw)(float* p, const float* g, float* m, float* v, int64_t count,
                 const AdamWFactors& factors) noexcept;
+
+  // out[rows, cols] -= a[rows, depth] · b[depth, cols], in double; rows of `out` are `out_step`
+  // apart, those of `a` kDepthDoubles, which is the largest depth. `b` is in panels of
+  // kPanelDoubles columns, [panel][depth][column], the last one filled up.
+  void (*subtract_product)(double* out, int64_t out_step, const double* a, const double* b,
+                           int64_t rows, int64_t depth, int64_t cols) noexcept;
 };
 
 const TrainingKernels& training_kernels(Isa isa) noexcept;

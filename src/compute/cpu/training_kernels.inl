@@ -6,6 +6,7 @@
 #include "compute/cpu/gemm.inl"
 #include "compute/cpu/attention_training.inl"
 #include "compute/cpu/training.inl"
+#include "compute/cpu/products_f64.inl"
 // clang-format on
 
 constexpr TrainingKernels make_table() noexcept {
@@ -19,5 +20,6 @@ constexpr TrainingKernels make_table() noexcept {
       .cross_entropy_row = cross_entropy_row,
       .squared_norm = squared_norm,
       .adamw = adamw,
+      .subtract_product = subtract_product,
   };
 }
