@@ -299,7 +299,7 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
   if (options.pack_cache && !s.all_kept) s.write_packed(packed_path);
   if (!s.unpacked.empty()) {
     log::info(
-        fmt::format("{}: the groups of {} matrices ({}, ...) are not of 32 inputs or a "
+        fmt::format("{}: {} matrices ({}, ...) have scattered groups, or none of 32 inputs or a "
                     "multiple: they are computed in float, slowly",
                     s.store.source().string(), s.unpacked.size(), s.unpacked[0]));
   }
