@@ -117,6 +117,8 @@ void bench(const Arguments& args) {
   const cpu::Isa isa = model.backend().isa();
   const double bandwidth = cpu::measured_read_bandwidth(model.pool(), isa);
   const double peak = cpu::measured_fma_peak(model.pool(), isa);
+  const auto arithmetic =
+      model.backend().measured_arithmetic(model.weights().layers[0].down.weight);
 
   const int64_t kv_bytes = static_cast<int64_t>(KvCache::bytes_per_token(c, options.kv_type)) *
                            (args.depth + args.generate / 2);
@@ -130,7 +132,9 @@ void bench(const Arguments& args) {
                                 {"depth", args.depth},
                                 {"streams", args.streams},
                                 {"read_bandwidth_gb_per_s", bandwidth / 1e9},
-                                {"fma_peak_gflop_per_s", peak / 1e9}};
+                                {"fma_peak_gflop_per_s", peak / 1e9},
+                                {"prefill_arithmetic", arithmetic.name},
+                                {"arithmetic_peak_gop_per_s", arithmetic.peak / 1e9}};
   if (!prefill.empty()) {
     const double speed = median(prefill);
     // Two operations for each weight of the blocks and token, and the scores and sums of attention.
@@ -143,6 +147,7 @@ void bench(const Arguments& args) {
     out["prefill_tokens_per_s"] = speed;
     out["prefill_gflop_per_s"] = flops / 1e9;
     out["prefill_share_of_fma_peak"] = flops / peak;
+    out["prefill_share_of_peak"] = flops / arithmetic.peak;
   }
   if (!decode.empty()) {
     const double speed = median(decode);
@@ -159,13 +164,16 @@ void bench(const Arguments& args) {
   }
   print(fmt::format("{}: {}, {}, {} threads\n", args.model.model, model.loaded().description(),
                     cpu::name(isa), model.pool().size()));
-  print(fmt::format("machine    {:.1f} GB/s read, {:.0f} GFLOP/s float32\n", bandwidth / 1e9,
-                    peak / 1e9));
+  print(fmt::format(
+      "machine    {:.1f} GB/s read, {:.0f} GFLOP/s float32{}\n", bandwidth / 1e9, peak / 1e9,
+      arithmetic.name == "float32"
+          ? std::string()
+          : fmt::format(", {:.0f} Gop/s {}", arithmetic.peak / 1e9, arithmetic.name)));
   if (!prefill.empty()) {
-    print(fmt::format("prefill    {} tokens: {}, {:.0f} GFLOP/s, {:.0f} % of the peak\n",
+    print(fmt::format("prefill    {} tokens: {}, {:.0f} Gop/s in {}, {:.0f} % of its peak\n",
                       args.prompt, rate(median(prefill), "tokens/s"),
-                      out["prefill_gflop_per_s"].get<double>(),
-                      100 * out["prefill_share_of_fma_peak"].get<double>()));
+                      out["prefill_gflop_per_s"].get<double>(), arithmetic.name,
+                      100 * out["prefill_share_of_peak"].get<double>()));
   }
   if (!decode.empty()) {
     print(

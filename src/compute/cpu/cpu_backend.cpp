@@ -8,6 +8,8 @@
 #include <cstring>
 
 #include "compute/cpu/kv_store.h"
+#include "compute/cpu/machine.h"
+#include "compute/cpu/training_kernels.h"
 #include "compute/packed.h"
 #include "core/checked.h"
 #include "core/error.h"
@@ -23,6 +25,9 @@ constexpr int64_t kWorthWaking = 1 << 16;
 constexpr int64_t kFewRows = 16;
 // Of those weights, in the second cache.
 constexpr int64_t kCachedFloats = 1 << 16;
+// Sums of so many terms average out what rounding the input to bfloat16 loses, and are long enough
+// for its speed to count: see activation_bits(), which packed weights go by.
+constexpr int64_t kRoundedInputs = 2048;
 
 void free_mapped(std::byte* data) noexcept {
   // The block's size stands in the page before it.
@@ -60,6 +65,7 @@ CpuBackend::CpuBackend(ThreadPool& pool, cpu::Isa isa, const cpu::QuantKernels& 
     : pool_(pool),
       kernels_(cpu::kernels(isa)),
       quant_(quant),
+      pairs_(cpu::bf16_pair_kernels(isa)),
       scratch_(static_cast<size_t>(pool.size())) {}
 
 float* CpuBackend::scratch(int thread, int64_t floats) {
@@ -147,54 +153,86 @@ void CpuBackend::gather_rows(MutRows out, ConstRows x, std::span<const int32_t> 
   }
 }
 
+bool CpuBackend::takes_pairs(const Weight& weight) const noexcept {
+  return pairs_ != nullptr && weight.format == WeightFormat::BF16 &&
+         weight.cols >= kRoundedInputs && weight.cols % 2 == 0;
+}
+
+CpuBackend::Arithmetic CpuBackend::measured_arithmetic(const Weight& weight) {
+  const cpu::Bf16Kernels* bf16 = cpu::bf16_kernels(isa());
+  if (takes_pairs(weight) && bf16 != nullptr) {
+    return {"bf16", cpu::measured_loop_peak(pool_, bf16->dot_loop, bf16->dot_flops_per_round)};
+  }
+  if (weight.packed != nullptr && weight.packed->activation_bits == 8 &&
+      quant_.dot_loop != nullptr) {
+    return {"int8", cpu::measured_loop_peak(pool_, quant_.dot_loop, quant_.dot_ops_per_round)};
+  }
+  return {"float32", cpu::measured_fma_peak(pool_, isa())};
+}
+
 void CpuBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
   if (x.rows == 0) return;
   if (std::ranges::any_of(parts, [](const MatmulPart& p) { return p.weight->packed != nullptr; })) {
     return matmul_packed(x, parts);
   }
+  if (!std::ranges::all_of(parts, [&](const MatmulPart& p) { return takes_pairs(*p.weight); })) {
+    return multiply_dense(kernels_.products, x, parts);
+  }
+  const int64_t pairs = x.cols / 2;
+  if (pair_rows_.count() < x.rows * pairs) {
+    pair_rows_ = allocate_host(DType::F32, {x.rows * pairs});
+  }
+  const MutRows rounded = {pair_rows_.floats().data(), x.rows, pairs, pairs};
+  for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) pairs_->round_row(rounded.row(r), x.row(r), x.cols);
+  });
+  multiply_dense(pairs_->products, rounded, parts);
+}
+
+void CpuBackend::multiply_dense(const cpu::ProductKernels& products, ConstRows x,
+                                std::span<const MatmulPart> parts) {
   const auto is_gptq = [](const MatmulPart& p) { return p.weight->format == WeightFormat::Gptq; };
   if (x.rows <= kFewRows && std::ranges::none_of(parts, is_gptq)) {
     // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread. More
     // rows of x than a tile takes pass one tile after the other by weights that stay in a cache.
-    const int64_t row_floats = std::max<int64_t>(x.cols, 1), tile = kernels_.matmul_most_rows;
+    const int64_t row_floats = std::max<int64_t>(x.cols, 1), tile = products.most_rows;
     const int64_t by_size = std::max<int64_t>(4, (int64_t{1} << 18) / row_floats / 4 * 4);
     const int64_t cached = std::max<int64_t>(4, kCachedFloats / row_floats / 4 * 4);
-    for_weight_rows(x, parts, by_size, 4,
-                    [&](const MatmulPart& part, int64_t begin, int64_t end, int) {
-                      const int64_t step = x.rows <= tile ? end - begin : cached;
-                      for (; begin < end; begin += step) {
-                        for (int64_t row = 0; row < x.rows; row += tile) {
-                          const int64_t row_end = std::min(row + tile, x.rows);
-                          MatmulPart slice = part;
-                          slice.out = part.out.slice(row, row_end);
-                          kernels_.matmul_few_rows(slice, x.slice(row, row_end), begin,
-                                                   std::min(begin + step, end));
-                        }
-                      }
-                    });
+    for_weight_rows(
+        x, parts, by_size, 4, [&](const MatmulPart& part, int64_t begin, int64_t end, int) {
+          const int64_t step = x.rows <= tile ? end - begin : cached;
+          for (; begin < end; begin += step) {
+            for (int64_t row = 0; row < x.rows; row += tile) {
+              const int64_t row_end = std::min(row + tile, x.rows);
+              MatmulPart slice = part;
+              slice.out = part.out.slice(row, row_end);
+              products.few_rows(slice, x.slice(row, row_end), begin, std::min(begin + step, end));
+            }
+          }
+        });
     return;
   }
   // So many rows that they stay in the third cache, repacked, while the weights pass by.
   constexpr int64_t kRows = 512;
-  const int64_t even = (x.rows + kRows - 1) / kRows, tile = kernels_.matmul_most_rows;
+  const int64_t even = (x.rows + kRows - 1) / kRows, tile = products.most_rows;
   const int64_t step = ((x.rows + even - 1) / even + tile - 1) / tile * tile;
-  const int64_t floats = kernels_.matmul_scratch_floats(x.cols);
+  const int64_t floats = products.scratch_floats(x.cols);
   for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);
-  const int64_t packed_floats = kernels_.matmul_packed_floats(std::min(step, x.rows), x.cols);
+  const int64_t packed_floats = products.packed_floats(std::min(step, x.rows), x.cols);
   if (packed_rows_.count() < packed_floats)
     packed_rows_ = allocate_host(DType::F32, {packed_floats});
   float* packed = packed_rows_.floats().data();
   for (int64_t first = 0; first < x.rows; first += step) {
     const ConstRows rows = x.slice(first, std::min(first + step, x.rows));
     for_items((rows.rows + tile - 1) / tile, tile * rows.cols, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) kernels_.matmul_pack(packed, rows, i * tile);
+      for (int64_t i = begin; i < end; ++i) products.pack(packed, rows, i * tile);
     });
-    for_weight_rows(rows, parts, kernels_.matmul_block_cols, 8,
+    for_weight_rows(rows, parts, products.block_cols, 8,
                     [&](const MatmulPart& part, int64_t begin, int64_t end, int thread) {
                       MatmulPart slice = part;
                       slice.out = part.out.slice(first, first + rows.rows);
-                      kernels_.matmul_many_rows(slice, packed, rows.rows, rows.cols, begin, end,
-                                                scratch(thread, floats));
+                      products.many_rows(slice, packed, rows.rows, rows.cols, begin, end,
+                                         scratch(thread, floats));
                     });
   }
 }

@@ -2,6 +2,7 @@
 // of the chosen instruction set.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "compute/backend.h"
@@ -20,6 +21,14 @@ class CpuBackend : public Backend {
 
   cpu::Isa isa() const noexcept { return kernels_.isa; }
   ThreadPool& pool() noexcept { return pool_; }
+
+  // What products with a weight of this kind are computed in, and the machine's measured limit for
+  // it: a multiplication and an addition are two operations. Takes about a tenth of a second.
+  struct Arithmetic {
+    std::string_view name;  // "float32", "bf16" or "int8"
+    double peak;            // operations per second, all threads together
+  };
+  Arithmetic measured_arithmetic(const Weight& weight);
 
   Tensor allocate(DType dtype, const Shape& shape) override;
   void embed(MutRows out, const Weight& table, std::span<const int32_t> ids) override;
@@ -49,6 +58,10 @@ class CpuBackend : public Backend {
       ConstRows x, std::span<const MatmulPart> parts, int64_t most, int64_t multiple,
       FunctionRef<void(const MatmulPart& part, int64_t begin, int64_t end, int thread)> body);
 
+  bool takes_pairs(const Weight& weight) const noexcept;
+  // Products of weights as they are stored, or of pairs of BF16.
+  void multiply_dense(const cpu::ProductKernels& products, ConstRows x,
+                      std::span<const MatmulPart> parts);
   // Products of packed weights (cpu_packed.cpp).
   void matmul_packed(ConstRows x, std::span<const MatmulPart> parts);
   void multiply_packed(ConstRows x, std::span<const MatmulPart* const> parts);
@@ -60,10 +73,12 @@ class CpuBackend : public Backend {
   ThreadPool& pool_;
   const cpu::Kernels& kernels_;
   const cpu::QuantKernels& quant_;
-  Tensor quant_rows_;            // the rounded input of a product
-  Tensor attention_parts_;       // of one call
-  Tensor packed_rows_;           // the input of a product, grown as scratch_ is
-  std::vector<Tensor> scratch_;  // one for each thread, grown when a larger shape comes
+  const cpu::Bf16PairKernels* pairs_;  // or null
+  Tensor quant_rows_;                  // the rounded input of a product
+  Tensor pair_rows_;                   // likewise, in bfloat16
+  Tensor attention_parts_;             // of one call
+  Tensor packed_rows_;                 // the input of a product, grown as scratch_ is
+  std::vector<Tensor> scratch_;        // one for each thread, grown when a larger shape comes
 };
 
 // Zeroed, 64-byte aligned memory that the system provides page by page as it is touched.

@@ -16,4 +16,13 @@ const Kernels& kernels(Isa isa) noexcept {
   return scalar_kernels();
 }
 
+const Bf16PairKernels* bf16_pair_kernels(Isa isa) noexcept {
+#if defined(__x86_64__)
+  if (isa == Isa::Avx512 && __builtin_cpu_supports("avx512bf16") != 0) {
+    return avx512_bf16_pair_kernels();
+  }
+#endif
+  return nullptr;
+}
+
 }  // namespace quern::cpu

@@ -28,27 +28,30 @@ struct AttentionPart {
 // Positions of a part: a number of its own, so that sums don't depend on the number of threads.
 constexpr int64_t kAttentionPart = 512;
 
+// Blocks of a product: out[r, i] (+)= x[r] · w[i] + bias[i] for the weight rows [begin, end).
+// The sum over cols is taken in lanes: lane l adds the columns l, l + W, l + 2W, ... in order,
+// then the lanes are added in a fixed tree; so an output does not depend on how many rows of x
+// there are.
+struct ProductKernels {
+  // At most most_rows rows, the weight not GPTQ:
+  void (*few_rows)(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept;
+  int64_t most_rows;
+
+  // Any number of rows, in two steps. The first repacks x, a tile of most_rows rows from `row` on
+  // at a time, into packed_floats(). The second takes at most block_cols weight rows a call;
+  // `scratch` has scratch_floats().
+  void (*pack)(float* packed, ConstRows x, int64_t row) noexcept;
+  int64_t (*packed_floats)(int64_t rows, int64_t cols) noexcept;
+  void (*many_rows)(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
+                    int64_t begin, int64_t end, float* scratch) noexcept;
+  int64_t block_cols;
+  int64_t (*scratch_floats)(int64_t cols) noexcept;
+};
+
 struct Kernels {
   Isa isa;
 
-  // A block of a product: out[r, i] (+)= x[r] · w[i] + bias[i] for the weight rows [begin, end).
-  // The sum over cols is taken in lanes: lane l adds the columns l, l + W, l + 2W, ... in order,
-  // then the lanes are added in a fixed tree; so an output does not depend on how many rows of x
-  // there are.
-  //
-  // At most matmul_most_rows rows, the weight not GPTQ:
-  void (*matmul_few_rows)(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept;
-  int64_t matmul_most_rows;
-
-  // Any number of rows, in two steps. The first repacks x, a tile of matmul_most_rows rows from
-  // `row` on at a time, into matmul_packed_floats(). The second takes at most matmul_block_cols
-  // weight rows a call; `scratch` has matmul_scratch_floats().
-  void (*matmul_pack)(float* packed, ConstRows x, int64_t row) noexcept;
-  int64_t (*matmul_packed_floats)(int64_t rows, int64_t cols) noexcept;
-  void (*matmul_many_rows)(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
-                           int64_t begin, int64_t end, float* scratch) noexcept;
-  int64_t matmul_block_cols;
-  int64_t (*matmul_scratch_floats)(int64_t cols) noexcept;
+  ProductKernels products;  // of weights in any format but packed
 
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t dim,
                    float eps) noexcept;
@@ -83,5 +86,16 @@ struct Kernels {
 constexpr int64_t kAttentionQueries = 16;
 
 const Kernels& kernels(Isa isa) noexcept;
+
+// Products of BF16 weights with inputs rounded to bfloat16, two columns in a lane of 32 bits: to
+// the products, a column is such a pair.
+struct Bf16PairKernels {
+  ProductKernels products;
+  // Rounds a row to nearest even.                                     out: [cols / 2], as floats
+  void (*round_row)(float* out, const float* x, int64_t cols) noexcept;
+};
+
+// Null where the instruction set or the CPU has no such products (AVX512_BF16).
+const Bf16PairKernels* bf16_pair_kernels(Isa isa) noexcept;
 
 }  // namespace quern::cpu

@@ -1,8 +1,10 @@
 // All forward kernels, over the vector type Vec that was included before, and their table.
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "compute/cpu/vector_math.inl"
 #include "compute/cpu/matmul.inl"
 #include "compute/cpu/matmul_blocks.inl"
+#include "compute/cpu/matmul_formats.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"
 #include "compute/cpu/attention_decode.inl"
@@ -11,13 +13,7 @@
 constexpr Kernels make_table(Isa isa) noexcept {
   return {
       .isa = isa,
-      .matmul_few_rows = matmul_few_rows,
-      .matmul_most_rows = Vec::kTileRows,
-      .matmul_pack = matmul_pack,
-      .matmul_packed_floats = matmul_packed_floats,
-      .matmul_many_rows = matmul_many_rows,
-      .matmul_block_cols = kBlockCols,
-      .matmul_scratch_floats = matmul_scratch_floats,
+      .products = product_table(matmul_few_rows, matmul_many_rows),
       .rms_norm = rms_norm,
       .rope = rope,
       .silu_mul = silu_mul,

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <utility>
 #include <type_traits>
+#include <utility>
 
 #include "compute/cpu/kernels.h"
 #include "compute/cpu/variants.h"
@@ -14,7 +14,8 @@
 namespace quern::cpu {
 namespace {
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "compute/cpu/simd_scalar.inl"
 #include "compute/cpu/kernels.inl"
 // clang-format on

@@ -14,6 +14,12 @@ inline Vec load_as(const float* p, int64_t n) noexcept { return Vec::load_n(p, n
 inline Vec load_as(const Bf16* p, int64_t n) noexcept { return Vec::load_bf16_n(&p->bits, n); }
 inline Vec load_as(const F16* p, int64_t n) noexcept { return Vec::load_f16_n(&p->bits, n); }
 
+// A lane of a product of weights stored as T. Pairs of bfloat16 in a lane have their own.
+template <class T>
+[[gnu::always_inline]] inline Vec multiply_add(const T*, Vec x, Vec w, Vec acc) noexcept {
+  return Vec::fma(x, w, acc);
+}
+
 // Calls fn with n as a compile-time constant; 1 <= n <= Max.
 template <int Max, class Fn>
 inline void with_constant(int64_t n, Fn&& fn) noexcept {
@@ -38,7 +44,7 @@ template <int R, int C, class T>
     for (int r = 0; r < R; ++r) {
       const Vec row = load_x(x + r * x_stride);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) acc[r][c] = Vec::fma(row, column[c], acc[r][c]);
+      for (int c = 0; c < C; ++c) acc[r][c] = multiply_add(w, row, column[c], acc[r][c]);
     }
   };
   int64_t k = 0;
@@ -156,34 +162,4 @@ inline void decode_gptq(float* out, const GptqMatrix& m, int64_t row, int64_t fi
 template <class T>
 const T* dense(const Weight& weight) noexcept {
   return reinterpret_cast<const T*>(weight.data);
-}
-
-// GPTQ matrices are for matmul_many_rows, packed ones for QuantKernels.
-void matmul_few_rows(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept {
-  switch (part.weight->format) {
-    case WeightFormat::F32:
-      return few_rows(part, x, dense<float>(*part.weight), begin, end);
-    case WeightFormat::BF16:
-      return few_rows(part, x, dense<Bf16>(*part.weight), begin, end);
-    case WeightFormat::F16:
-      return few_rows(part, x, dense<F16>(*part.weight), begin, end);
-    case WeightFormat::Gptq:
-    case WeightFormat::Packed:
-      return;
-  }
-}
-
-void decode_row(float* out, const Weight& weight, int64_t row) noexcept {
-  switch (weight.format) {
-    case WeightFormat::F32:
-      return decode_stretch(out, dense<float>(weight) + row * weight.cols, weight.cols);
-    case WeightFormat::BF16:
-      return decode_stretch(out, dense<Bf16>(weight) + row * weight.cols, weight.cols);
-    case WeightFormat::F16:
-      return decode_stretch(out, dense<F16>(weight) + row * weight.cols, weight.cols);
-    case WeightFormat::Gptq:
-      return decode_gptq(out, *weight.gptq, weight.first_row + row, 0, weight.cols);
-    case WeightFormat::Packed:
-      return;  // decode_packed
-  }
 }

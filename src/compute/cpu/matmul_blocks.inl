@@ -47,9 +47,10 @@ void matmul_pack(float* packed, ConstRows x, int64_t row) noexcept {
 }
 
 // acc[r][c] += x[r] · w[c], lane by lane, over `depth` columns, whole vectors.
-template <int R>
+template <class T, int R>
 [[gnu::always_inline]] inline void packed_tile(Vec (&acc)[R][kPanel], const float* x,
                                                const float* w, int64_t depth) noexcept {
+  constexpr const T* kType = nullptr;
   const auto step = [&] {
     Vec row[R];
 #pragma GCC unroll 8
@@ -58,7 +59,7 @@ template <int R>
     for (int c = 0; c < kPanel; ++c) {
       const Vec column = Vec::load(w + c * Vec::kLanes);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) acc[r][c] = Vec::fma(row[r], column, acc[r][c]);
+      for (int r = 0; r < R; ++r) acc[r][c] = multiply_add(kType, row[r], column, acc[r][c]);
     }
     x += R * Vec::kLanes;
     w += kPanel * Vec::kLanes;
@@ -134,7 +135,8 @@ void matmul_block(const MatmulPart& part, const float* packed, int64_t rows, int
                       acc[i / kPanel][i % kPanel] = Vec::load(sums + i * Vec::kLanes);
                     }
                   }
-                  packed_tile<R>(acc, x, stretch + p * kPanel * depth, depth);
+                  packed_tile<typename Decode::Product>(acc, x, stretch + p * kPanel * depth,
+                                                        depth);
                   if (k + columns == cols) {
                     const int64_t valid = std::min(kPanel, width - p * kPanel);
 #pragma GCC unroll 8
@@ -158,6 +160,7 @@ void matmul_block(const MatmulPart& part, const float* packed, int64_t rows, int
 
 template <class T>
 struct DenseDecoder {
+  using Product = std::conditional_t<sizeof(T) == sizeof(float), T, float>;  // halves are widened
   const T* data;
   int64_t cols;
 
@@ -177,6 +180,7 @@ struct DenseDecoder {
 };
 
 struct GptqDecoder {
+  using Product = float;
   const GptqMatrix& matrix;
   int64_t first_row;
 
@@ -189,21 +193,15 @@ struct GptqDecoder {
   void prefetch(int64_t, int64_t, int64_t) const noexcept {}  // decoding is slower than memory
 };
 
-void matmul_many_rows(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
-                      int64_t begin, int64_t end, float* scratch) noexcept {
-  const auto run = [&](const auto& decode) {
-    matmul_block(part, packed, rows, cols, begin, end, scratch, decode);
+constexpr ProductKernels product_table(decltype(ProductKernels::few_rows) few_rows,
+                                       decltype(ProductKernels::many_rows) many_rows) noexcept {
+  return {
+      .few_rows = few_rows,
+      .most_rows = Vec::kTileRows,
+      .pack = matmul_pack,
+      .packed_floats = matmul_packed_floats,
+      .many_rows = many_rows,
+      .block_cols = kBlockCols,
+      .scratch_floats = matmul_scratch_floats,
   };
-  switch (part.weight->format) {
-    case WeightFormat::F32:
-      return run(DenseDecoder<float>{dense<float>(*part.weight), cols});
-    case WeightFormat::BF16:
-      return run(DenseDecoder<Bf16>{dense<Bf16>(*part.weight), cols});
-    case WeightFormat::F16:
-      return run(DenseDecoder<F16>{dense<F16>(*part.weight), cols});
-    case WeightFormat::Gptq:
-      return run(GptqDecoder{*part.weight->gptq, part.weight->first_row});
-    case WeightFormat::Packed:
-      return;
-  }
 }

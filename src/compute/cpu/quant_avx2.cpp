@@ -56,9 +56,11 @@ struct Lanes : LanesOf8 {
 using WideLanes = Lanes;
 constexpr int kWideTogether = kStripsTogether;  // they share each broadcast of the rows
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "compute/cpu/quant_round.inl"
 #include "compute/cpu/quant_strip.inl"
+#include "compute/cpu/quant_peak.inl"
 // clang-format on
 
 bool has_instructions() noexcept { return supported(Isa::Avx2); }
@@ -66,7 +68,8 @@ bool has_instructions() noexcept { return supported(Isa::Avx2); }
 }  // namespace
 
 const QuantKernels& quant_avx2() noexcept {
-  static constexpr QuantKernels kTable = {"avx2", has_instructions, round_row, multiply};
+  static constexpr QuantKernels kTable = {"avx2",   has_instructions, round_row,
+                                          multiply, dot_loop,         kDotOpsPerRound};
   return kTable;
 }
 

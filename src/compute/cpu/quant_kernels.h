@@ -63,6 +63,11 @@ struct QuantKernels {
   // of the strips [strip_begin, strip_end) that part.weight has.
   void (*multiply)(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, int64_t row_end,
                    int64_t strip_begin, int64_t strip_end) noexcept;
+
+  // Products of bytes without memory traffic, `rounds` times dot_ops_per_round operations. For
+  // measuring the peak; null where there are no such instructions.
+  float (*dot_loop)(int64_t rounds) noexcept;
+  int64_t dot_ops_per_round;
 };
 
 // Best first; the last is the definition. For tests and benchmarks: those of the CPU are the ones

@@ -100,8 +100,8 @@ void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, i
 }  // namespace
 
 const QuantKernels& quant_scalar() noexcept {
-  static constexpr QuantKernels kTable = {"scalar", []() noexcept { return true; }, round_row,
-                                          multiply};
+  static constexpr QuantKernels kTable = {
+      "scalar", []() noexcept { return true; }, round_row, multiply, nullptr, 0};
   return kTable;
 }
 

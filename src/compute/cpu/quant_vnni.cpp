@@ -116,9 +116,11 @@ struct WideLanes {
 };
 constexpr int kWideTogether = 1;
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "compute/cpu/quant_round.inl"
 #include "compute/cpu/quant_strip.inl"
+#include "compute/cpu/quant_peak.inl"
 // clang-format on
 
 bool has_instructions() noexcept {
@@ -128,7 +130,8 @@ bool has_instructions() noexcept {
 }  // namespace
 
 const QuantKernels& quant_vnni() noexcept {
-  static constexpr QuantKernels kTable = {"vnni", has_instructions, round_row, multiply};
+  static constexpr QuantKernels kTable = {"vnni",   has_instructions, round_row,
+                                          multiply, dot_loop,         kDotOpsPerRound};
   return kTable;
 }
 

@@ -25,7 +25,8 @@
 namespace quern::cpu {
 namespace {
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "compute/cpu/simd_avx512.inl"
 #include "compute/cpu/training_kernels.inl"
 // clang-format on

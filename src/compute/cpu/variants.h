@@ -8,5 +8,6 @@ namespace quern::cpu {
 const Kernels& scalar_kernels() noexcept;
 const Kernels& avx2_kernels() noexcept;
 const Kernels& avx512_kernels() noexcept;
+const Bf16PairKernels* avx512_bf16_pair_kernels() noexcept;
 
 }  // namespace quern::cpu

@@ -1,0 +1,50 @@
+// Products by the format that weights are stored in.
+
+// GPTQ matrices are for matmul_many_rows, packed ones for QuantKernels.
+void matmul_few_rows(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept {
+  switch (part.weight->format) {
+    case WeightFormat::F32:
+      return few_rows(part, x, dense<float>(*part.weight), begin, end);
+    case WeightFormat::BF16:
+      return few_rows(part, x, dense<Bf16>(*part.weight), begin, end);
+    case WeightFormat::F16:
+      return few_rows(part, x, dense<F16>(*part.weight), begin, end);
+    case WeightFormat::Gptq:
+    case WeightFormat::Packed:
+      return;
+  }
+}
+
+void decode_row(float* out, const Weight& weight, int64_t row) noexcept {
+  switch (weight.format) {
+    case WeightFormat::F32:
+      return decode_stretch(out, dense<float>(weight) + row * weight.cols, weight.cols);
+    case WeightFormat::BF16:
+      return decode_stretch(out, dense<Bf16>(weight) + row * weight.cols, weight.cols);
+    case WeightFormat::F16:
+      return decode_stretch(out, dense<F16>(weight) + row * weight.cols, weight.cols);
+    case WeightFormat::Gptq:
+      return decode_gptq(out, *weight.gptq, weight.first_row + row, 0, weight.cols);
+    case WeightFormat::Packed:
+      return;  // decode_packed
+  }
+}
+
+void matmul_many_rows(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
+                      int64_t begin, int64_t end, float* scratch) noexcept {
+  const auto run = [&](const auto& decode) {
+    matmul_block(part, packed, rows, cols, begin, end, scratch, decode);
+  };
+  switch (part.weight->format) {
+    case WeightFormat::F32:
+      return run(DenseDecoder<float>{dense<float>(*part.weight), cols});
+    case WeightFormat::BF16:
+      return run(DenseDecoder<Bf16>{dense<Bf16>(*part.weight), cols});
+    case WeightFormat::F16:
+      return run(DenseDecoder<F16>{dense<F16>(*part.weight), cols});
+    case WeightFormat::Gptq:
+      return run(GptqDecoder{*part.weight->gptq, part.weight->first_row});
+    case WeightFormat::Packed:
+      return;
+  }
+}

@@ -1,0 +1,18 @@
+// The machine's limit for products of bytes, as fma_loop has it for float32.
+
+constexpr int kByteChains = 12;
+constexpr int64_t kDotOpsPerRound = int64_t{2} * kByteChains * sizeof(WideLanes::Ints);
+
+float dot_loop(int64_t rounds) noexcept {
+  using Ints = WideLanes::Ints;
+  Ints chains[kByteChains] = {};
+  Ints w = Ints{} + 1, x = Ints{} + 1;
+  for (int64_t round = 0; round < rounds; ++round) {
+    // The compiler must not take a product that never changes out of the loop.
+    asm volatile("" : "+x"(w), "+x"(x));
+    for (Ints& chain : chains) chain = WideLanes::add_bytes(chain, w, x);
+  }
+  Ints total = {};
+  for (const Ints& chain : chains) total = WideLanes::add_ints(total, chain);
+  return static_cast<float>(total[0]);
+}
