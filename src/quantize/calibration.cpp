@@ -15,8 +15,9 @@ MutRows view(std::vector<float>& values, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-Calibration::Calibration(Backend& backend, const Config& config, int64_t length)
-    : run_(backend), config_(config), length_(length) {
+Calibration::Calibration(Backend& backend, const Config& config, int64_t length,
+                         std::function<void()> tick)
+    : run_(backend), config_(config), length_(length), tick_(std::move(tick)) {
   const int64_t half = config.rotary_dim / 2;
   const std::vector<float> frequencies = inverse_frequencies(config, 1);
   cos_.resize(static_cast<size_t>(length * half));
@@ -39,6 +40,7 @@ Hessian Calibration::qkv_inputs(const Layer& layer) {
   const MutRows norm = view(norm_, length_, c.hidden);
   const MutRows x = view(x_, samples_ * length_, c.hidden);
   for (int64_t s = 0; s < samples_; ++s) {
+    tick();
     run_.rms_norm(norm, x.slice(s * length_, (s + 1) * length_), layer.norm_1, c.norm_eps);
     hessian.add(run_, norm, 1);
   }
@@ -79,6 +81,7 @@ Hessian Calibration::attn_out_inputs(const Layer& layer, int64_t index) {
   const MutRows x = view(x_, samples_ * length_, c.hidden);
   const MutRows all = view(attended_, samples_ * length_, c.query_dim());
   for (int64_t s = 0; s < samples_; ++s) {
+    tick();
     const MutRows attended = all.slice(s * length_, (s + 1) * length_);
     attend(layer, index, x.slice(s * length_, (s + 1) * length_), attended);
     hessian.add(run_, attended, 1);
@@ -93,6 +96,7 @@ Hessian Calibration::up_gate_inputs(const Layer& layer) {
   const MutRows x = view(x_, samples_ * length_, c.hidden);
   const MutRows all = view(attended_, samples_ * length_, c.query_dim());
   for (int64_t s = 0; s < samples_; ++s) {
+    tick();
     const MutRows stream = x.slice(s * length_, (s + 1) * length_);
     apply_linear(run_, all.slice(s * length_, (s + 1) * length_), {{&layer.attn_out, stream}}, {},
                  /*accumulate=*/true);
@@ -119,6 +123,7 @@ Hessian Calibration::down_inputs(const Layer& layer) {
   const MutRows gate = view(gate_floats, length_, c.ffn), up = view(up_floats, length_, c.ffn);
   const MutRows x = view(x_, samples_ * length_, c.hidden);
   for (int64_t s = 0; s < samples_; ++s) {
+    tick();
     swiglu(layer, x.slice(s * length_, (s + 1) * length_), gate, up);
     hessian.add(run_, gate, 1);
   }
@@ -131,6 +136,7 @@ void Calibration::finish(const Layer& layer) {
   const MutRows up = view(up_floats, length_, config_.ffn);
   const MutRows x = view(x_, samples_ * length_, config_.hidden);
   for (int64_t s = 0; s < samples_; ++s) {
+    tick();
     const MutRows stream = x.slice(s * length_, (s + 1) * length_);
     swiglu(layer, stream, gate, up);
     apply_linear(run_, gate, {{&layer.down, stream}}, {}, /*accumulate=*/true);
@@ -145,6 +151,7 @@ void Calibration::forward(const Layer& layer, int64_t index, std::vector<float>&
   const auto tokens = static_cast<int64_t>(stream.size()) / c.hidden;
   const MutRows all = {stream.data(), tokens, c.hidden, c.hidden};
   for (int64_t begin = 0; begin < tokens; begin += length_) {
+    tick();
     const MutRows x = all.slice(begin, begin + length_);
     attend(layer, index, x, attended);
     apply_linear(run_, attended, {{&layer.attn_out, x}}, {}, /*accumulate=*/true);
@@ -169,6 +176,7 @@ Hessian Calibration::head_inputs(std::span<const float> final_norm) {
   const MutRows norm = view(norm_, length_, c.hidden);
   const MutRows x = view(x_, samples_ * length_, c.hidden);
   for (int64_t s = 0; s < samples_; ++s) {
+    tick();
     run_.rms_norm(norm, x.slice(s * length_, (s + 1) * length_), final_norm, c.norm_eps);
     hessian.add(run_, norm, 1);
   }

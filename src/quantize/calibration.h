@@ -2,6 +2,7 @@
 // matrix, with what stands in the block at that moment.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,7 +18,9 @@ namespace quern {
 // here do not reach.
 class Calibration {
  public:
-  Calibration(Backend& backend, const Config& config, int64_t length);
+  // `tick` is called for every sequence that is about to go through something; it may throw.
+  Calibration(Backend& backend, const Config& config, int64_t length,
+              std::function<void()> tick = {});
 
   void embed(const Weight& embedding, std::span<const int32_t> ids);
   std::vector<float>& stream() noexcept { return x_; }  // [tokens, hidden]
@@ -40,9 +43,14 @@ class Calibration {
   void swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up);
   void attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended);
 
+  void tick() const {
+    if (tick_) tick_();
+  }
+
   Backend& run_;
   const Config& config_;
   int64_t length_;
+  std::function<void()> tick_;
   int64_t samples_ = 0;
   std::vector<float> x_;          // [tokens, hidden]
   std::vector<float> attended_;   // [tokens, query_dim]

@@ -77,7 +77,8 @@ class Quantizer {
     }
     for (int64_t unit = 0; unit < next; ++unit) recall(unit);
     if (job_.target_bits > 0) choose();
-    Calibration calibration(forward_, config_, std::max<int64_t>(job_.length, 1));
+    Calibration calibration(forward_, config_, std::max<int64_t>(job_.length, 1),
+                            [this] { tell_progress(); });
     if (needs_stream(next)) {
       if (next == 0) {
         calibration.embed(weights_.embedding, job_.calibration);
@@ -154,6 +155,9 @@ class Quantizer {
     std::vector<TensorSpec> specs;
     std::copy_if(specs_.begin(), specs_.end(), std::back_inserter(specs),
                  [&](const TensorSpec& spec) { return follows_settings(spec); });
+    if (specs.empty()) {
+      throw Error(Kind::Misused, "--keep leaves no matrix to choose bits for");
+    }
     const std::span<const int32_t> ids(job_.calibration);
     const auto measured = static_cast<size_t>(job_.length) * kSequencesMeasured;
     const std::vector<Sensitivity> sensitivity = measure_sensitivity(
@@ -165,12 +169,11 @@ class Quantizer {
          .settings = job_.settings,
          .ids = ids.first(std::min(ids.size(), measured)),
          .length = job_.length,
-         .on_layer = [&](int64_t layer) {
-           if (job_.on_progress) {
-             job_.on_progress(done_, total_,
-                              fmt::format("measuring {} of {}", layer, config_.layers));
-           }
-         }});
+         .on_layer =
+             [&](int64_t layer) {
+               at_work_ = fmt::format("measuring block {} of {}", layer, config_.layers);
+             },
+         .tick = [this] { tell_progress(); }});
     const std::vector<BitChoice> chosen = choose_bits(sensitivity, job_.target_bits);
     nlohmann::ordered_json rows = nlohmann::ordered_json::array();
     for (size_t i = 0; i < chosen.size(); ++i) {
@@ -270,8 +273,12 @@ class Quantizer {
     std::memcpy(stream.data(), file.data(), file.size());
   }
 
+  void tell_progress() const {
+    if (job_.on_progress) job_.on_progress(done_, total_, at_work_);
+  }
   void begin(const TensorSpec& spec) {
-    if (job_.on_progress) job_.on_progress(done_, total_, spec.module);
+    at_work_ = spec.module;
+    tell_progress();
   }
 
   void finish(const TensorSpec& spec, const MatrixQuantizer& quantizer) {
@@ -329,6 +336,7 @@ class Quantizer {
     }
     // Matrices that share their input, in the order of the forward pass.
     const auto stage = [&](std::initializer_list<Part> parts, auto&& moments) {
+      at_work_ = fmt::format("text through block {}", layer);
       std::optional<MatrixInputs> inputs;
       std::optional<Hessian> hessian;
       if (job_.gptq) hessian = moments();
@@ -490,6 +498,7 @@ class Quantizer {
   std::vector<TensorSpec> outer_;            // to be quantized: a head, then an embedding
   std::map<std::string, BitChoice> chosen_;  // by module, for target_bits
   uint64_t done_ = 0, total_ = 0;
+  std::string at_work_;               // for on_progress
   std::vector<OwnedTensor> tensors_;  // of the unit at work
   std::vector<MatrixReport> reports_;
   size_t unit_reports_ = 0;

@@ -49,7 +49,8 @@ struct SensitivityJob {
   QuantizeSettings settings;  // but bits; the group is bit_choices()'s
   std::span<const int32_t> ids;
   int64_t length = 0;
-  std::function<void(int64_t layer)> on_layer;  // about to be measured; may throw
+  std::function<void(int64_t layer)> on_layer;  // about to be measured
+  std::function<void()> tick;                   // see Calibration
 };
 std::vector<Sensitivity> measure_sensitivity(const SensitivityJob& job);
 

@@ -5,7 +5,8 @@ constexpr int64_t kDotOpsPerRound = int64_t{2} * kByteChains * sizeof(WideLanes:
 
 float dot_loop(int64_t rounds) noexcept {
   using Ints = WideLanes::Ints;
-  Ints chains[kByteChains] = {};
+  Ints chains[kByteChains];
+  for (int i = 0; i < kByteChains; ++i) chains[i] = Ints{} + i;  // chains that are alike become one
   Ints w = Ints{} + 1, x = Ints{} + 1;
   for (int64_t round = 0; round < rounds; ++round) {
     // The compiler must not take a product that never changes out of the loop.
