@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "formats/gguf.h"
 #include "formats/gptq.h"
 #include "model/pack_weights.h"
 #include "quantize/calibration.h"
@@ -41,7 +42,14 @@ class Quantizer {
       : job_(job),
         pool_(pool),
         backend_(pool),
-        config_(load_config(job.model)),
+        config_([&] {
+          if (is_gguf(job.model)) {
+            throw_bad_input(job.model.string() + ": is a GGUF file",
+                            "start from the checkpoint that it was made of, or from what 'quern "
+                            "convert' makes of it");
+          }
+          return load_config(job.model);
+        }()),
         forward_(pool, cpu::chosen_isa(), precision_of(config_)),
         loaded_([&] {
           if (const auto already = read_gptq_config(job.model)) {

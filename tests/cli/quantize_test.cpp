@@ -44,6 +44,7 @@ class Quantize : public ::testing::Test {
     return all;
   }
   fs::path path(const char* name) const { return folder.path() / name; }
+  void kill_and_go_on(std::vector<std::string> slow) const;
 
   TempFolder folder;
   fs::path model, text;
@@ -239,9 +240,8 @@ TEST_F(Quantize, DrawsWhatEachMatrixLost) {
   }
 }
 
-TEST_F(Quantize, GoesOnAfterKillToTheSameBytes) {
-  std::vector<std::string> slow = gptq(path("whole"));
-  slow[10] = "64";
+// Kills the command when its first block is done, and runs it again.
+void Quantize::kill_and_go_on(std::vector<std::string> slow) const {
   ASSERT_EQ(quern(slow).code, 0);
   slow[2] = path("killed").string();
   std::vector<std::string> command = slow;
@@ -269,6 +269,18 @@ TEST_F(Quantize, GoesOnAfterKillToTheSameBytes) {
   for (const char* file : {"model.safetensors", "config.json"}) {
     EXPECT_TRUE(read_file(path("whole") / file) == read_file(path("killed") / file)) << file;
   }
+}
+
+TEST_F(Quantize, GoesOnAfterKillToTheSameBytes) {
+  std::vector<std::string> slow = gptq(path("whole"));
+  slow[10] = "64";
+  kill_and_go_on(slow);
+}
+
+TEST_F(Quantize, GoesOnAfterKillWithTheBitsThatItChose) {
+  std::vector<std::string> slow = gptq(path("whole"), {"--target-bits", "8"});
+  slow[10] = "64";
+  kill_and_go_on(without(slow, "--to"));
 }
 
 TEST_F(Quantize, CalibrationTextThatSaysNothing) {
@@ -299,6 +311,15 @@ TEST_F(Quantize, WhatIsQuantizedAlready) {
       {"quantize", path("once").string(), path("twice").string(), "--to", "int8", "--group", "8"});
   EXPECT_EQ(out.code, 3);
   EXPECT_NE(out.err.find("is quantized already (GPTQ int4)"), std::string::npos) << out.err;
+}
+
+TEST_F(Quantize, AGgufFileIsRefused) {
+  ASSERT_EQ(quern({"convert", model.string(), path("model.gguf").string(), "--to", "gguf"}).code,
+            0);
+  const Outcome out =
+      quern({"quantize", path("model.gguf").string(), path("out").string(), "--to", "int4"});
+  EXPECT_EQ(out.code, 3);
+  EXPECT_NE(out.err.find("model.gguf: is a GGUF file"), std::string::npos) << out.err;
 }
 
 TEST_F(Quantize, GroupsThatDoNotDivide) {
