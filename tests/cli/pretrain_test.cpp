@@ -187,13 +187,13 @@ TEST_F(Pretrain, TwoProcessesOnOneFolder) {
 }
 
 TEST_F(Pretrain, CtrlCSavesAndEnds) {
-  const Outcome outcome = test::run(
-      {"bash", "-c",
-       std::string("'") + QUERN_PROGRAM +
-           "' pretrain run.toml --out run --set train.steps=100000 & child=$!; "
-           "until [ -e run/latest ]; do sleep 0.05; kill -0 $child || exit 9; done; "
-           "kill -INT $child; wait $child"},
-      {.folder = temp_.path()});
+  const Outcome outcome =
+      test::run({"bash", "-c",
+                 std::string("'") + QUERN_PROGRAM +
+                     "' pretrain run.toml --out run --set train.steps=100000 & child=$!; "
+                     "until [ -e run/latest ]; do sleep 0.05; kill -0 $child || exit 9; done; "
+                     "kill -INT $child; wait $child"},
+                {.folder = temp_.path()});
   EXPECT_EQ(outcome.code, 130) << outcome.err;
   EXPECT_NE(outcome.err.find("go on with --resume"), std::string::npos) << outcome.err;
   EXPECT_EQ(run({"verify", "run/latest"}).code, 0);
