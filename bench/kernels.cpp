@@ -46,6 +46,8 @@ std::vector<double> race(const std::vector<std::function<void()>>& candidates, i
 using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int,
                        float, float*, int);
 Sgemm find_openblas(int threads) {
+  // Its threads would go on spinning while the next candidate runs.
+  ::setenv("OPENBLAS_THREAD_TIMEOUT", "4", 0);
   void* library = ::dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return nullptr;
   using SetThreads = void (*)(int);

@@ -216,7 +216,7 @@ void CpuBackend::multiply_dense(const cpu::ProductKernels& products, ConstRows x
   constexpr int64_t kRows = 512;
   const int64_t even = (x.rows + kRows - 1) / kRows, tile = products.most_rows;
   const int64_t step = ((x.rows + even - 1) / even + tile - 1) / tile * tile;
-  const int64_t floats = products.scratch_floats(x.cols);
+  const int64_t floats = products.scratch_floats(std::min(step, x.rows));
   for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);
   const int64_t packed_floats = products.packed_floats(std::min(step, x.rows), x.cols);
   if (packed_rows_.count() < packed_floats)

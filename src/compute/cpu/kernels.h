@@ -29,9 +29,9 @@ struct AttentionPart {
 constexpr int64_t kAttentionPart = 512;
 
 // Blocks of a product: out[r, i] (+)= x[r] · w[i] + bias[i] for the weight rows [begin, end).
-// The sum over cols is taken in lanes: lane l adds the columns l, l + W, l + 2W, ... in order,
-// then the lanes are added in a fixed tree; so an output does not depend on how many rows of x
-// there are.
+// The sum over cols is taken by stretches of 512, each in lanes: lane l adds the columns l, l + W,
+// l + 2W, ... in order, then the lanes are added in a fixed tree to the sum of the stretches
+// before; so an output does not depend on how many rows of x there are.
 struct ProductKernels {
   // At most most_rows rows, the weight not GPTQ:
   void (*few_rows)(const MatmulPart& part, ConstRows x, int64_t begin, int64_t end) noexcept;
@@ -45,7 +45,7 @@ struct ProductKernels {
   void (*many_rows)(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
                     int64_t begin, int64_t end, float* scratch) noexcept;
   int64_t block_cols;
-  int64_t (*scratch_floats)(int64_t cols) noexcept;
+  int64_t (*scratch_floats)(int64_t rows) noexcept;
 };
 
 struct Kernels {

@@ -59,11 +59,12 @@ template <int R, int C, class T>
   }
 }
 
-// Writes the sums of a row's four accumulators, of which `valid` count.
+// Columns whose products are added lane by lane; then the lanes are added to the sum so far.
+constexpr int64_t kDepth = 512;
+
+// Writes the sums of a row with four weight rows, of which `valid` count.
 [[gnu::always_inline]] inline void write_sums(const MatmulPart& part, int64_t row, int64_t col,
-                                              int64_t valid, const Vec (&acc)[4]) noexcept {
-  float sums[4];
-  Vec::sum4(acc, sums);
+                                              int64_t valid, const float* sums) noexcept {
   float* out = part.out.row(row) + col;
   const float* bias = part.bias.empty() ? nullptr : part.bias.data() + col;
   const auto write = [&](int64_t count) {
@@ -86,42 +87,49 @@ void few_rows(const MatmulPart& part, ConstRows x, const T* weight, int64_t begi
               int64_t end) noexcept {
   constexpr int kStreams = 4;
   constexpr int64_t kAhead = 1024 / static_cast<int64_t>(sizeof(T));  // elements to prefetch ahead
+  constexpr int64_t kStep = 64 / static_cast<int64_t>(sizeof(T));
+  static_assert(kDepth % kStep == 0);
   const int64_t cols = x.cols;
   const auto row_of = [&](int64_t i) { return weight + i * cols; };
   with_constant<Vec::kTileRows>(x.rows, [&](auto rows) {
     constexpr int R = rows;
     const int64_t quarter = (end - begin) / kStreams;
     for (int64_t i = 0; i < quarter; ++i) {
-      Vec acc[R][kStreams] = {};
+      float sums[R][kStreams] = {};
       const T* w = row_of(begin + i);
       const int64_t stride = quarter * cols;
-      constexpr int64_t kStep = 64 / static_cast<int64_t>(sizeof(T));
-      int64_t k = 0;
-      for (; k + kStep <= cols; k += kStep) {
-        for (int s = 0; s < kStreams; ++s) __builtin_prefetch(w + s * stride + k + kAhead);
-        dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, kStep);
-      }
-      if (k < cols) dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, cols - k);
+      for (int64_t k = 0; k < cols;) {
+        const bool first = k == 0;
+        const int64_t stretch_end = std::min(k + kDepth, cols);
+        Vec acc[R][kStreams] = {};
+        for (; k + kStep <= stretch_end; k += kStep) {
+          for (int s = 0; s < kStreams; ++s) __builtin_prefetch(w + s * stride + k + kAhead);
+          dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, kStep);
+        }
+        if (k < stretch_end) {
+          dot_tile<R, kStreams>(acc, x.data + k, x.stride, w + k, stride, stretch_end - k);
+          k = stretch_end;
+        }
 #pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) Vec::sum4(acc[r], sums[r], !first);
+      }
       for (int r = 0; r < R; ++r) {
-        float sums[kStreams];
-        Vec::sum4(acc[r], sums);
         for (int s = 0; s < kStreams; ++s) {
-          const int64_t col = begin + s * quarter + i;
-          float value = sums[s];
-          if (!part.bias.empty()) value += part.bias[static_cast<size_t>(col)];
-          float* out = part.out.row(r) + col;
-          *out = part.accumulate ? *out + value : value;
+          write_sums(part, r, begin + s * quarter + i, 1, sums[r] + s);
         }
       }
     }
     for (int64_t col = begin + kStreams * quarter; col < end; ++col) {
-      Vec acc[R][1] = {};
-      dot_tile<R, 1>(acc, x.data, x.stride, row_of(col), 0, cols);
-      for (int r = 0; r < R; ++r) {
-        const Vec four[4] = {acc[r][0], Vec::zero(), Vec::zero(), Vec::zero()};
-        write_sums(part, r, col, 1, four);
+      float sums[R][4] = {};
+      for (int64_t k = 0; k < cols; k += kDepth) {
+        Vec acc[R][1] = {};
+        dot_tile<R, 1>(acc, x.data + k, x.stride, row_of(col) + k, 0, std::min(kDepth, cols - k));
+        for (int r = 0; r < R; ++r) {
+          const Vec four[4] = {acc[r][0], Vec::zero(), Vec::zero(), Vec::zero()};
+          Vec::sum4(four, sums[r], k > 0);
+        }
       }
+      for (int r = 0; r < R; ++r) write_sums(part, r, col, 1, sums[r]);
     }
   });
 }

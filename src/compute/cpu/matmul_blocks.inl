@@ -2,20 +2,17 @@
 //   x        [stretch][tile][depth / W][R][W], a stretch of columns at a time, tiles of R rows:
 //            once for all weights, by all threads;
 //   weight   panels of 4 rows, [depth / W][4][W]: floats whatever the stored type, a stretch of
-//            columns at a time, kept for the blocks of rows that follow.
-// W lanes of a sum stay apart until the last stretch, as in matmul_few_rows: so the bits are the
-// same. Zeros behind the last column add nothing to a lane.
+//            columns at a time, for all rows of x.
+// The lanes of a sum are added behind each stretch, as in few_rows: so the bits are the same. Zeros
+// behind the last column add nothing to a lane.
 //
-// Who stays where: kGroup panels of a stretch in the first cache while the tiles of x pass by; the
-// block's stretch of x in the second, while the groups pass by, and what it can hold of the sums;
-// the rest streams. The sizes were chosen by measuring (docs/performance.md).
-constexpr int64_t kDepth = 512;  // columns in a stretch
-constexpr int64_t kPanel = 4;    // weight rows in a panel
-constexpr int kTurns = Vec::kLanes == 16 ? 2 : 4;
-constexpr int64_t kGroup = Vec::kLanes == 16 ? 1 : 2;
-constexpr int64_t kBlockTiles = 48 / Vec::kTileRows;  // tiles of x in a block
-constexpr int64_t kBlockCols = 128;                   // weight rows a call takes
-static_assert(kBlockCols % (kPanel * kGroup) == 0 && kDepth % Vec::kLanes == 0);
+// Who stays where: kGroup tiles of x in the first cache while the panels of a stretch pass by;
+// those in the second while the tiles pass by, with the sums; all of x in the third. The sizes were
+// chosen by measuring (docs/performance.md).
+constexpr int64_t kPanel = 4;                          // weight rows in a panel
+constexpr int64_t kGroup = Vec::kLanes == 16 ? 1 : 3;  // tiles of x that a panel meets at once
+constexpr int64_t kBlockCols = 128;                    // weight rows a call takes
+static_assert(kBlockCols % kPanel == 0 && kDepth % Vec::kLanes == 0);
 
 inline int64_t whole_lanes(int64_t cols) noexcept {
   return (cols + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes;
@@ -25,9 +22,8 @@ int64_t matmul_packed_floats(int64_t rows, int64_t cols) noexcept {
   return rows * whole_lanes(cols);
 }
 
-int64_t matmul_scratch_floats(int64_t cols) noexcept {
-  return kBlockCols * whole_lanes(cols) + kDepth +
-         kBlockTiles * Vec::kTileRows * kBlockCols * Vec::kLanes;
+int64_t matmul_scratch_floats(int64_t rows) noexcept {
+  return kDepth + kBlockCols * kDepth + rows * kBlockCols;
 }
 
 // The tile of x that begins at `row`, a multiple of kTileRows.
@@ -46,10 +42,12 @@ void matmul_pack(float* packed, ConstRows x, int64_t row) noexcept {
   }
 }
 
-// acc[r][c] += x[r] · w[c], lane by lane, over `depth` columns, whole vectors.
+// sums[r][c] (+)= x[r] · w[c] over `depth` columns, whole vectors. A function of its own, which has
+// all registers for itself and is the same for all formats of weights.
 template <class T, int R>
-[[gnu::always_inline]] inline void packed_tile(Vec (&acc)[R][kPanel], const float* x,
-                                               const float* w, int64_t depth) noexcept {
+[[gnu::noinline]] void packed_tile(float* sums, bool add, const float* x, const float* w,
+                                   int64_t depth) noexcept {
+  Vec acc[R][kPanel] = {};
   constexpr const T* kType = nullptr;
   const auto step = [&] {
     Vec row[R];
@@ -64,12 +62,10 @@ template <class T, int R>
     x += R * Vec::kLanes;
     w += kPanel * Vec::kLanes;
   };
-  // A dozen products a turn leave the multipliers waiting for the next: four turns in one.
-  for (; depth >= kTurns * Vec::kLanes; depth -= kTurns * Vec::kLanes) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kTurns; ++i) step();
-  }
+#pragma GCC unroll 2
   for (; depth > 0; depth -= Vec::kLanes) step();
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) Vec::sum4(acc[r], sums + r * kPanel, add);
 }
 
 // Weight rows [begin, begin + count), columns [first, first + depth), as a panel.
@@ -92,67 +88,42 @@ inline void pack_panel(float* panel, const Decode& decode, int64_t begin, int64_
 template <class Decode>
 void matmul_block(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
                   int64_t begin, int64_t end, float* scratch, const Decode& decode) noexcept {
-  const int64_t width = end - begin, lanes_of_row = whole_lanes(cols);
+  const int64_t width = end - begin;
   const int64_t panels = (width + kPanel - 1) / kPanel;
   float* row_scratch = scratch;
-  float* weights = row_scratch + kDepth;               // [stretch][panels][depth * kPanel]
-  float* saved = weights + kBlockCols * lanes_of_row;  // accumulators in the order of use
-  // Blocks of about one size. One alone needs no stretch again: each takes the place of the last.
-  const int64_t tiles = (rows + Vec::kTileRows - 1) / Vec::kTileRows;
-  const int64_t blocks = (tiles + kBlockTiles - 1) / kBlockTiles;
-  const int64_t block_rows = (tiles + blocks - 1) / blocks * Vec::kTileRows;
-  for (int64_t block = 0; block < rows; block += block_rows) {
-    const int64_t block_end = std::min(block + block_rows, rows);
-    for (int64_t k = 0; k < cols; k += kDepth) {
-      const int64_t columns = std::min(kDepth, cols - k), depth = whole_lanes(columns);
-      const int64_t ahead = std::min(kDepth, cols - k - columns);
-      float* stretch = weights + (blocks > 1 ? k * panels * kPanel : 0);
-      float* sums = saved;
-      for (int64_t group = 0; group < panels; group += kGroup) {
-        const int64_t group_end = std::min(group + kGroup, panels);
-        if (block == 0) {
-          for (int64_t p = group; p < group_end; ++p) {
-            const int64_t there = std::min(kPanel, width - p * kPanel);
-            pack_panel(stretch + p * kPanel * depth, decode, begin + p * kPanel, there, k, columns,
-                       row_scratch);
-            if (ahead > 0) {
-              for (int64_t c = 0; c < there; ++c) {
-                decode.prefetch(begin + p * kPanel + c, k + columns, ahead);
-              }
-            }
-          }
+  float* stretch = row_scratch + kDepth;               // [panels][depth * kPanel]
+  float* const saved = stretch + kBlockCols * kDepth;  // sums in the order of use
+  for (int64_t k = 0; k < cols; k += kDepth) {
+    const int64_t columns = std::min(kDepth, cols - k), depth = whole_lanes(columns);
+    const int64_t ahead = std::min(kDepth, cols - k - columns);
+    const bool last = k + columns == cols;
+    for (int64_t p = 0; p < panels; ++p) {
+      pack_panel(stretch + p * kPanel * depth, decode, begin + p * kPanel,
+                 std::min(kPanel, width - p * kPanel), k, columns, row_scratch);
+    }
+    const auto multiply = [&](int64_t row, int64_t p) {
+      with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
+        constexpr int R = n;
+        float* sums = saved + (row * panels + p * R) * kPanel;
+        packed_tile<typename Decode::Product, R>(sums, k > 0, packed + k * rows + row * depth,
+                                                 stretch + p * kPanel * depth, depth);
+        if (!last) return;
+        const int64_t valid = std::min(kPanel, width - p * kPanel);
+        for (int r = 0; r < R; ++r) {
+          write_sums(part, row + r, begin + p * kPanel, valid, sums + r * kPanel);
         }
-        for (int64_t row = block; row < block_end; row += Vec::kTileRows) {
-          with_constant<Vec::kTileRows>(
-              std::min<int64_t>(Vec::kTileRows, block_end - row), [&](auto n) {
-                constexpr int R = n;
-                const float* x = packed + k * rows + row * depth;
-                for (int64_t p = group; p < group_end; ++p) {
-                  Vec acc[R][kPanel] = {};
-                  if (k > 0) {
-#pragma GCC unroll 32
-                    for (int i = 0; i < R * kPanel; ++i) {
-                      acc[i / kPanel][i % kPanel] = Vec::load(sums + i * Vec::kLanes);
-                    }
-                  }
-                  packed_tile<typename Decode::Product>(acc, x, stretch + p * kPanel * depth,
-                                                        depth);
-                  if (k + columns == cols) {
-                    const int64_t valid = std::min(kPanel, width - p * kPanel);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; ++r) {
-                      write_sums(part, row + r, begin + p * kPanel, valid, acc[r]);
-                    }
-                  } else {
-#pragma GCC unroll 32
-                    for (int i = 0; i < R * kPanel; ++i) {
-                      acc[i / kPanel][i % kPanel].store(sums + i * Vec::kLanes);
-                    }
-                  }
-                  sums += R * kPanel * Vec::kLanes;
-                }
-              });
+      });
+    };
+    int64_t asked = 0;  // weight rows of the next stretch
+    for (int64_t row = 0; row < rows; row += kGroup * Vec::kTileRows) {
+      const int64_t group_end = std::min(row + kGroup * Vec::kTileRows, rows);
+      if (ahead > 0) {
+        for (; asked < group_end * width / rows; ++asked) {
+          decode.prefetch(begin + asked, k + columns, ahead);
         }
+      }
+      for (int64_t p = 0; p < panels; ++p) {
+        for (int64_t r = row; r < group_end; r += Vec::kTileRows) multiply(r, p);
       }
     }
   }

@@ -92,9 +92,12 @@ struct Vec {
     m = _mm_max_ss(m, _mm_movehdup_ps(m));
     return _mm_cvtss_f32(m);
   }
-  static void sum4(const Vec (&a)[4], float* out) noexcept {
+  // The sums of four vectors, written or added to out.
+  [[gnu::always_inline]] static inline void sum4(const Vec (&a)[4], float* out,
+                                                 bool add = false) noexcept {
     const __m256 t = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1)));
+    const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    _mm_storeu_ps(out, add ? _mm_add_ps(_mm_loadu_ps(out), sums) : sums);
   }
 };
 

@@ -85,13 +85,20 @@ struct Vec {
     return out[0];
   }
   float largest() const noexcept { return _mm512_reduce_max_ps(v); }
-  static void sum4(const Vec (&a)[4], float* out) noexcept {
-    const auto halves = [](__m512 x) noexcept {
-      return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  // The sums of four vectors, written or added to out.
+  [[gnu::always_inline]] static inline void sum4(const Vec (&a)[4], float* out,
+                                                 bool add = false) noexcept {
+    const auto pair = [](__m512 x, __m512 y) noexcept {
+      return _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y)));
     };
-    const __m256 t = _mm256_hadd_ps(_mm256_hadd_ps(halves(a[0].v), halves(a[1].v)),
-                                    _mm256_hadd_ps(halves(a[2].v), halves(a[3].v)));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1)));
+    const __m512d p = pair(a[0].v, a[1].v), q = pair(a[2].v, a[3].v);
+    const __m512 quarters = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(p, q)),
+                                          _mm512_castpd_ps(_mm512_unpackhi_pd(p, q)));
+    const __m256 halves =
+        _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps(quarters, 1));
+    const __m128 sums =
+        _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+    _mm_storeu_ps(out, add ? _mm_add_ps(_mm_loadu_ps(out), sums) : sums);
   }
 };
 

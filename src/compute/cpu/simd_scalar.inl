@@ -114,9 +114,9 @@ struct Vec {
     for (const float lane : v) m = lane > m ? lane : m;
     return m;
   }
-  // The sums of four vectors.
-  static void sum4(const Vec (&a)[4], float* out) noexcept {
-    for (int i = 0; i < 4; ++i) out[i] = a[i].sum();
+  // The sums of four vectors, written or added to out.
+  static void sum4(const Vec (&a)[4], float* out, bool add = false) noexcept {
+    for (int i = 0; i < 4; ++i) out[i] = add ? out[i] + a[i].sum() : a[i].sum();
   }
 };
 
