@@ -120,18 +120,20 @@ TEST_P(EveryIsa, MatmulAddsBiasAndResidual) {
 TEST_P(EveryIsa, MatmulDoesNotDependOnCompanyOrThreads) {
   ThreadPool one(1), three(3);
   CpuBackend alone(one, GetParam()), many(three, GetParam());
-  constexpr int64_t kRows = 90;
-  for (const int64_t cols : {1500, 2310}) {
-    const auto x = random_floats(static_cast<size_t>(kRows * cols), 7);
-    for (const auto format : {WeightFormat::F32, WeightFormat::BF16}) {
-      const OwnedWeight w(77, cols, format, 8);
-      const auto all = multiply(many, x, w.weight, kRows);
-      for (const int64_t row : {0, 41, 89}) {
-        const auto single =
-            multiply(alone, std::span(x).subspan(size_t(row * cols), size_t(cols)), w.weight, 1);
-        EXPECT_EQ(std::memcmp(single.data(), all.data() + row * 77, 77 * 4), 0) << row;
+  for (const int64_t rows : {2, 11, 30, 150}) {  // each way that products go
+    for (const int64_t cols : {1500, 2310}) {
+      const auto x = random_floats(static_cast<size_t>(rows * cols), 7);
+      for (const auto format : {WeightFormat::F32, WeightFormat::F16, WeightFormat::BF16}) {
+        const OwnedWeight w(77, cols, format, 8);
+        const auto all = multiply(many, x, w.weight, rows);
+        for (const int64_t row : {int64_t{0}, rows / 2, rows - 1}) {
+          const auto single =
+              multiply(alone, std::span(x).subspan(size_t(row * cols), size_t(cols)), w.weight, 1);
+          EXPECT_EQ(std::memcmp(single.data(), all.data() + row * 77, 77 * 4), 0)
+              << row << " of " << rows;
+        }
+        EXPECT_EQ(multiply(alone, x, w.weight, rows), all);
       }
-      EXPECT_EQ(multiply(alone, x, w.weight, kRows), all);
     }
   }
 }

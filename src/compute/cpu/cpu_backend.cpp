@@ -21,10 +21,6 @@ namespace {
 // Below so many multiply-adds a call is done by the caller alone: waking a thread takes longer.
 constexpr int64_t kWorthWaking = 1 << 16;
 
-// Products of at most so many rows read weights in their stored form; of more, repacked as floats.
-constexpr int64_t kFewRows = 16;
-// Of those weights, in the second cache.
-constexpr int64_t kCachedFloats = 1 << 16;
 // Sums of so many terms average out what rounding the input to bfloat16 loses, and are long enough
 // for its speed to count: see activation_bits(), which packed weights go by.
 constexpr int64_t kRoundedInputs = 2048;
@@ -192,29 +188,20 @@ void CpuBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
 void CpuBackend::multiply_dense(const cpu::ProductKernels& products, ConstRows x,
                                 std::span<const MatmulPart> parts) {
   const auto is_gptq = [](const MatmulPart& p) { return p.weight->format == WeightFormat::Gptq; };
-  if (x.rows <= kFewRows && std::ranges::none_of(parts, is_gptq)) {
-    // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread. More
-    // rows of x than a tile takes pass one tile after the other by weights that stay in a cache.
-    const int64_t row_floats = std::max<int64_t>(x.cols, 1), tile = products.most_rows;
-    const int64_t by_size = std::max<int64_t>(4, (int64_t{1} << 18) / row_floats / 4 * 4);
-    const int64_t cached = std::max<int64_t>(4, kCachedFloats / row_floats / 4 * 4);
-    for_weight_rows(
-        x, parts, by_size, 4, [&](const MatmulPart& part, int64_t begin, int64_t end, int) {
-          const int64_t step = x.rows <= tile ? end - begin : cached;
-          for (; begin < end; begin += step) {
-            for (int64_t row = 0; row < x.rows; row += tile) {
-              const int64_t row_end = std::min(row + tile, x.rows);
-              MatmulPart slice = part;
-              slice.out = part.out.slice(row, row_end);
-              products.few_rows(slice, x.slice(row, row_end), begin, std::min(begin + step, end));
-            }
-          }
-        });
+  const int64_t tile = products.most_rows;
+  if (x.rows <= tile && std::ranges::none_of(parts, is_gptq)) {
+    // Long stretches of weight rows, about 512 KB a piece, but enough pieces for every thread.
+    const int64_t row_floats = std::max<int64_t>(x.cols, 1);
+    const int64_t most = std::max<int64_t>(4, (int64_t{1} << 18) / row_floats / 4 * 4);
+    for_weight_rows(x, parts, most, 4,
+                    [&](const MatmulPart& part, int64_t begin, int64_t end, int) {
+                      products.few_rows(part, x, begin, end);
+                    });
     return;
   }
   // So many rows that they stay in the third cache, repacked, while the weights pass by.
   constexpr int64_t kRows = 512;
-  const int64_t even = (x.rows + kRows - 1) / kRows, tile = products.most_rows;
+  const int64_t even = (x.rows + kRows - 1) / kRows;
   const int64_t step = ((x.rows + even - 1) / even + tile - 1) / tile * tile;
   const int64_t floats = products.scratch_floats(std::min(step, x.rows));
   for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);

@@ -4,6 +4,7 @@
 #include "compute/cpu/vector_math.inl"
 #include "compute/cpu/matmul.inl"
 #include "compute/cpu/matmul_blocks.inl"
+#include "compute/cpu/matmul_several.inl"
 #include "compute/cpu/matmul_formats.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"

@@ -34,6 +34,7 @@ namespace {
 #include "compute/cpu/bf16_pairs.inl"
 #include "compute/cpu/matmul.inl"
 #include "compute/cpu/matmul_blocks.inl"
+#include "compute/cpu/matmul_several.inl"
 #include "compute/cpu/matmul_pairs.inl"
 // clang-format on
 

@@ -32,18 +32,16 @@ void decode_row(float* out, const Weight& weight, int64_t row) noexcept {
 
 void matmul_many_rows(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
                       int64_t begin, int64_t end, float* scratch) noexcept {
-  const auto run = [&](const auto& decode) {
-    matmul_block(part, packed, rows, cols, begin, end, scratch, decode);
-  };
   switch (part.weight->format) {
     case WeightFormat::F32:
-      return run(DenseDecoder<float>{dense<float>(*part.weight), cols});
+      return dense_rows<float>(part, packed, rows, cols, begin, end, scratch);
     case WeightFormat::BF16:
-      return run(DenseDecoder<Bf16>{dense<Bf16>(*part.weight), cols});
+      return dense_rows<Bf16>(part, packed, rows, cols, begin, end, scratch);
     case WeightFormat::F16:
-      return run(DenseDecoder<F16>{dense<F16>(*part.weight), cols});
+      return dense_rows<F16>(part, packed, rows, cols, begin, end, scratch);
     case WeightFormat::Gptq:
-      return run(GptqDecoder{*part.weight->gptq, part.weight->first_row});
+      return matmul_block(part, packed, rows, cols, begin, end, scratch,
+                          GptqDecoder{*part.weight->gptq, part.weight->first_row});
     case WeightFormat::Packed:
       return;
   }

@@ -6,8 +6,7 @@ void few_rows_of_pairs(const MatmulPart& part, ConstRows x, int64_t begin, int64
 
 void many_rows_of_pairs(const MatmulPart& part, const float* packed, int64_t rows, int64_t cols,
                         int64_t begin, int64_t end, float* scratch) noexcept {
-  matmul_block(part, packed, rows, cols, begin, end, scratch,
-               DenseDecoder<Bf16Pair>{dense<Bf16Pair>(*part.weight), cols});
+  dense_rows<Bf16Pair>(part, packed, rows, cols, begin, end, scratch);
 }
 
 void round_row(float* out, const float* x, int64_t cols) noexcept {
