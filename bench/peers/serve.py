@@ -88,6 +88,7 @@ def main():
                                          "-t", args.threads, "-np", streams, "-c", streams * room,
                                          "--no-ui"], port, streams))
             for name, field, better in (("tokens/s", "tokens_per_s", 1),
+                                        ("first token p50, ms", "ttft_p50_ms", -1),
                                         ("first token p99, ms", "ttft_p99_ms", -1),
                                         ("between tokens p99, ms", "between_tokens_p99_ms", -1)):
                 a = statistics.median(r[field] for r in ours)
