@@ -64,9 +64,9 @@ void CpuBackend::multiply_packed(ConstRows x, std::span<const MatmulPart* const>
   for (const MatmulPart* part : parts)
     strips += end_strip(*part->weight) - first_strip(*part->weight);
   const int64_t threads = pool_.size();
-  const int64_t by_size = std::max<int64_t>(1, kPieceBytes / form.strip_bytes());
+  const int64_t by_size = std::max<int64_t>(cpu::kStripsTogether, kPieceBytes / form.strip_bytes());
   int64_t step = std::clamp<int64_t>(strips / (8 * threads), 1, by_size);
-  if (step > 1) step = step / cpu::kStripsTogether * cpu::kStripsTogether;
+  if (step > cpu::kStripsTogether) step = step / cpu::kStripsTogether * cpu::kStripsTogether;
 
   for (int64_t first = 0; first < x.rows; first += kRowsAtOnce) {
     const ConstRows rows = x.slice(first, std::min(first + kRowsAtOnce, x.rows));
@@ -92,7 +92,8 @@ void CpuBackend::multiply_packed(ConstRows x, std::span<const MatmulPart* const>
       pool_.parallel_for(rows.rows, (rows.rows + 4 * threads - 1) / (4 * threads), round_rows);
     }
     const int64_t row_bytes = rounded.level_bytes() / rows.rows;
-    const int64_t block = std::max<int64_t>(8, kBlockBytes / row_bytes / 8 * 8);
+    // A multiple of what tiles have, 4, 6 or 8.
+    const int64_t block = std::max<int64_t>(24, kBlockBytes / row_bytes / 24 * 24);
     const auto run_strips = [&](int64_t begin, int64_t end, int) {
       for (const MatmulPart* part : parts) {
         const int64_t base = first_strip(*part->weight);

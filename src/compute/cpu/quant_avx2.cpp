@@ -54,7 +54,8 @@ struct Lanes : LanesOf8 {
   }
 };
 using WideLanes = Lanes;
-constexpr int kWideTogether = kStripsTogether;  // they share each broadcast of the rows
+constexpr int kWideTogether = 2;  // they share each broadcast of the rows
+constexpr int kMostTogether = kWideTogether;
 
 // The order matters.
 // clang-format off

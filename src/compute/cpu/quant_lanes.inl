@@ -5,7 +5,8 @@ struct LanesOf8 {
   using Floats = __m256;
   using Ints = __m256i;
   static constexpr int kStrips = 1;
-  static constexpr int64_t kTile = 4;  // rows of levels that share the unpacked weights
+  // Rows of levels that share the unpacked weights of so many registers.
+  static constexpr int tile_rows(int) noexcept { return 4; }
 
   static Floats load(const float* p) noexcept { return _mm256_load_ps(p); }
   static void store(float* p, Floats v) noexcept { _mm256_store_ps(p, v); }

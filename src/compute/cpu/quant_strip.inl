@@ -6,7 +6,7 @@ constexpr int64_t kQuantAhead = 2048;  // bytes of a strip that are asked for ah
 // Blocks of inputs that tiles of rows take one after another: the strips' levels stay in the first
 // cache meanwhile.
 constexpr int64_t kQuantBlocks = 32;
-constexpr int64_t kQuantRows = 64;  // rows of levels whose sums wait for the next inputs
+constexpr int64_t kQuantRows = 48;  // rows of levels whose sums wait for the next inputs
 
 // A tile's strips and rows: strips `strip_bytes` apart from `strip` on, their scales so many bytes
 // further; rows of levels and of scales so far apart from `x` and `x_scales` on. Of the inputs the
@@ -21,6 +21,7 @@ struct Tile {
   const float* x_scales;
   int64_t scale_step;
   int64_t first_block, end_block;
+  int64_t blocks;  // of a row
 };
 
 // weight = scale · level + sum_factor(F) · offset of a register's outputs, levels from 0 up where F
@@ -196,12 +197,17 @@ template <class V, int Bits, RoundedForm F, PackedScales S, int R, int C>
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) sum[r][c] = V::load(sums + (r * C + c) * V::kStrips * kStripRows);
   }
+  constexpr int64_t kBlocksAhead = kQuantAhead / kLevelBytes;
   for (int64_t block = t.first_block; block < t.end_block; ++block) {
+    // Behind the last levels those of the next strips.
+    const bool next = block + kBlocksAhead >= t.blocks;
+    const std::byte* ahead =
+        levels + kQuantAhead + (next ? C * V::kStrips * t.strip_bytes - t.blocks * kLevelBytes : 0);
 #pragma GCC unroll 4
     for (int strip = 0; strip < C * V::kStrips; ++strip) {
 #pragma GCC unroll 4
       for (int line = 0; line < Bits / 2; ++line) {
-        __builtin_prefetch(levels + strip * t.strip_bytes + kQuantAhead + 64 * line);
+        __builtin_prefetch(ahead + strip * t.strip_bytes + 64 * line);
       }
     }
     const auto add = [&](const typename V::Ints(&total)[R][C], int64_t sixteen)
@@ -313,7 +319,8 @@ struct StripProduct {
          .small = offset(parts.small),
          .group_blocks = std::max<int64_t>(1, m.group / kBlockInputs),
          .x_step = x.level_row_bytes(),
-         .scale_step = x.scale_row_floats()};
+         .scale_step = x.scale_row_floats(),
+         .blocks = x.cols / kBlockInputs};
   }
 
   // By C registers V at a time, as many as fit; returns the first strip that is left.
@@ -333,7 +340,7 @@ struct StripProduct {
   void rows_with(int64_t strip, int64_t first, int64_t rows) noexcept {
     constexpr int64_t kFloats = C * V::kStrips * kStripRows;  // of a row
     const int64_t blocks = x.cols / kBlockInputs;
-    const int64_t step = rows <= V::kTile ? blocks : kQuantBlocks;
+    const int64_t step = rows <= V::tile_rows(C) ? blocks : kQuantBlocks;
     alignas(64) float sums[kQuantRows * kFloats];
     std::fill_n(sums, rows * kFloats, 0.0f);
     for (t.first_block = 0; t.first_block < blocks; t.first_block += step) {
@@ -360,9 +367,10 @@ struct StripProduct {
   // A tile of at most `rows` rows; how many it has.
   template <class V, int C>
   int64_t tile_of(float* sums, int64_t rows) noexcept {
-    if (rows >= V::kTile) {
-      strip_tile<V, Bits, F, S, V::kTile, C>(sums, t);
-      return V::kTile;
+    constexpr int kTile = V::tile_rows(C);
+    if (rows >= kTile) {
+      strip_tile<V, Bits, F, S, kTile, C>(sums, t);
+      return kTile;
     }
     switch (rows) {
       case 1:
@@ -384,9 +392,17 @@ struct StripProduct {
 template <int Bits, RoundedForm F, PackedScales S>
 void multiply_strips(const MatmulPart& part, const RoundedRows& x, int64_t row_begin,
                      int64_t row_end, int64_t strip_begin, int64_t strip_end) noexcept {
+  // Most rows share as many strips as registers take; one or two rows leave registers for more to
+  // wait for at once. Between them, and where a block has two sums, a tile has fewer strips and
+  // more rows.
+  constexpr bool kTwoSums = S == PackedScales::Sixteens || (S == PackedScales::Minima && Bits == 8);
   StripProduct<Bits, F, S> product(part, x, row_begin, row_end);
-  const int64_t left = product.template take<WideLanes, kWideTogether>(strip_begin, strip_end);
-  product.template take<Lanes, 1>(left, strip_end);
+  const int64_t rows = product.end - product.begin;
+  if (rows <= 2 || (rows > WideLanes::tile_rows(1) && !kTwoSums)) {
+    strip_begin = product.template take<WideLanes, kMostTogether>(strip_begin, strip_end);
+  }
+  strip_begin = product.template take<WideLanes, kWideTogether>(strip_begin, strip_end);
+  product.template take<Lanes, 1>(strip_begin, strip_end);
 }
 
 void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, int64_t row_end,

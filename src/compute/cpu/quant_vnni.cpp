@@ -45,7 +45,8 @@ struct WideLanes {
   using Floats = __m512;
   using Ints = __m512i;
   static constexpr int kStrips = 2;
-  static constexpr int64_t kTile = 8;
+  // Loads are what a tile of one register waits for: each row's four bytes are loaded for it alone.
+  static constexpr int tile_rows(int registers) noexcept { return registers == 1 ? 8 : 6; }
 
   static Floats load(const float* p) noexcept { return _mm512_load_ps(p); }
   static void store(float* p, Floats v) noexcept { _mm512_store_ps(p, v); }
@@ -115,6 +116,7 @@ struct WideLanes {
   }
 };
 constexpr int kWideTogether = 1;
+constexpr int kMostTogether = 2;
 
 // The order matters.
 // clang-format off
