@@ -42,23 +42,30 @@ void matmul_pack(float* packed, ConstRows x, int64_t row) noexcept {
   }
 }
 
+// acc[r][c] += a vector of columns of x's packed rows times column(c), c < C.
+template <class T, int R, int C, class Column>
+[[gnu::always_inline]] inline void add_columns(Vec (&acc)[R][kPanel], const float* x,
+                                               const Column& column) noexcept {
+  constexpr const T* kType = nullptr;
+  Vec row[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) row[r] = Vec::load(x + r * Vec::kLanes);
+#pragma GCC unroll 8
+  for (int c = 0; c < C; ++c) {
+    const Vec w = column(c);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[r][c] = multiply_add(kType, row[r], w, acc[r][c]);
+  }
+}
+
 // sums[r][c] (+)= x[r] · w[c] over `depth` columns, whole vectors. A function of its own, which has
 // all registers for itself and is the same for all formats of weights.
 template <class T, int R>
 [[gnu::noinline]] void packed_tile(float* sums, bool add, const float* x, const float* w,
                                    int64_t depth) noexcept {
   Vec acc[R][kPanel] = {};
-  constexpr const T* kType = nullptr;
   const auto step = [&] {
-    Vec row[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) row[r] = Vec::load(x + r * Vec::kLanes);
-#pragma GCC unroll 8
-    for (int c = 0; c < kPanel; ++c) {
-      const Vec column = Vec::load(w + c * Vec::kLanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) acc[r][c] = multiply_add(kType, row[r], column, acc[r][c]);
-    }
+    add_columns<T, R, kPanel>(acc, x, [&](int c) { return Vec::load(w + c * Vec::kLanes); });
     x += R * Vec::kLanes;
     w += kPanel * Vec::kLanes;
   };

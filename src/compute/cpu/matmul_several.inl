@@ -21,15 +21,7 @@ template <class T, int R, int C>
   constexpr int64_t kTurn = std::max<int64_t>(kLine, Vec::kLanes);
   Vec acc[R][kPanel] = {};
   const auto step = [&](const auto& load_w) {
-    Vec row[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) row[r] = Vec::load(x + r * Vec::kLanes);
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      const Vec column = load_w(w + c * stride);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) acc[r][c] = multiply_add(w, row[r], column, acc[r][c]);
-    }
+    add_columns<T, R, C>(acc, x, [&](int c) { return load_w(w + c * stride); });
     x += R * Vec::kLanes;
     w += Vec::kLanes;
   };

@@ -339,12 +339,11 @@ struct StripProduct {
   template <class V, int C>
   void rows_with(int64_t strip, int64_t first, int64_t rows) noexcept {
     constexpr int64_t kFloats = C * V::kStrips * kStripRows;  // of a row
-    const int64_t blocks = x.cols / kBlockInputs;
-    const int64_t step = rows <= V::tile_rows(C) ? blocks : kQuantBlocks;
+    const int64_t step = rows <= V::tile_rows(C) ? t.blocks : kQuantBlocks;
     alignas(64) float sums[kQuantRows * kFloats];
     std::fill_n(sums, rows * kFloats, 0.0f);
-    for (t.first_block = 0; t.first_block < blocks; t.first_block += step) {
-      t.end_block = std::min(t.first_block + step, blocks);
+    for (t.first_block = 0; t.first_block < t.blocks; t.first_block += step) {
+      t.end_block = std::min(t.first_block + step, t.blocks);
       for (int64_t row = 0; row < rows;) {
         t.x = x.levels + (first + row) * t.x_step;
         t.x_scales = x.scales + (first + row) * t.scale_step;
