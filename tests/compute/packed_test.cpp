@@ -246,7 +246,7 @@ std::vector<PackedMatrix> matrices() {
 
 TEST(PackedProduct, EveryVariantAgreesWithTheDefinitionOfItsRounding) {
   for (const PackedMatrix& m : matrices()) {
-    for (const int64_t rows : {1, 2, 3, 5, 17}) {
+    for (const int64_t rows : {1, 2, 3, 5, 17, 61}) {
       Checked check = {m, rows};
       // A row of one sign at the end of the range, and one of zeros.
       if (rows > 2) {
