@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <type_traits>
 
 namespace quern {
 
@@ -35,6 +37,44 @@ struct HugePages {
   bool operator==(const HugePages<U>&) const noexcept {
     return true;
   }
+};
+
+// An array of zeros on such pages, which the system clears when they are touched first. The first
+// `small` elements are on ordinary pages: of an array that is filled from the front, and often not
+// far, these cost less.
+template <class T>
+class ZeroPages {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  explicit ZeroPages(size_t size, size_t small = 0) : size_(size) {
+    constexpr size_t kPage = size_t{2} << 20;
+    reserved_ = size * sizeof(T) + kPage;
+    memory_ = ::mmap(nullptr, reserved_, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+    const auto address = reinterpret_cast<uintptr_t>(memory_);
+    data_ = reinterpret_cast<T*>((address + kPage - 1) & ~(kPage - 1));
+    const size_t small_bytes = (small * sizeof(T) + kPage - 1) & ~(kPage - 1);
+    if (small_bytes < size * sizeof(T)) {
+      ::madvise(reinterpret_cast<char*>(data_) + small_bytes, size * sizeof(T) - small_bytes,
+                MADV_HUGEPAGE);
+    }
+  }
+  ~ZeroPages() { ::munmap(memory_, reserved_); }
+  ZeroPages(const ZeroPages&) = delete;
+  ZeroPages& operator=(const ZeroPages&) = delete;
+
+  T* data() noexcept { return data_; }
+  const T* data() const noexcept { return data_; }
+  size_t size() const noexcept { return size_; }
+  T& operator[](size_t i) noexcept { return data_[i]; }
+  const T& operator[](size_t i) const noexcept { return data_[i]; }
+
+ private:
+  void* memory_;
+  size_t reserved_, size_;
+  T* data_;
 };
 
 }  // namespace quern

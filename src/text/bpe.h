@@ -69,9 +69,6 @@ class PairRanks {
     const uint64_t bit = hash >> filter_shift_;
     return (filter_.data()[bit >> 6] >> (bit & 63) & 1) != 0;
   }
-  void prefetch_filter(uint64_t hash) const noexcept {
-    __builtin_prefetch(filter_.data() + (hash >> filter_shift_ >> 6));
-  }
   // The line in which a search begins; it goes on in the next one where this one is full.
   const uint64_t* line_of(uint64_t hash) const noexcept {
     return slots_.data() + (index_of(hash) & ~(kLine - 1));
@@ -157,6 +154,7 @@ class Bpe {
 
  private:
   friend class BpeTables;
+  template <bool avx2>
   friend class MergeLanes;
 
   Bpe() = default;

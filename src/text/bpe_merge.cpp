@@ -108,10 +108,8 @@ size_t Bpe::begin_symbols(std::string_view piece, TokenId* ids, size_t& count) c
     // the last symbol takes the answer for the other, which is that there is none.
     const bool is_last = after >= count, is_first = at == 0;
     const size_t before = previous[at];
-    PairSearch right(pairs_, ids[at], ids[is_last ? at : after]);
-    PairSearch left(pairs_, ids[before], ids[at]);
-    right.look_where(pairs_, !is_last);
-    left.look_where(pairs_, !is_first);
+    const PairSearch right(pairs_, ids[at], ids[is_last ? at : after], !is_last);
+    const PairSearch left(pairs_, ids[before], ids[at], !is_first);
     merges[at] = as_merge(right.rank(pairs_), at);
     merges[is_first ? count - 1 : before] = as_merge(left.rank(pairs_), before);
   }

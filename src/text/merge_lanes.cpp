@@ -1,9 +1,9 @@
 #include "text/merge_lanes.h"
 
-#include <algorithm>
+#include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
-#include <utility>
 
 #include "text/pair_search.h"
 
@@ -11,67 +11,68 @@ namespace quern {
 namespace {
 
 constexpr size_t kLanes = 8;
-constexpr int kPlaceBits = 7;
+
+// Places are 1 to kMostSymbols; before the first symbol and behind the last one stands kNobody,
+// which merges with nothing.
+constexpr size_t kMostSymbols = 16;
+constexpr int kPlaceBits = 5;
+constexpr TokenId kNobody = (1 << PairRanks::kIdBits) - 1;
+
+// A rank and the place where the pair begins, so that the lowest of these is the next merge.
 constexpr int32_t kNoMerge = std::numeric_limits<int32_t>::max();
-static_assert(Bpe::kShortPiece == 1 << kPlaceBits);
 static_assert(PairRanks::kRankBits + kPlaceBits <= 31);
 
-int32_t as_merge(int32_t rank, size_t at) noexcept {
-  return rank < 0 ? kNoMerge : rank << kPlaceBits | static_cast<int32_t>(at);
+using Eight = int32_t __attribute__((vector_size(32)));
+constexpr Eight kPlaces[2] = {{0, 1, 2, 3, 4, 5, 6, 7}, {8, 9, 10, 11, 12, 13, 14, 15}};
+
+[[gnu::always_inline]] inline Eight lower(Eight a, Eight b) noexcept { return a < b ? a : b; }
+
+[[gnu::always_inline]] inline int32_t lowest(Eight a, Eight b) noexcept {
+  Eight all = lower(a, b);
+  all = lower(all, __builtin_shuffle(all, Eight{4, 5, 6, 7, 0, 1, 2, 3}));
+  all = lower(all, __builtin_shuffle(all, Eight{2, 3, 0, 1, 6, 7, 4, 5}));
+  all = lower(all, __builtin_shuffle(all, Eight{1, 0, 3, 2, 5, 4, 7, 6}));
+  return all[0];
 }
 
 }  // namespace
 
+template <bool avx2>
 class MergeLanes {
  public:
   explicit MergeLanes(const Bpe& bpe) noexcept : bpe_(bpe) {}
 
   [[gnu::always_inline]] void run(std::span<Bpe::Job> jobs) noexcept {
     for (const Bpe::Job& job : jobs) bpe_.prefetch(job.hash);
+    Lane lanes[kLanes];
     size_t active = 0;
-    for (; active < kLanes; ++active) {
-      lanes_[active] = &storage_[active];
-      if (!start_any(*lanes_[active], jobs)) break;
-    }
+    while (active < kLanes && start_any(lanes[active], jobs)) ++active;
     while (active > 0) {
       for (size_t i = 0; i < active;) {
-        if (step(*lanes_[i])) {
+        if (step(lanes[i])) [[likely]] {
           ++i;
           continue;
         }
-        finish(*lanes_[i]);
-        if (!start_any(*lanes_[i], jobs)) std::swap(lanes_[i], lanes_[--active]);
+        finish(lanes[i]);
+        if (!start_any(lanes[i], jobs)) lanes[i] = lanes[--active];
       }
-      for (size_t i = 0; i < active; ++i) {
-        for (Asked& asked : lanes_[i]->asked) asked.search.look_where(bpe_.pairs_, asked.is_pair);
-      }
-      for (size_t i = 0; i < active; ++i) {
-        for (const Asked& asked : lanes_[i]->asked) {
-          lanes_[i]->merges[asked.at] = as_merge(asked.search.rank(bpe_.pairs_), asked.at);
-        }
-      }
+      for (size_t i = 0; i < active; ++i) answer(lanes[i]);
     }
   }
 
  private:
-  // A pair whose rank is wanted for merges[at].
-  struct Asked {
-    PairSearch search;
-    size_t at;
-    bool is_pair;
-  };
-  // A piece in the middle of its merging.
+  // A piece in the middle of its merging: by place, the symbols and the merges that begin there.
   struct Lane {
-    alignas(32) int32_t merges[Bpe::kShortPiece];
-    TokenId ids[Bpe::kShortPiece];
-    uint8_t next[Bpe::kShortPiece], previous[Bpe::kShortPiece + 1];
-    size_t count, padded;
+    Eight merges[2];
+    TokenId ids[kMostSymbols + 2];
+    PairSearch right, left;
+    int32_t at, before, gone;
+    uint32_t alive;  // a bit for each place that has a symbol or is an end
     Bpe::Job* job;
-    Asked asked[2];
   };
 
   // Takes jobs until one needs merging; false where there are no more.
-  bool start_any(Lane& lane, std::span<Bpe::Job>& jobs) noexcept {
+  [[gnu::always_inline]] bool start_any(Lane& lane, std::span<Bpe::Job>& jobs) noexcept {
     while (!jobs.empty()) {
       Bpe::Job& job = jobs.front();
       jobs = jobs.subspan(1);
@@ -80,80 +81,104 @@ class MergeLanes {
     return false;
   }
 
-  // False where nothing is left to do: the piece is one token, or it is not ASCII. That begins with
-  // whole characters, of which so few merge that lanes have little to hide, and cost a tenth.
-  bool start(Lane& lane, Bpe::Job& job) noexcept {
+  // False where nothing is left to do: the piece is one token, or no matter for lanes. One that is
+  // not ASCII begins with whole characters, of which so few merge that there is little to gain.
+  [[gnu::always_inline]] bool start(Lane& lane, Bpe::Job& job) noexcept {
     const std::string_view piece = job.piece;
-    if (!std::all_of(piece.begin(), piece.end(), [](char byte) { return byte >= 0; })) {
+    const size_t count = piece.size();
+    if (count > kMostSymbols || count < 2) {
       job.count = bpe_.encode_short(piece, job.hash, job.out);
       return false;
     }
-    job.count = 1;
-    if (bpe_.whole_pieces_ && piece.size() > 1 && piece.size() <= bpe_.longest_) {
+    unsigned char text[kMostSymbols + 1] = {};
+    std::memcpy(text, piece.data(), count);
+    uint64_t words[2];
+    std::memcpy(words, text, sizeof words);
+    if (((words[0] | words[1]) & 0x8080808080808080u) != 0) {
+      job.count = bpe_.encode_short(piece, job.hash, job.out);
+      return false;
+    }
+    if (bpe_.whole_pieces_ && count <= bpe_.longest_) {
       if (const auto id = bpe_.find(piece, job.hash)) {
         *job.out = *id;
+        job.count = 1;
         return false;
       }
     }
-    bpe_.begin_symbols(piece, lane.ids, lane.count);
-    if (lane.count == 1) {
-      *job.out = lane.ids[0];
-      return false;
-    }
-    const size_t count = lane.count;
     lane.job = &job;
-    lane.padded = (count + 7) & ~size_t{7};
-    for (size_t i = 0; i < count; ++i) {
-      lane.next[i] = static_cast<uint8_t>(i + 1);
-      lane.previous[i + 1] = static_cast<uint8_t>(i);
+    lane.alive = (uint32_t{4} << count) - 1;
+    int32_t ranks[kMostSymbols];
+    ranks[0] = PairRanks::kNone;
+    for (size_t i = 0; i < kMostSymbols; ++i) lane.ids[i + 1] = bpe_.byte_ids_[text[i]];
+    for (size_t i = 0; i + 1 < kMostSymbols; ++i) {
+      ranks[i + 1] = bpe_.ascii_pairs_.data()[static_cast<size_t>(text[i]) << 7 | text[i + 1]];
     }
-    for (size_t i = count - 1; i < lane.padded; ++i) lane.merges[i] = kNoMerge;
-    for (size_t i = 0; i + 1 < count; ++i) {
-      const auto left = static_cast<unsigned char>(piece[i]);
-      const auto right = static_cast<unsigned char>(piece[i + 1]);
-      lane.merges[i] =
-          as_merge(bpe_.ascii_pairs_.data()[static_cast<size_t>(left) << 7 | right], i);
+    lane.ids[0] = lane.ids[count + 1] = kNobody;
+    const auto pairs = static_cast<int32_t>(count - 1);
+    for (size_t k = 0; k < 2; ++k) {
+      Eight rank;
+      std::memcpy(&rank, ranks + 8 * k, sizeof rank);
+      const Eight none = kNoMerge - Eight{};
+      const Eight merge = rank < 0 ? none : rank << kPlaceBits | kPlaces[k];
+      lane.merges[k] = kPlaces[k] > pairs ? none : merge;
     }
     return true;
   }
 
-  // Does the next merge, and notes the pairs whose ranks that changes; false where there is none.
+  // Does the next merge; false where there is none.
   [[gnu::always_inline]] bool step(Lane& lane) noexcept {
-    lane.asked[0].is_pair = lane.asked[1].is_pair = false;
-    lane.asked[0].at = lane.asked[1].at = Bpe::kShortPiece - 1;  // where no pair begins
-    int32_t best = kNoMerge;
-    for (size_t i = 0; i < lane.padded; i += 8) {
-      for (size_t k = 0; k < 8; ++k) best = std::min(best, lane.merges[i + k]);
-    }
+    const int32_t best = lowest(lane.merges[0], lane.merges[1]);
     if (best == kNoMerge) return false;
-    const auto at = static_cast<size_t>(best & ((1 << kPlaceBits) - 1));
-    const size_t gone = lane.next[at], after = lane.next[gone];
-    lane.ids[at] = bpe_.joined(best >> kPlaceBits);
-    lane.merges[gone] = kNoMerge;
-    lane.next[at] = static_cast<uint8_t>(after);
-    lane.previous[after] = static_cast<uint8_t>(at);
-    lane.merges[at] = kNoMerge;
-    if (after < lane.count) ask(lane.asked[0], lane.ids[at], lane.ids[after], at);
-    if (at > 0) {
-      const size_t before = lane.previous[at];
-      ask(lane.asked[1], lane.ids[before], lane.ids[at], before);
-    }
+    const int32_t at = best & ((1 << kPlaceBits) - 1);
+    const uint32_t behind = ~uint32_t{1} << at;
+    const int32_t gone = std::countr_zero(lane.alive & behind);
+    lane.alive ^= uint32_t{1} << gone;
+    const int32_t after = std::countr_zero(lane.alive & behind);
+    const int32_t before = 31 - std::countl_zero(lane.alive & ~behind & ~(uint32_t{1} << at));
+    const TokenId id = bpe_.joined(best >> kPlaceBits);
+    lane.ids[at] = id;
+    lane.right = PairSearch(bpe_.pairs_, id, lane.ids[after]);
+    lane.left = PairSearch(bpe_.pairs_, lane.ids[before], id);
+    lane.at = at;
+    lane.before = before;
+    lane.gone = gone;
     return true;
   }
 
-  void ask(Asked& asked, TokenId left, TokenId right, size_t at) const noexcept {
-    asked = {PairSearch(bpe_.pairs_, left, right), at, true};
+  [[gnu::always_inline]] void answer(Lane& lane) noexcept {
+    const int32_t right_merge = as_merge(rank_of(lane.right), lane.at);
+    const int32_t left_merge = as_merge(rank_of(lane.left), lane.before);
+    for (size_t k = 0; k < 2; ++k) {
+      Eight merges = lane.merges[k];
+      merges = kPlaces[k] == lane.gone ? kNoMerge - Eight{} : merges;
+      merges = kPlaces[k] == lane.at ? right_merge - Eight{} : merges;
+      lane.merges[k] = kPlaces[k] == lane.before ? left_merge - Eight{} : merges;
+    }
   }
 
-  static void finish(Lane& lane) noexcept {
-    size_t out = 0;
-    for (size_t i = 0; i < lane.count; i = lane.next[i]) lane.job->out[out++] = lane.ids[i];
-    lane.job->count = out;
+  [[gnu::always_inline]] int32_t rank_of(const PairSearch& search) const noexcept {
+#if defined(__x86_64__)
+    if constexpr (avx2) return search.rank_avx2(bpe_.pairs_);
+#endif
+    return search.rank(bpe_.pairs_);
+  }
+
+  static int32_t as_merge(int32_t rank, int32_t at) noexcept {
+    return static_cast<int32_t>(static_cast<uint32_t>(rank << kPlaceBits | at | rank >> 31) &
+                                0x7fffffffu);
+  }
+
+  [[gnu::always_inline]] static void finish(const Lane& lane) noexcept {
+    Bpe::Job& job = *lane.job;
+    uint32_t rest = lane.alive & ~uint32_t{1};
+    size_t count = 0;
+    for (; (rest & (rest - 1)) != 0; rest &= rest - 1) {
+      job.out[count++] = lane.ids[std::countr_zero(rest)];
+    }
+    job.count = count;
   }
 
   const Bpe& bpe_;
-  Lane storage_[kLanes];
-  Lane* lanes_[kLanes];
 };
 
 namespace {
@@ -167,13 +192,15 @@ bool has_avx2() noexcept {
 #endif
 }
 
-void run_scalar(const Bpe& bpe, std::span<Bpe::Job> jobs) noexcept { MergeLanes(bpe).run(jobs); }
+void run_scalar(const Bpe& bpe, std::span<Bpe::Job> jobs) noexcept {
+  MergeLanes<false>(bpe).run(jobs);
+}
 
 #if defined(__x86_64__)
 // The same code, in which the compiler finds the lowest rank eight at a time.
 [[gnu::target("avx2,bmi,bmi2,lzcnt")]] void run_avx2(const Bpe& bpe,
                                                      std::span<Bpe::Job> jobs) noexcept {
-  MergeLanes(bpe).run(jobs);
+  MergeLanes<true>(bpe).run(jobs);
 }
 #endif
 

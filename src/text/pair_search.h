@@ -1,5 +1,5 @@
-// PairRanks::find in three steps, for those who have something else to do between them, and without
-// a branch on whether a pair merges, which nobody could predict.
+// PairRanks::find in two steps, for those who have something else to do between them, and without a
+// branch on whether a pair merges, which nobody could predict.
 #pragma once
 
 #include <bit>
@@ -9,30 +9,28 @@
 #include "text/bpe.h"
 
 #if defined(__x86_64__)
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace quern {
 
 class PairSearch {
  public:
-  // Asks for the filter's word.
-  PairSearch(const PairRanks& pairs, TokenId left, TokenId right) noexcept
-      : key_(PairRanks::key_of(left, right)), hash_(PairRanks::hash_of(key_)) {
-    pairs.prefetch_filter(hash_);
-  }
-  // A search that finds nothing.
-  PairSearch() noexcept : line_(kEmptyLine) {}
-
   // Reads the filter, and asks for the line where the pair would be. `is_pair` false: for none.
-  void look_where(const PairRanks& pairs, bool is_pair = true) noexcept {
-    const bool maybe = is_pair & pairs.may_hold(hash_);
-    line_ = maybe ? pairs.line_of(hash_) : kEmptyLine;
+  PairSearch(const PairRanks& pairs, TokenId left, TokenId right, bool is_pair = true) noexcept
+      : key_(PairRanks::key_of(left, right)) {
+    const uint64_t hash = PairRanks::hash_of(key_);
+    const auto there = reinterpret_cast<uintptr_t>(pairs.line_of(hash));
+    const auto empty = reinterpret_cast<uintptr_t>(kEmptyLine);
+    const uint64_t maybe = opaque(-static_cast<uint64_t>(is_pair & pairs.may_hold(hash)));
+    line_ = reinterpret_cast<const uint64_t*>(empty ^ ((there ^ empty) & maybe));
     __builtin_prefetch(line_);
   }
+  PairSearch() noexcept = default;  // finds nothing
 
   // The rank, or PairRanks::kNone.
   [[gnu::always_inline]] int32_t rank(const PairRanks& pairs) const noexcept {
+    static_assert(PairRanks::kNone == -1);
     int32_t rank = in_line(line_, key_);
     for (const uint64_t* line = line_; rank == kFull;) {
       line = pairs.line_after(line);
@@ -41,11 +39,29 @@ class PairSearch {
     return rank;
   }
 
+#if defined(__x86_64__)
+  // The same on a machine with AVX2.
+  [[gnu::target("avx2,bmi,bmi2,lzcnt")]] int32_t rank_avx2(const PairRanks& pairs) const noexcept {
+    const __m256i key = _mm256_set1_epi64x(static_cast<int64_t>(key_));
+    for (const uint64_t* line = line_;; line = pairs.line_after(line)) {
+      const __m256i words = _mm256_load_si256(reinterpret_cast<const __m256i*>(line));
+      const auto here = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(
+          _mm256_cmpeq_epi64(_mm256_srli_epi64(words, PairRanks::kRankBits), key))));
+      const auto empty = static_cast<unsigned>(_mm256_movemask_pd(
+          _mm256_castsi256_pd(_mm256_cmpeq_epi64(words, _mm256_set1_epi64x(-1)))));
+      if ((here | empty) == 0) [[unlikely]]
+        continue;
+      const auto place = static_cast<size_t>(std::countr_zero(here | 0x10u));
+      const auto rank = static_cast<int32_t>(line[place % kLine] & PairRanks::kRankMask);
+      return rank | opaque(-static_cast<int32_t>(here == 0));
+    }
+  }
+#endif
+
  private:
   static constexpr size_t kLine = PairRanks::kLine;
   static_assert(kLine == 4);
   static constexpr int32_t kFull = -2;
-  static_assert(PairRanks::kNone == -1);
   // Searched where the filter has said that a pair does not merge: what is found is the same.
   alignas(64) static constexpr uint64_t kEmptyLine[kLine] = {PairRanks::kEmpty, PairRanks::kEmpty,
                                                              PairRanks::kEmpty, PairRanks::kEmpty};
@@ -65,7 +81,7 @@ class PairSearch {
       return kFull;
     const auto place = static_cast<size_t>(std::countr_zero(here | 0x10000u)) / 4;
     const auto rank = static_cast<int32_t>(line[place % kLine] & PairRanks::kRankMask);
-    return here != 0 ? rank : PairRanks::kNone;
+    return rank | opaque(-static_cast<int32_t>(here == 0));
 #else
     bool empty = false;
     for (size_t i = 0; i < kLine; ++i) {
@@ -87,7 +103,14 @@ class PairSearch {
   }
 #endif
 
-  uint64_t key_ = 0, hash_ = 0;
+  // A mask of which the compiler does not know that it is one: it would branch.
+  template <class T>
+  [[gnu::always_inline]] static T opaque(T mask) noexcept {
+    asm("" : "+r"(mask));
+    return mask;
+  }
+
+  uint64_t key_ = 0;
   const uint64_t* line_ = kEmptyLine;
 };
 

@@ -1,10 +1,5 @@
 #include "text/piece_cache.h"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
-#include <new>
-
 namespace quern {
 
 const PieceCache::Key PieceCache::kKeep[16] = {
@@ -25,9 +20,6 @@ const PieceCache::Key PieceCache::kKeep[16] = {
     {~uint64_t{0}, 0xFFFFFFFFFFFF},
     {~uint64_t{0}, 0xFFFFFFFFFFFFFF},
 };
-
-// A key of zeros is no piece's: its length is not 0.
-PieceCache::PieceCache() : lines_(size_t{1} << kBits) {}
 
 // From the first ids on, which are the commonest. A single byte is no matter of finding.
 void PieceCache::enter_tokens(const Bpe& bpe) noexcept {
@@ -65,17 +57,6 @@ void PieceCache::enter_tokens(const Bpe& bpe) noexcept {
     read(id + kAhead);
   }
 }
-
-// The records are not touched before they are needed: the system gives pages as they fill.
-LongPieces::LongPieces() : index_(kWays << kBucketBits, 0) {
-  constexpr size_t kBytes = sizeof(uint32_t) << kPlaceBits;
-  void* memory = std::aligned_alloc(size_t{2} << 20, kBytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  ::madvise(memory, kBytes, MADV_HUGEPAGE);
-  records_.reset(static_cast<uint32_t*>(memory));
-}
-
-void LongPieces::Free::operator()(uint32_t* words) const noexcept { std::free(words); }
 
 std::span<const TokenId> LongPieces::find(uint64_t hash, std::string_view piece) const noexcept {
   const uint64_t* bucket = &index_[bucket_of(hash)];

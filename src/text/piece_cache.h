@@ -21,8 +21,6 @@ class LongPieces {
  public:
   static constexpr size_t kMaxBytes = 512;  // of a piece
 
-  LongPieces();
-
   static uint64_t hash(std::string_view piece) noexcept { return Bpe::hash_of(piece); }
   void prefetch(uint64_t hash) const noexcept {
     __builtin_prefetch(index_.data() + bucket_of(hash));
@@ -43,11 +41,8 @@ class LongPieces {
     return (hash & ((size_t{1} << kBucketBits) - 1)) * kWays;
   }
 
-  std::vector<uint64_t, HugePages<uint64_t>> index_;
-  struct Free {
-    void operator()(uint32_t* words) const noexcept;
-  };
-  std::unique_ptr<uint32_t[], Free> records_;
+  ZeroPages<uint64_t> index_{kWays << kBucketBits};
+  ZeroPages<uint32_t> records_{size_t{1} << kPlaceBits, 1};
   size_t used_ = 1;  // words; place 0 is nobody's
 };
 
@@ -57,8 +52,6 @@ class PieceCache {
   static constexpr size_t kMaxTokens = 3;   // that it became
   static constexpr size_t kReadAhead = 16;  // bytes that are read at a piece, whatever its length
   static constexpr size_t kWriteAhead = 4;  // ids that may be written, of which some are no answer
-
-  PieceCache();
 
   // A piece as two words: its bytes, zeros, and its length in the last byte.
   struct Key {
@@ -135,7 +128,7 @@ class PieceCache {
   void enter_tokens(const Bpe& bpe) noexcept;
 
   size_t misses_ = 0;
-  std::vector<Line, HugePages<Line>> lines_;
+  ZeroPages<Line> lines_{size_t{1} << kBits};  // a key of zeros is no piece's: its length is not 0
   LongPieces long_;
 };
 

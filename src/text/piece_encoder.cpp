@@ -17,6 +17,7 @@ class PieceEncoder {
       : bpe_(bpe), cache_(cache), long_(cache.long_pieces()), out_(out) {}
 
   void encode(std::string_view text) {
+    all_bytes_ = text.size();
     size_t begin = 0;
     while (text.size() - begin >= kReach) begin = take_block(text, begin);
     text.remove_prefix(begin);
@@ -59,6 +60,7 @@ class PieceEncoder {
         answer();
         flush();
         bpe_.encode_piece({block, size}, out_);
+        taken_bytes_ += size;
         return begin + size;
       }
       wait(block, size);
@@ -70,6 +72,7 @@ class PieceEncoder {
       at = end;
     }
     waiting_bytes_ += at;
+    taken_bytes_ += at;
     if (waiting_ >= kBatch || waiting_bytes_ >= kBatchBytes) answer();
     return begin + at;
   }
@@ -186,8 +189,16 @@ class PieceEncoder {
     jobs_ = merging_bytes_ = 0;
   }
 
+  // The ids of a short text are all here when room for them is made; those of a long one are
+  // expected to go on as they began.
   void flush() {
     fill_gaps();
+    const auto more = static_cast<size_t>(to_ - buffer_);
+    if (taken_bytes_ < all_bytes_ && out_.capacity() - out_.size() < more) {
+      const size_t written = out_.size() - first_ + more;
+      const size_t expected = written * all_bytes_ / taken_bytes_;
+      out_.reserve(first_ + expected + expected / 16);
+    }
     out_.insert(out_.end(), buffer_, to_);
     to_ = buffer_;
   }
@@ -204,6 +215,8 @@ class PieceEncoder {
   PieceCache& cache_;
   LongPieces& long_;
   std::vector<TokenId>& out_;
+  const size_t first_ = out_.size();
+  size_t all_bytes_ = 0, taken_bytes_ = 0;
   const BlockCuts cuts_of_ = block_cuts();
   const unicode::Class* const classes_ = unicode::class_table();
   size_t waiting_ = 0, waiting_bytes_ = 0;
@@ -225,7 +238,6 @@ class PieceEncoder {
 
 void encode_pieces(const Bpe& bpe, PieceCache& cache, std::string_view text,
                    std::vector<TokenId>& out) {
-  if (out.empty()) out.reserve(text.size() / 3 + 8);
   PieceEncoder(bpe, cache, out).encode(text);
 }
 

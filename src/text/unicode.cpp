@@ -22,12 +22,16 @@ namespace {
 
 constexpr char32_t kCodePoints = 0x110000;
 
-// One byte a code point: a megabyte of which ordinary text touches a few lines.
-std::vector<Class> make_classes() {
-  std::vector<Class> table(kCodePoints, Class::Other);
+// One byte a code point: a megabyte, of which what is neither filled nor read costs nothing, for
+// Other is zero.
+static_assert(Class::Other == Class{});
+Class class_table_of_all[kCodePoints];
+
+const Class* make_classes() noexcept {
+  Class* const table = class_table_of_all;
   const auto fill = [&](const Range* ranges, size_t count, Class value) {
     for (size_t i = 0; i < count; ++i) {
-      std::fill(table.begin() + ranges[i].first, table.begin() + ranges[i].last + 1, value);
+      std::fill(table + ranges[i].first, table + ranges[i].last + 1, value);
     }
   };
   fill(kLetters, kLettersCount, Class::Letter);
@@ -77,7 +81,15 @@ std::vector<uint64_t> make_unsafe() {
   return table;
 }
 
+// Blocks of which no character is unsafe: punctuation, signs of currency, and full-width forms.
+// They spare most texts the making of the table.
+bool is_common_and_safe(char32_t point) noexcept {
+  return (point >= 0x2002 && point < 0x20D0) || (point >= 0x3001 && point < 0x302A) ||
+         (point >= 0xFF00 && point < 0xFFF0);
+}
+
 bool is_unsafe(char32_t point) noexcept {
+  if (is_common_and_safe(point)) return false;
   static const std::vector<uint64_t> table = make_unsafe();
   return (table[point >> 6] >> (point & 63) & 1) != 0;
 }
@@ -151,8 +163,8 @@ void append_normalized(std::string& out, std::string_view stretch) {
 }  // namespace
 
 const Class* class_table() noexcept {
-  static const std::vector<Class> table = make_classes();
-  return table.data();
+  static const Class* const table = make_classes();
+  return table;
 }
 
 Class class_of(char32_t point) noexcept {
