@@ -76,12 +76,19 @@ class BpeTables {
   template <class Checksum>
   static bool check(Bpe& bpe, std::span<const TokenId> byte_ids, Checksum&& checksum) {
     if (!check_tokens(bpe, byte_ids)) return false;
+    if (!check_pair_tables(bpe)) return false;
     const Sizes sizes(bpe);
+    const std::span pairs(bpe.pairs_.slots_.data(), bpe.pairs_.slots_.size());
+    const size_t own = pairs.size() / 8 * 6;  // so many that both take as long
+    size_t used = 0, others_used = 0;
     auto others = std::async(std::launch::async | std::launch::deferred, [&] {
-      return check_index(bpe) && check_characters(bpe, sizes) && check_crossings(bpe) && checksum();
+      return check_index(bpe) && check_characters(bpe, sizes) && check_crossings(bpe) &&
+             check_pairs(pairs.subspan(own), sizes, others_used) && checksum();
     });
-    const bool pairs = check_pairs(bpe, sizes);
-    return others.get() && pairs;
+    const bool sound = check_pairs(pairs.first(own), sizes, used);
+    if (!others.get() || !sound) return false;
+    bpe.pairs_.count_ = used + others_used;
+    return bpe.pairs_.count_ < pairs.size();  // a free slot, so that a search ends
   }
 
   static void keep(Bpe& bpe, MappedFile file) {
@@ -145,9 +152,7 @@ class BpeTables {
     return sound && any_free && highest <= bpe.size();
   }
 
-  // Two tokens that merge are together as long as what they become, so that the tokens of a piece
-  // always have its length.
-  static bool check_pairs(Bpe& bpe, const Sizes& sizes) {
+  static bool check_pair_tables(Bpe& bpe) {
     PairRanks& pairs = bpe.pairs_;
     const size_t size = pairs.slots_.size();
     if (size < 64 || size > size_t{1} << 32 || !std::has_single_bit(size)) return false;
@@ -155,20 +160,26 @@ class BpeTables {
     pairs.mask_ = size - 1;
     pairs.shift_ = 64 - std::countr_zero(size);
     pairs.filter_shift_ = pairs.shift_ - PairRanks::kFilterBits;
+    return true;
+  }
+
+  // Two tokens that merge are together as long as what they become, so that the tokens of a piece
+  // always have its length. Adds the slots that are not free to `used`.
+  static bool check_pairs(std::span<const uint64_t> slots, const Sizes& sizes, size_t& used) {
     constexpr uint64_t kId = (uint64_t{1} << PairRanks::kIdBits) - 1;
     unsigned sound = 1;
-    size_t used = 0;
-    for (const uint64_t word : pairs.slots_) {
+    size_t taken = 0;
+    for (const uint64_t word : slots) {
       const uint32_t left = sizes(word >> (PairRanks::kRankBits + PairRanks::kIdBits));
       const uint32_t right = sizes(word >> PairRanks::kRankBits & kId);
       const uint32_t both = sizes(word & PairRanks::kRankMask);
       const unsigned empty = word == PairRanks::kEmpty ? 1 : 0;
       sound &=
           empty | (unsigned{left != 0} & unsigned{right != 0} & unsigned{left + right == both});
-      used += 1 - empty;
+      taken += 1 - empty;
     }
-    pairs.count_ = used;
-    return sound != 0 && used < size;
+    used += taken;
+    return sound != 0;
   }
 
   static bool check_characters(const Bpe& bpe, const Sizes& sizes) {

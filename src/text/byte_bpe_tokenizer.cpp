@@ -29,14 +29,10 @@ std::vector<SpecialToken> release_specials(ByteBpeTokenizer::Release release, To
 
 }  // namespace
 
-ByteBpeTokenizer::ByteBpeTokenizer(Bpe bpe, bool nfc) : bpe_(std::move(bpe)), nfc_(nfc) {
-  constexpr size_t kSpecials = 256;  // room for them, so that it is not moved
-  bytes_.reserve(bpe_.size() + kSpecials);
-  bytes_.resize(bpe_.size());
-  for (size_t id = 0; id < bpe_.size(); ++id) {
-    const std::string_view token = bpe_.bytes(static_cast<TokenId>(id));
-    if (!token.empty()) bytes_[id] = token;
-  }
+std::string_view ByteBpeTokenizer::plain_bytes(TokenId id) const noexcept {
+  if (static_cast<size_t>(id) >= bpe_.size()) return {};
+  const std::string_view token = bpe_.bytes(id);
+  return token.empty() ? std::string_view() : token;
 }
 
 std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedTokens& ranks,
@@ -61,7 +57,7 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
   }
   const std::vector<std::string>& tokens = extra == nullptr ? ranks.tokens : longer;
   std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(Bpe::from_ranks(tokens), true));
-  out->set_specials(std::move(specials), special_from);
+  out->set_specials(std::move(specials), special_from, out->bpe_.size());
   out->eos_ = special_from;
   return out;
 }
@@ -69,7 +65,7 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
 std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(Bpe bpe, Release release) {
   const auto special_from = static_cast<TokenId>(bpe.size());
   std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(std::move(bpe), true));
-  out->set_specials(release_specials(release, special_from), special_from);
+  out->set_specials(release_specials(release, special_from), special_from, out->bpe_.size());
   out->eos_ = special_from;
   return out;
 }
@@ -103,7 +99,7 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_json(const TokenizerJso
   for (const AddedToken& token : json.added) {
     specials.push_back({token.content, static_cast<TokenId>(token.id)});
   }
-  out->set_specials(std::move(specials), 0);
+  out->set_specials(std::move(specials), 0, out->bpe_.size());
   out->eos_ = out->special("<|endoftext|>");
   return out;
 }

@@ -30,10 +30,11 @@ class ByteBpeTokenizer : public Tokenizer {
   std::vector<std::string> split(std::string_view text) const;
 
  private:
-  ByteBpeTokenizer(Bpe bpe, bool nfc);
+  ByteBpeTokenizer(Bpe bpe, bool nfc) : bpe_(std::move(bpe)), nfc_(nfc) {}
   void encode_stretch(std::string_view text, std::vector<TokenId>& out) const override;
   void encode_raw(std::string_view bytes, std::vector<TokenId>& out) const override;
   std::string_view normalize(std::string_view text, std::string& storage) const override;
+  std::string_view plain_bytes(TokenId id) const noexcept override;
 
   Bpe bpe_;
   bool nfc_;

@@ -44,19 +44,20 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view content, const s
   std::vector<SpecialToken> specials;
   for (int id = 0; id < count; ++id) {
     owned_bytes_.push_back(piece_bytes(*processor_, id));
-    bytes_.emplace_back(owned_bytes_.back());
     if (processor_->IsControl(id)) specials.push_back({processor_->IdToPiece(id), id});
   }
-  set_specials(std::move(specials), 0);
-  for (const SpecialToken& token : this->specials()) {
-    bytes_[static_cast<size_t>(token.id)] = owned_bytes_[static_cast<size_t>(token.id)];
-  }
+  set_specials(std::move(specials), 0, owned_bytes_.size(), false);
   if (add_bos && processor_->bos_id() >= 0) bos_ = processor_->bos_id();
   if (processor_->eos_id() >= 0) eos_ = processor_->eos_id();
   leads_with_space_ = true;
 }
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
+
+std::string_view SentencePieceTokenizer::plain_bytes(TokenId id) const noexcept {
+  if (static_cast<size_t>(id) >= owned_bytes_.size()) return {};
+  return owned_bytes_[static_cast<size_t>(id)];
+}
 
 std::string_view SentencePieceTokenizer::normalize(std::string_view text,
                                                    std::string& storage) const {

@@ -24,6 +24,7 @@ class SentencePieceTokenizer : public Tokenizer {
  private:
   void encode_stretch(std::string_view text, std::vector<TokenId>& out) const override;
   std::string_view normalize(std::string_view text, std::string& storage) const override;
+  std::string_view plain_bytes(TokenId id) const noexcept override;
 
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   std::vector<std::string> owned_bytes_;

@@ -48,19 +48,20 @@ constexpr size_t kCopied = 16;
 
 }  // namespace
 
-void Tokenizer::set_specials(std::vector<SpecialToken> specials, TokenId special_from) {
+void Tokenizer::set_specials(std::vector<SpecialToken> specials, TokenId special_from, size_t plain,
+                             bool named) {
   specials_ = std::move(specials);
   special_from_ = special_from;
-  by_name_.clear();
-  name_lengths_.clear();
-  first_bytes_.clear();
+  size_ = static_cast<int64_t>(plain);
   for (const SpecialToken& token : specials_) {
     by_name_.emplace(token.name, token.id);
     name_lengths_.push_back(token.name.size());
     if (first_bytes_.find(token.name[0]) == first_bytes_.npos) first_bytes_ += token.name[0];
-    const auto id = static_cast<size_t>(token.id);
-    if (bytes_.size() <= id) bytes_.resize(id + 1);
-    bytes_[id] = token.name;
+    size_ = std::max(size_, int64_t{token.id} + 1);
+    if (!named) continue;
+    lowest_named_ = named_.empty() ? token.id : std::min(lowest_named_, token.id);
+    highest_named_ = std::max(highest_named_, token.id);
+    named_[token.id] = token.name;
   }
   std::sort(name_lengths_.begin(), name_lengths_.end(), std::greater<>());
   name_lengths_.erase(std::unique(name_lengths_.begin(), name_lengths_.end()), name_lengths_.end());
@@ -142,20 +143,30 @@ void Tokenizer::encode_raw(std::string_view, std::vector<TokenId>&) const {
 }
 
 std::string_view Tokenizer::token_bytes(TokenId id) const {
-  if (id < 0 || id >= size() || bytes_[static_cast<size_t>(id)].data() == nullptr) {
+  const std::string_view bytes = id < 0 || id >= size() ? std::string_view() : bytes_or_none(id);
+  if (bytes.data() == nullptr) {
     throw_bad_input(fmt::format("the id {} has no token", id),
                     fmt::format("the tokenizer has ids 0 to {}", size() - 1));
   }
-  return bytes_[static_cast<size_t>(id)];
+  return bytes;
+}
+
+std::string_view Tokenizer::bytes_or_none(TokenId id) const noexcept {
+  if (id >= lowest_named_ && id <= highest_named_) {
+    if (const auto it = named_.find(id); it != named_.end()) return it->second;
+  }
+  return plain_bytes(id);
 }
 
 const Tokenizer::DecodeTable& Tokenizer::decode_table() const {
   std::call_once(decode_once_, [this] {
+    const auto count = static_cast<TokenId>(size());
     size_t total = kCopied;
-    for (const std::string_view token : bytes_) total += token.size();
+    for (TokenId id = 0; id < count; ++id) total += bytes_or_none(id).size();
     decode_table_.text.reserve(total);
-    decode_table_.entries.reserve(bytes_.size());
-    for (const std::string_view token : bytes_) {
+    decode_table_.entries.reserve(static_cast<size_t>(count));
+    for (TokenId id = 0; id < count; ++id) {
+      const std::string_view token = bytes_or_none(id);
       const auto begin = static_cast<uint32_t>(decode_table_.text.size());
       const auto size = static_cast<uint32_t>(token.size());
       decode_table_.entries.push_back({begin, token.data() == nullptr ? kNoToken : size});
@@ -213,7 +224,8 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, BadBytes bad, bool s
 
 std::string Tokenizer::hash() const {
   std::string all;
-  for (const std::string_view token : bytes_) {
+  for (TokenId id = 0; id < size(); ++id) {
+    const std::string_view token = bytes_or_none(id);
     all += std::to_string(token.size());
     all += ' ';
     all += token;

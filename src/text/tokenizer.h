@@ -12,7 +12,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/huge_pages.h"
 #include "text/bpe.h"
 
 namespace quern {
@@ -68,9 +67,7 @@ class Tokenizer {
   std::string decode(std::span<const TokenId> ids, BadBytes bad = BadBytes::Replace,
                      bool skip_special = false) const;
 
-  int64_t size() const noexcept {
-    return static_cast<int64_t>(bytes_.size());
-  }  // ids are [0, size)
+  int64_t size() const noexcept { return size_; }  // ids are [0, size)
   const std::vector<SpecialToken>& specials() const noexcept { return specials_; }
   std::optional<TokenId> special(std::string_view name) const;
   // Special by name; Qwen's release counts every id from the first special one up.
@@ -90,15 +87,24 @@ class Tokenizer {
   virtual void encode_stretch(std::string_view text, std::vector<TokenId>& out) const = 0;
   virtual void encode_raw(std::string_view bytes, std::vector<TokenId>& out) const;
   virtual std::string_view normalize(std::string_view text, std::string& storage) const = 0;
-  void set_specials(std::vector<SpecialToken> specials, TokenId special_from);
+  // Bytes of a token that does not stand for a special name; data() is null where there is none.
+  virtual std::string_view plain_bytes(TokenId id) const noexcept = 0;
+  // `plain`: one more than the highest id that plain_bytes knows. `named`: the special tokens stand
+  // for their names, whatever plain_bytes says.
+  void set_specials(std::vector<SpecialToken> specials, TokenId special_from, size_t plain,
+                    bool named = true);
 
-  // Of each id; data() is null where there is no token.
-  std::vector<std::string_view, HugePages<std::string_view>> bytes_;
   std::optional<TokenId> bos_, eos_;
   bool leads_with_space_ = false;
 
  private:
+  // The bytes of any token; data() is null where there is none.
+  std::string_view bytes_or_none(TokenId id) const noexcept;
+
+  int64_t size_ = 0;
   std::vector<SpecialToken> specials_;
+  std::unordered_map<TokenId, std::string_view> named_;
+  TokenId lowest_named_ = 0, highest_named_ = -1;
   std::unordered_map<std::string_view, TokenId> by_name_;
   std::vector<size_t> name_lengths_;  // longest first
   std::string first_bytes_;           // of the names
