@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/opaque.h"
 #include "text/bpe.h"
 
 #if defined(__x86_64__)
@@ -102,13 +103,6 @@ class PairSearch {
     return static_cast<unsigned>(bits & bits >> 2) & 0x1111u;
   }
 #endif
-
-  // A mask of which the compiler does not know that it is one: it would branch.
-  template <class T>
-  [[gnu::always_inline]] static T opaque(T mask) noexcept {
-    asm("" : "+r"(mask));
-    return mask;
-  }
 
   uint64_t key_ = 0;
   const uint64_t* line_ = kEmptyLine;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/huge_pages.h"
+#include "core/opaque.h"
 #include "text/bpe.h"
 
 namespace quern {
@@ -82,7 +83,7 @@ class PieceCache {
     const Slot* slots = lines_.data()[place].slots;
     const uint64_t first = (slots[0].key.low ^ key.low) | (slots[0].key.high ^ key.high);
     const uint64_t second = (slots[1].key.low ^ key.low) | (slots[1].key.high ^ key.high);
-    const Slot& slot = slots[second == 0 ? 1 : 0];  // without a branch, which nobody could predict
+    const Slot& slot = slots[opaque(static_cast<size_t>(second == 0))];
     std::memcpy(out, slot.ids, sizeof slot.ids + sizeof slot.count);
     return first == 0 || second == 0 ? slot.count : 0;
   }
