@@ -2,6 +2,7 @@
 // again. Bounded, and without locks: one thread uses one cache at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -100,7 +101,7 @@ class PieceCache {
     Slot* slots = lines_.data()[place].slots;
     if (slots[1].key != key && slots[0].key != key) slots[1] = slots[0];
     slots[0].key = key;
-    std::memcpy(slots[0].ids, ids, count * sizeof *ids);
+    std::copy_n(ids, count, slots[0].ids);
     slots[0].count = static_cast<uint32_t>(count);
   }
 
