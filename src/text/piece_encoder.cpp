@@ -190,14 +190,13 @@ class PieceEncoder {
   }
 
   // The ids of a short text are all here when room for them is made; those of a long one are
-  // expected to go on as they began.
+  // expected to go on as they began. Behind other ids the vector grows as ever.
   void flush() {
     fill_gaps();
     const auto more = static_cast<size_t>(to_ - buffer_);
-    if (taken_bytes_ < all_bytes_ && out_.capacity() - out_.size() < more) {
-      const size_t written = out_.size() - first_ + more;
-      const size_t expected = written * all_bytes_ / taken_bytes_;
-      out_.reserve(first_ + expected + expected / 16);
+    if (was_empty_ && taken_bytes_ < all_bytes_ && out_.capacity() - out_.size() < more) {
+      const size_t expected = (out_.size() + more) * all_bytes_ / taken_bytes_;
+      out_.reserve(expected + expected / 16);
     }
     out_.insert(out_.end(), buffer_, to_);
     to_ = buffer_;
@@ -215,7 +214,7 @@ class PieceEncoder {
   PieceCache& cache_;
   LongPieces& long_;
   std::vector<TokenId>& out_;
-  const size_t first_ = out_.size();
+  const bool was_empty_ = out_.empty();
   size_t all_bytes_ = 0, taken_bytes_ = 0;
   const BlockCuts cuts_of_ = block_cuts();
   const unicode::Class* const classes_ = unicode::class_table();
