@@ -119,7 +119,9 @@ void Worker::work() {
         arrived_.wait(lock, [&] {
           return stopping_ || cancel_all_ || !new_jobs_.empty() || !cancelled_.empty();
         });
-        arrived_.wait_for(lock, gather_time(load_), [&] { return stopping_; });
+        if (!new_jobs_.empty()) {
+          arrived_.wait_for(lock, gather_time(load_), [&] { return stopping_; });
+        }
       }
       if (stopping_) break;
       jobs.swap(new_jobs_);
