@@ -131,10 +131,12 @@ void matmul_block(const MatmulPart& part, const float* packed, int64_t rows, int
       }
       // The tiles of x that come next, a share with each panel: they come from far.
       const float* next = packed + k * rows + group_end * depth;
-      const int64_t next_lines = std::min(kGroup * Vec::kTileRows, rows - group_end) * depth / 16;
+      constexpr int64_t kLine = 64 / sizeof(float);
+      const int64_t next_lines =
+          std::min(kGroup * Vec::kTileRows, rows - group_end) * depth / kLine;
       for (int64_t p = 0; p < panels; ++p) {
         for (int64_t i = p * next_lines / panels; i < (p + 1) * next_lines / panels; ++i) {
-          __builtin_prefetch(next + 16 * i, 0, 2);
+          __builtin_prefetch(next + kLine * i, 0, 2);
         }
         for (int64_t r = row; r < group_end; r += Vec::kTileRows) multiply(r, p);
       }
