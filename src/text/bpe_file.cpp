@@ -79,7 +79,7 @@ class BpeTables {
     if (!check_pair_tables(bpe)) return false;
     const Sizes sizes(bpe);
     const std::span pairs(bpe.pairs_.slots_.data(), bpe.pairs_.slots_.size());
-    const size_t own = pairs.size() / 8 * 6;  // so many that both take as long
+    const size_t own = pairs.size() / 4 * 3;  // so many that both take as long
     size_t used = 0, others_used = 0;
     auto others = std::async(std::launch::async | std::launch::deferred, [&] {
       return check_index(bpe) && check_characters(bpe, sizes) && check_crossings(bpe) &&

@@ -29,9 +29,9 @@ constexpr Eight kPlaces[2] = {{0, 1, 2, 3, 4, 5, 6, 7}, {8, 9, 10, 11, 12, 13, 1
 
 [[gnu::always_inline]] inline int32_t lowest(Eight a, Eight b) noexcept {
   Eight all = lower(a, b);
-  all = lower(all, __builtin_shuffle(all, Eight{4, 5, 6, 7, 0, 1, 2, 3}));
-  all = lower(all, __builtin_shuffle(all, Eight{2, 3, 0, 1, 6, 7, 4, 5}));
-  all = lower(all, __builtin_shuffle(all, Eight{1, 0, 3, 2, 5, 4, 7, 6}));
+  all = lower(all, __builtin_shufflevector(all, all, 4, 5, 6, 7, 0, 1, 2, 3));
+  all = lower(all, __builtin_shufflevector(all, all, 2, 3, 0, 1, 6, 7, 4, 5));
+  all = lower(all, __builtin_shufflevector(all, all, 1, 0, 3, 2, 5, 4, 7, 6));
   return all[0];
 }
 
@@ -145,6 +145,7 @@ class MergeLanes {
     return true;
   }
 
+  // Enters what step asked for, and that nothing begins any more at the symbol that is gone.
   [[gnu::always_inline]] void answer(Lane& lane) noexcept {
     const int32_t right_merge = as_merge(rank_of(lane.right), lane.at);
     const int32_t left_merge = as_merge(rank_of(lane.left), lane.before);
@@ -163,6 +164,7 @@ class MergeLanes {
     return search.rank(bpe_.pairs_);
   }
 
+  // kNone, of which all bits are set, becomes kNoMerge: without a branch.
   static int32_t as_merge(int32_t rank, int32_t at) noexcept {
     return static_cast<int32_t>(static_cast<uint32_t>(rank << kPlaceBits | at | rank >> 31) &
                                 0x7fffffffu);

@@ -195,7 +195,8 @@ class PieceEncoder {
     fill_gaps();
     const auto more = static_cast<size_t>(to_ - buffer_);
     if (was_empty_ && taken_bytes_ < all_bytes_ && out_.capacity() - out_.size() < more) {
-      const size_t expected = (out_.size() + more) * all_bytes_ / taken_bytes_;
+      const size_t answered = taken_bytes_ - waiting_bytes_;
+      const size_t expected = (out_.size() + more) * all_bytes_ / answered;
       out_.reserve(expected + expected / 16);
     }
     out_.insert(out_.end(), buffer_, to_);

@@ -46,7 +46,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view content, const s
     owned_bytes_.push_back(piece_bytes(*processor_, id));
     if (processor_->IsControl(id)) specials.push_back({processor_->IdToPiece(id), id});
   }
-  set_specials(std::move(specials), 0, owned_bytes_.size(), false);
+  set_specials(std::move(specials), 0, owned_bytes_.size(), /*named=*/false);
   if (add_bos && processor_->bos_id() >= 0) bos_ = processor_->bos_id();
   if (processor_->eos_id() >= 0) eos_ = processor_->eos_id();
   leads_with_space_ = true;

@@ -104,7 +104,7 @@ class Tokenizer {
   int64_t size_ = 0;
   std::vector<SpecialToken> specials_;
   std::unordered_map<TokenId, std::string_view> named_;
-  TokenId lowest_named_ = 0, highest_named_ = -1;
+  TokenId lowest_named_ = 0, highest_named_ = -1;  // other ids need no look into named_
   std::unordered_map<std::string_view, TokenId> by_name_;
   std::vector<size_t> name_lengths_;  // longest first
   std::string first_bytes_;           // of the names
