@@ -154,7 +154,6 @@ class Bpe {
 
  private:
   friend class BpeTables;
-  template <bool avx2>
   friend class MergeLanes;
 
   Bpe() = default;

@@ -1,5 +1,6 @@
 #include "text/merge_lanes.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -10,7 +11,7 @@
 namespace quern {
 namespace {
 
-constexpr size_t kLanes = 8;
+constexpr size_t kLanes = 8, kAtOnce = 32;
 
 // Places are 1 to kMostSymbols; before the first symbol and behind the last one stands kNobody,
 // which merges with nothing.
@@ -35,28 +36,27 @@ constexpr Eight kPlaces[2] = {{0, 1, 2, 3, 4, 5, 6, 7}, {8, 9, 10, 11, 12, 13, 1
   return all[0];
 }
 
+// kNone, of which all bits are set, becomes kNoMerge: without a branch.
+int32_t as_merge(int32_t rank, int32_t at) noexcept {
+  return static_cast<int32_t>(static_cast<uint32_t>(rank << kPlaceBits | at | rank >> 31) &
+                              0x7fffffffu);
+}
+
 }  // namespace
 
-template <bool avx2>
 class MergeLanes {
  public:
   explicit MergeLanes(const Bpe& bpe) noexcept : bpe_(bpe) {}
 
+  // Pieces are made ready first, so that the ranks of their pairs are near when the lanes come to
+  // them.
   [[gnu::always_inline]] void run(std::span<Bpe::Job> jobs) noexcept {
     for (const Bpe::Job& job : jobs) bpe_.prefetch(job.hash);
-    Lane lanes[kLanes];
-    size_t active = 0;
-    while (active < kLanes && start_any(lanes[active], jobs)) ++active;
-    while (active > 0) {
-      for (size_t i = 0; i < active;) {
-        if (step(lanes[i])) [[likely]] {
-          ++i;
-          continue;
-        }
-        finish(lanes[i]);
-        if (!start_any(lanes[i], jobs)) lanes[i] = lanes[--active];
-      }
-      for (size_t i = 0; i < active; ++i) answer(lanes[i]);
+    while (!jobs.empty()) {
+      const size_t count = std::min(kAtOnce, jobs.size());
+      for (Bpe::Job& job : jobs.first(count)) make_ready(job);
+      merge();
+      jobs = jobs.subspan(count);
     }
   }
 
@@ -67,54 +67,62 @@ class MergeLanes {
     TokenId ids[kMostSymbols + 2];
     PairSearch right, left;
     int32_t at, before, gone;
-    uint32_t alive;  // a bit for each place that has a symbol or is an end
+    uint32_t alive;   // a bit for each place that has a symbol or is an end
+    uint32_t unread;  // and for each where a pair begins of which the rank is to be read
     Bpe::Job* job;
   };
 
-  // Takes jobs until one needs merging; false where there are no more.
-  [[gnu::always_inline]] bool start_any(Lane& lane, std::span<Bpe::Job>& jobs) noexcept {
-    while (!jobs.empty()) {
-      Bpe::Job& job = jobs.front();
-      jobs = jobs.subspan(1);
-      if (start(lane, job)) return true;
-    }
-    return false;
-  }
-
-  // False where nothing is left to do: the piece is one token, or no matter for lanes. One that is
-  // not ASCII begins with whole characters, of which so few merge that there is little to gain.
-  [[gnu::always_inline]] bool start(Lane& lane, Bpe::Job& job) noexcept {
+  // Finds the symbols, and answers a piece that is one token or too long for a lane.
+  [[gnu::always_inline]] void make_ready(Bpe::Job& job) noexcept {
     const std::string_view piece = job.piece;
-    const size_t count = piece.size();
-    if (count > kMostSymbols || count < 2) {
+    if (piece.size() == 1) {
       job.count = bpe_.encode_short(piece, job.hash, job.out);
-      return false;
+      return;
     }
-    unsigned char text[kMostSymbols + 1] = {};
-    std::memcpy(text, piece.data(), count);
-    uint64_t words[2];
-    std::memcpy(words, text, sizeof words);
-    if (((words[0] | words[1]) & 0x8080808080808080u) != 0) {
-      job.count = bpe_.encode_short(piece, job.hash, job.out);
-      return false;
-    }
-    if (bpe_.whole_pieces_ && count <= bpe_.longest_) {
+    if (bpe_.whole_pieces_ && piece.size() <= bpe_.longest_) {
       if (const auto id = bpe_.find(piece, job.hash)) {
         *job.out = *id;
         job.count = 1;
-        return false;
+        return;
       }
     }
+    if (piece.size() <= kMostSymbols) {
+      unsigned char text[kMostSymbols + 1] = {};
+      std::memcpy(text, piece.data(), piece.size());
+      uint64_t words[2];
+      std::memcpy(words, text, sizeof words);
+      if (((words[0] | words[1]) & 0x8080808080808080u) == 0) {
+        add_ascii(text, job);
+        return;
+      }
+    }
+    bpe_.begin_symbols(piece, job.out, job.count);
+    if (job.count <= kMostSymbols) {
+      add_symbols(job);
+    } else {
+      job.count = bpe_.merge_symbols(job.out, job.count);
+    }
+  }
+
+  [[gnu::always_inline]] Lane& add(Bpe::Job& job, size_t count) noexcept {
+    Lane& lane = lanes_[ready_++];
     lane.job = &job;
+    lane.ids[0] = lane.ids[count + 1] = kNobody;
     lane.alive = (uint32_t{4} << count) - 1;
+    lane.unread = 0;
+    return lane;
+  }
+
+  [[gnu::always_inline]] void add_ascii(const unsigned char (&text)[kMostSymbols + 1],
+                                        Bpe::Job& job) noexcept {
+    Lane& lane = add(job, job.piece.size());
     int32_t ranks[kMostSymbols];
     ranks[0] = PairRanks::kNone;
     for (size_t i = 0; i < kMostSymbols; ++i) lane.ids[i + 1] = bpe_.byte_ids_[text[i]];
     for (size_t i = 0; i + 1 < kMostSymbols; ++i) {
       ranks[i + 1] = bpe_.ascii_pairs_.data()[static_cast<size_t>(text[i]) << 7 | text[i + 1]];
     }
-    lane.ids[0] = lane.ids[count + 1] = kNobody;
-    const auto pairs = static_cast<int32_t>(count - 1);
+    const auto pairs = static_cast<int32_t>(job.piece.size() - 1);
     for (size_t k = 0; k < 2; ++k) {
       Eight rank;
       std::memcpy(&rank, ranks + 8 * k, sizeof rank);
@@ -122,7 +130,54 @@ class MergeLanes {
       const Eight merge = rank < 0 ? none : rank << kPlaceBits | kPlaces[k];
       lane.merges[k] = kPlaces[k] > pairs ? none : merge;
     }
-    return true;
+  }
+
+  // Of the pairs that may merge the ranks are asked for, and read when the piece gets its turn.
+  [[gnu::always_inline]] void add_symbols(Bpe::Job& job) noexcept {
+    uint32_t unread = 0;
+    for (size_t i = 0; i + 1 < job.count; ++i) {
+      const PairSearch search(bpe_.pairs_, job.out[i], job.out[i + 1]);
+      unread |= static_cast<uint32_t>(search.may_find()) << (i + 1);
+    }
+    if (unread == 0) return;
+    Lane& lane = add(job, job.count);
+    lane.unread = unread;
+    std::copy_n(job.out, job.count, lane.ids + 1);
+  }
+
+  [[gnu::always_inline]] void read_ranks(Lane& lane) const noexcept {
+    alignas(32) int32_t merges[kMostSymbols];
+    std::fill_n(merges, kMostSymbols, kNoMerge);
+    for (uint32_t rest = lane.unread; rest != 0; rest &= rest - 1) {
+      const int32_t at = std::countr_zero(rest);
+      const PairSearch search(bpe_.pairs_, lane.ids[at], lane.ids[at + 1]);
+      merges[at] = as_merge(search.rank(bpe_.pairs_), at);
+    }
+    std::memcpy(lane.merges, merges, sizeof merges);
+  }
+
+  // Merges what is ready, kLanes pieces side by side.
+  [[gnu::always_inline]] void merge() noexcept {
+    Lane* lanes[kLanes];
+    size_t active = 0, begun = 0;
+    const auto next = [&]() noexcept {
+      Lane& lane = lanes_[begun++];
+      if (lane.unread != 0) read_ranks(lane);
+      return &lane;
+    };
+    while (active < kLanes && begun < ready_) lanes[active++] = next();
+    while (active > 0) {
+      for (size_t i = 0; i < active;) {
+        if (step(*lanes[i])) [[likely]] {
+          ++i;
+          continue;
+        }
+        finish(*lanes[i]);
+        lanes[i] = begun < ready_ ? next() : lanes[--active];
+      }
+      for (size_t i = 0; i < active; ++i) answer(*lanes[i]);
+    }
+    ready_ = 0;
   }
 
   // Does the next merge; false where there is none.
@@ -147,27 +202,14 @@ class MergeLanes {
 
   // Enters what step asked for, and that nothing begins any more at the symbol that is gone.
   [[gnu::always_inline]] void answer(Lane& lane) noexcept {
-    const int32_t right_merge = as_merge(rank_of(lane.right), lane.at);
-    const int32_t left_merge = as_merge(rank_of(lane.left), lane.before);
+    const int32_t right_merge = as_merge(lane.right.rank(bpe_.pairs_), lane.at);
+    const int32_t left_merge = as_merge(lane.left.rank(bpe_.pairs_), lane.before);
     for (size_t k = 0; k < 2; ++k) {
       Eight merges = lane.merges[k];
       merges = kPlaces[k] == lane.gone ? kNoMerge - Eight{} : merges;
       merges = kPlaces[k] == lane.at ? right_merge - Eight{} : merges;
       lane.merges[k] = kPlaces[k] == lane.before ? left_merge - Eight{} : merges;
     }
-  }
-
-  [[gnu::always_inline]] int32_t rank_of(const PairSearch& search) const noexcept {
-#if defined(__x86_64__)
-    if constexpr (avx2) return search.rank_avx2(bpe_.pairs_);
-#endif
-    return search.rank(bpe_.pairs_);
-  }
-
-  // kNone, of which all bits are set, becomes kNoMerge: without a branch.
-  static int32_t as_merge(int32_t rank, int32_t at) noexcept {
-    return static_cast<int32_t>(static_cast<uint32_t>(rank << kPlaceBits | at | rank >> 31) &
-                                0x7fffffffu);
   }
 
   [[gnu::always_inline]] static void finish(const Lane& lane) noexcept {
@@ -181,6 +223,8 @@ class MergeLanes {
   }
 
   const Bpe& bpe_;
+  size_t ready_ = 0;
+  Lane lanes_[kAtOnce];
 };
 
 namespace {
@@ -194,15 +238,13 @@ bool has_avx2() noexcept {
 #endif
 }
 
-void run_scalar(const Bpe& bpe, std::span<Bpe::Job> jobs) noexcept {
-  MergeLanes<false>(bpe).run(jobs);
-}
+void run_scalar(const Bpe& bpe, std::span<Bpe::Job> jobs) noexcept { MergeLanes(bpe).run(jobs); }
 
 #if defined(__x86_64__)
 // The same code, in which the compiler finds the lowest rank eight at a time.
 [[gnu::target("avx2,bmi,bmi2,lzcnt")]] void run_avx2(const Bpe& bpe,
                                                      std::span<Bpe::Job> jobs) noexcept {
-  MergeLanes<true>(bpe).run(jobs);
+  MergeLanes(bpe).run(jobs);
 }
 #endif
 
