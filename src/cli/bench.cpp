@@ -57,6 +57,20 @@ int64_t weight_bytes_per_step(const Weights& weights) {
   return total;
 }
 
+constexpr int64_t kPart = 512;  // tokens of a prompt at a time
+
+// Two operations for each weight and token, and the scores and sums of attention. The last block
+// makes keys and values of all tokens, and the rest of a part's last one only.
+double prefill_operations(const Config& c, int64_t prompt, int64_t depth) {
+  const auto tokens = static_cast<double>(prompt);
+  const double blocks = static_cast<double>(count_parameters(c).matmul - c.output_vocab * c.hidden);
+  const auto of_last = static_cast<double>(c.hidden * (2 * c.query_dim() + 3 * c.ffn));
+  const auto left_out = static_cast<double>(prompt - (prompt + kPart - 1) / kPart);
+  const double attention = 2.0 * static_cast<double>((c.layers - 1) * c.query_dim()) *
+                           (2.0 * static_cast<double>(depth) + tokens);
+  return 2 * (blocks * tokens - of_last * left_out) + attention * tokens;
+}
+
 void bench(const Arguments& args) {
   Model model(args.model.model, args.model.options());
   const Config& c = model.config();
@@ -67,16 +81,15 @@ void bench(const Arguments& args) {
         fmt::format("{} tokens are longer than the context, {}", length, options.context));
   }
   KvCache cache(model.backend(), c, options.kv_type, length * args.streams, args.streams);
-  Runner runner(model.backend(), c, model.weights(), std::max<int64_t>(512, args.streams),
-                args.streams);
+  Runner runner(model.backend(), c, model.weights(), std::max(kPart, args.streams), args.streams);
   // Ids that follow no pattern; what they are does not matter for speed.
   std::vector<int32_t> ids(static_cast<size_t>(length));
   Rng rng(1);
   for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(c.vocab)));
   const auto feed = [&](Sequence& sequence, int64_t count) {
-    for (int64_t begin = 0; begin < count; begin += 512) {
+    for (int64_t begin = 0; begin < count; begin += kPart) {
       const auto part =
-          std::span(ids).subspan(size_t(begin), size_t(std::min<int64_t>(512, count - begin)));
+          std::span(ids).subspan(size_t(begin), size_t(std::min(kPart, count - begin)));
       const BatchItem item = {&sequence, part};
       runner.forward({&item, 1}, cache);
     }
@@ -137,13 +150,8 @@ void bench(const Arguments& args) {
                                 {"arithmetic_peak_gop_per_s", arithmetic.peak / 1e9}};
   if (!prefill.empty()) {
     const double speed = median(prefill);
-    // Two operations for each weight of the blocks and token, and the scores and sums of attention.
-    const double matmul =
-        static_cast<double>(count_parameters(c).matmul - c.output_vocab * c.hidden);
-    const double attention =
-        2.0 * static_cast<double>(c.layers * c.query_dim()) *
-        (2.0 * static_cast<double>(args.depth) + static_cast<double>(args.prompt));
-    const double flops = (2 * matmul + attention) * speed;
+    const double flops =
+        prefill_operations(c, args.prompt, args.depth) * speed / static_cast<double>(args.prompt);
     out["prefill_tokens_per_s"] = speed;
     out["prefill_gflop_per_s"] = flops / 1e9;
     out["prefill_share_of_fma_peak"] = flops / peak;

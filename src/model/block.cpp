@@ -37,23 +37,35 @@ void block_forward(Backend& run, const Config& c, const Layer& layer, const Bloc
   const int64_t query_dim = c.query_dim(), kv_dim = c.kv_dim();
   run.rms_norm(b.norm_1, b.x_in, layer.norm_1, c.norm_eps);
   probe("ln_1", b.norm_1);
-  apply_linear(run, b.norm_1,
-               {{&layer.q, b.qkv.columns(0, query_dim)},
-                {&layer.k, b.qkv.columns(query_dim, kv_dim)},
-                {&layer.v, b.qkv.columns(query_dim + kv_dim, kv_dim)}},
-               b.lora);
-  probe("c_attn", b.qkv);
-  const QkvHeads heads = split_heads(c, b.qkv);
+  const MutRows k = b.qkv.columns(query_dim, kv_dim);
+  const MutRows v = b.qkv.columns(query_dim + kv_dim, kv_dim);
+  QkvHeads heads = split_heads(c, b.qkv);
+  if (b.kept == nullptr) {
+    apply_linear(run, b.norm_1,
+                 {{&layer.q, b.qkv.columns(0, query_dim)}, {&layer.k, k}, {&layer.v, v}}, b.lora);
+    probe("c_attn", b.qkv);
+  } else {
+    apply_linear(run, b.norm_1, {{&layer.k, k}, {&layer.v, v}}, b.lora);
+    heads.q.tokens = b.kept->norm.rows;
+    run.gather_rows(b.kept->norm, b.norm_1, b.kept->rows);
+    const MutRows q = b.qkv.columns(0, query_dim).slice(0, heads.q.tokens);
+    apply_linear(run, b.kept->norm, {{&layer.q, q}}, b.lora);
+  }
   if (c.qk_norm) {
     if (b.qk_raw.data != nullptr) run.copy(b.qk_raw, b.qkv.columns(0, query_dim + kv_dim));
     run.rms_norm_heads(heads.q, layer.q_norm, c.norm_eps);
     run.rms_norm_heads(heads.k, layer.k_norm, c.norm_eps);
   }
-  run.rope(heads.q, cos, sin);
+  run.rope(heads.q, b.kept == nullptr ? cos : b.kept->cos, b.kept == nullptr ? sin : b.kept->sin);
   run.rope(heads.k, cos, sin);
   attend(heads);
+  if (b.x_mid.rows == 0) return;
   probe("attn_context", b.attended);
-  if (b.x_mid.data != b.x_in.data) run.copy(b.x_mid, b.x_in);
+  if (b.kept != nullptr) {
+    run.gather_rows(b.x_mid, b.x_in, b.kept->rows);
+  } else if (b.x_mid.data != b.x_in.data) {
+    run.copy(b.x_mid, b.x_in);
+  }
   apply_linear(run, b.attended, {{&layer.attn_out, b.x_mid}}, b.lora, /*accumulate=*/true);
 
   run.rms_norm(b.norm_2, b.x_mid, layer.norm_2, c.norm_eps);

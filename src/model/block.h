@@ -12,6 +12,15 @@
 
 namespace quern {
 
+// Where a block's output is wanted of some tokens only, as the last block's is: the others give
+// their keys and values, and nothing else is computed for them. Everything behind attention's
+// queries then has `kept` rows instead of `tokens`; x_mid must not be x_in.
+struct KeptRows {
+  std::span<const int32_t> rows;  // rising
+  MutRows norm;                   // [kept, hidden], scratch
+  ConstRows cos, sin;             // of these rows
+};
+
 // The buffers of one block over `tokens` tokens. Inference lets x_in, x_mid and x_out be one
 // buffer, as it does norm_1 and norm_2, gate and swiglu; training keeps apart what its backward
 // pass reads.
@@ -23,9 +32,10 @@ struct BlockBuffers {
   MutRows attended;            // [tokens, query_dim]
   MutRows gate, up, swiglu;    // [tokens, ffn]
   MutRows lora;                // [tokens, rank]; empty without adapters
+  const KeptRows* kept = nullptr;
 };
 
-// The views that attention works on: parts of BlockBuffers::qkv.
+// The views that attention works on: parts of BlockBuffers::qkv. With KeptRows `q` has their rows.
 struct QkvHeads {
   MutHeads q, k, v;
 };

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "model/block.h"
 #include "model/rotary.h"
 
 namespace quern {
@@ -33,8 +32,14 @@ Runner::Runner(Backend& backend, const Config& config, const Weights& weights, i
   lora_ = floats(max_tokens, w_.max_lora_rank());
   cos_ = floats(max_tokens, c.rotary_dim / 2);
   sin_ = floats(max_tokens, c.rotary_dim / 2);
-  scale_ = floats(max_tokens, 1);
+  scale_.reserve(static_cast<size_t>(max_tokens));
   logits_ = floats(max_logits, c.output_vocab);
+  kept_x_ = floats(max_tokens, c.hidden);
+  kept_normed_ = floats(max_tokens, c.hidden);
+  kept_cos_ = floats(max_tokens, c.rotary_dim / 2);
+  kept_sin_ = floats(max_tokens, c.rotary_dim / 2);
+  kept_scale_.reserve(static_cast<size_t>(max_tokens));
+  kept_spans_.reserve(static_cast<size_t>(max_tokens));
   ids_.reserve(static_cast<size_t>(max_tokens));
   output_rows_.reserve(static_cast<size_t>(max_tokens));
   spans_.reserve(static_cast<size_t>(max_tokens));
@@ -45,6 +50,9 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
   ids_.clear();
   output_rows_.clear();
   spans_.clear();
+  scale_.clear();
+  kept_scale_.clear();
+  kept_spans_.clear();
   const float plain_scale = 1 / std::sqrt(static_cast<float>(config_.head_dim));
   const int64_t half = config_.rotary_dim / 2;
   for (const BatchItem& item : batch) {
@@ -54,80 +62,106 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
     assert(count > 0 && item.outputs >= 0 && item.outputs <= count &&
            first_row + count <= max_tokens_);
     ids_.insert(ids_.end(), item.ids.begin(), item.ids.end());
-    for (int64_t row = first_row + count - item.outputs; row < first_row + count; ++row) {
-      output_rows_.push_back(static_cast<int32_t>(row));
-    }
     spans_.push_back({.kv = {sequence.pages(), 0},
                       .first_row = first_row,
                       .count = count,
                       .first_position = sequence.length()});
+    if (item.outputs > 0) {
+      kept_spans_.push_back({.kv = {sequence.pages(), 0},
+                             .first_row = static_cast<int64_t>(output_rows_.size()),
+                             .count = item.outputs,
+                             .first_position = sequence.length() + count - item.outputs});
+    }
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = first_row + i;
       const int64_t position = sequence.length() + sequence.offset() + i;
       fill_rotary(cos_.floats().data() + row * half, sin_.floats().data() + row * half,
                   sequence.inverse_frequencies(), position, rotary_magnitude_);
       const float logn = sequence.logn() ? logn_factor(position, config_.trained_context) : 1.0f;
-      scale_.floats()[static_cast<size_t>(row)] = plain_scale * logn;
+      scale_.push_back(plain_scale * logn);
+      if (i >= count - item.outputs) {
+        output_rows_.push_back(static_cast<int32_t>(row));
+        kept_scale_.push_back(scale_.back());
+      }
     }
   }
   return static_cast<int64_t>(ids_.size());
+}
+
+// A model without rotated dims has an empty table.
+MutRows Runner::angles(Tensor& table, int64_t tokens) const noexcept {
+  const int64_t half = config_.rotary_dim / 2;
+  return {table.floats().data(), tokens, half, half};
 }
 
 void Runner::probe(int64_t layer, std::string_view name, ConstRows rows) const {
   if (probe_) probe_(layer < 0 ? std::string(name) : fmt::format("block{}.{}", layer, name), rows);
 }
 
-ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want want) {
-  const int64_t tokens = plan(batch);
-  const Config& c = config_;
-  const MutRows x = rows_of(x_, tokens);
-  const MutRows normed = rows_of(normed_, tokens);
-  const MutRows gate = rows_of(gate_, tokens);
-  const MutRows attended = rows_of(attended_, tokens);
-  const BlockBuffers buffers = {.x_in = x,
-                                .x_mid = x,
-                                .x_out = x,
-                                .norm_1 = normed,
-                                .norm_2 = normed,
+// With `kept`, of the last block: the wanted rows alone are computed behind the keys and values.
+void Runner::block(int64_t layer, KvCache& cache, const KeptRows* kept) {
+  const auto tokens = static_cast<int64_t>(ids_.size());
+  const int64_t rows = kept == nullptr ? tokens : kept->norm.rows;
+  const MutRows x_in = rows_of(x_, tokens);
+  const MutRows x_out = kept == nullptr ? x_in : rows_of(kept_x_, rows);
+  const MutRows attended = rows_of(attended_, rows);
+  const MutRows gate = rows_of(gate_, rows);
+  const BlockBuffers buffers = {.x_in = x_in,
+                                .x_mid = x_out,
+                                .x_out = x_out,
+                                .norm_1 = rows_of(normed_, tokens),
+                                .norm_2 = rows_of(normed_, rows),
                                 .qkv = rows_of(qkv_, tokens),
                                 .attended = attended,
                                 .gate = gate,
-                                .up = rows_of(up_, tokens),
+                                .up = rows_of(up_, rows),
                                 .swiglu = gate,
-                                .lora = rows_of(lora_, tokens)};
-  const std::span<const float> scale = std::as_const(scale_).floats().first(size_t(tokens));
-  // A model without rotated dims has an empty table.
-  const int64_t half = c.rotary_dim / 2;
-  const ConstRows cos = {cos_.floats().data(), tokens, half, half};
-  const ConstRows sin = {sin_.floats().data(), tokens, half, half};
+                                .lora = rows_of(lora_, tokens),
+                                .kept = kept};
+  const int64_t offset = layer * cache.layout().layer_bytes();
+  for (AttentionSpan& span : spans_) span.kv.layer_offset = offset;
+  for (AttentionSpan& span : kept_spans_) span.kv.layer_offset = offset;
+  const auto attend = [&](const QkvHeads& h) {
+    run_.kv_store(cache.layout(), spans_, h.k, h.v);
+    const MutHeads out = {attended.data, rows, config_.heads, config_.head_dim, attended.stride};
+    if (kept == nullptr) {
+      run_.attention(out, h.q, cache.layout(), spans_, scale_, config_.window(layer));
+    } else {
+      run_.attention(out, h.q, cache.layout(), kept_spans_, kept_scale_, config_.window(layer));
+    }
+  };
+  block_forward(run_, config_, w_.layers[static_cast<size_t>(layer)], buffers, angles(cos_, tokens),
+                angles(sin_, tokens), attend,
+                [&](std::string_view name, ConstRows x) { probe(layer, name, x); });
+  probe(layer, "out", x_out);
+}
 
+ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want want) {
+  const int64_t tokens = plan(batch);
+  const MutRows x = rows_of(x_, tokens);
   run_.embed(x, w_.embedding, ids_);
   probe(-1, "embed", x);
-  for (int64_t l = 0; l < c.layers; ++l) {
-    for (AttentionSpan& span : spans_) span.kv.layer_offset = l * cache.layout().layer_bytes();
-    block_forward(
-        run_, c, w_.layers[static_cast<size_t>(l)], buffers, cos, sin,
-        [&](const QkvHeads& h) {
-          run_.kv_store(cache.layout(), spans_, h.k, h.v);
-          const MutHeads out = {attended.data, tokens, c.heads, c.head_dim, attended.stride};
-          run_.attention(out, h.q, cache.layout(), spans_, scale, c.window(l));
-        },
-        [&](std::string_view name, ConstRows rows) { probe(l, name, rows); });
-    probe(l, "out", x);
+  for (int64_t l = 0; l + 1 < config_.layers; ++l) block(l, cache);
+
+  // Of a prompt the hidden state of the last token is wanted, or none while it goes on.
+  const auto wanted = static_cast<int64_t>(output_rows_.size());
+  const bool all = want == Want::All || wanted == tokens;
+  if (all) {
+    block(config_.layers - 1, cache);
+  } else {
+    const MutRows cos = angles(kept_cos_, wanted), sin = angles(kept_sin_, wanted);
+    run_.gather_rows(cos, angles(cos_, tokens), output_rows_);
+    run_.gather_rows(sin, angles(sin_, tokens), output_rows_);
+    const KeptRows kept = {output_rows_, rows_of(kept_normed_, wanted), cos, sin};
+    block(config_.layers - 1, cache, &kept);
   }
   for (const BatchItem& item : batch) {
     item.sequence->advance(static_cast<int64_t>(item.ids.size()));
   }
-  if (want == Want::All) {
-    run_.rms_norm(normed, x, w_.final_norm, c.norm_eps);
-    probe(-1, "final", normed);
-    return normed;
-  }
-  const MutRows wanted = rows_of(normed_, static_cast<int64_t>(output_rows_.size()));
-  run_.gather_rows(wanted, x, output_rows_);
-  run_.rms_norm(wanted, wanted, w_.final_norm, c.norm_eps);
-  probe(-1, "final", wanted);
-  return wanted;
+  const MutRows out = rows_of(normed_, all ? tokens : wanted);
+  run_.rms_norm(out, all ? x : rows_of(kept_x_, wanted), w_.final_norm, config_.norm_eps);
+  probe(-1, "final", out);
+  return out;
 }
 
 MutRows Runner::logits(ConstRows hidden) {

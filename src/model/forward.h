@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compute/backend.h"
+#include "model/block.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/weights.h"
@@ -51,6 +52,8 @@ class Runner {
 
  private:
   int64_t plan(std::span<const BatchItem> batch);
+  void block(int64_t layer, KvCache& cache, const KeptRows* kept = nullptr);
+  MutRows angles(Tensor& table, int64_t tokens) const noexcept;
   void probe(int64_t layer, std::string_view name, ConstRows rows) const;
 
   Backend& run_;
@@ -60,18 +63,21 @@ class Runner {
   int64_t max_logits_;
   float rotary_magnitude_;
 
-  Tensor x_;          // [tokens, hidden], the residual stream
-  Tensor normed_;     // [tokens, hidden]
-  Tensor qkv_;        // [tokens, query_dim + 2 kv_dim]
-  Tensor attended_;   // [tokens, query_dim]
-  Tensor gate_, up_;  // [tokens, ffn]
-  Tensor lora_;       // [tokens, rank]
-  Tensor cos_, sin_;  // [tokens, rotary_dim / 2]
-  Tensor scale_;      // [tokens], of attention scores: LogN / sqrt(head_dim)
-  Tensor logits_;     // [max_logits, output_vocab]
+  Tensor x_;                                           // [tokens, hidden], the residual stream
+  Tensor normed_;                                      // [tokens, hidden]
+  Tensor qkv_;                                         // [tokens, query_dim + 2 kv_dim]
+  Tensor attended_;                                    // [tokens, query_dim]
+  Tensor gate_, up_;                                   // [tokens, ffn]
+  Tensor lora_;                                        // [tokens, rank]
+  Tensor cos_, sin_;                                   // [tokens, rotary_dim / 2]
+  Tensor logits_;                                      // [max_logits, output_vocab]
+  Tensor kept_x_, kept_normed_, kept_cos_, kept_sin_;  // the same of the outputs alone
   std::vector<int32_t> ids_;
-  std::vector<int32_t> output_rows_;
   std::vector<AttentionSpan> spans_;
+  std::vector<float> scale_;  // [tokens], of attention scores: LogN / sqrt(head_dim)
+  std::vector<int32_t> output_rows_;
+  std::vector<AttentionSpan> kept_spans_;
+  std::vector<float> kept_scale_;
   Probe probe_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "compute/cpu/cpu_backend.h"
 #include "core/json.h"
+#include "core/rng.h"
 #include "formats/safetensors.h"
 #include "model/forward.h"
 #include "support/support.h"
@@ -252,6 +253,56 @@ std::vector<std::vector<int32_t>> unpadded(const Golden& golden, const std::stri
   }
   return rows;
 }
+
+// Of wanted outputs alone the last block computes what they need: they are what they would be among
+// all, and what the cache holds is the same to the bit.
+class OutputsParity : public Parity {};
+TEST_P(OutputsParity, WantedOutputsAreThoseOfAllTokens) {
+  Loaded model = load();
+  std::vector<int32_t> ids(60);
+  Rng rng(5);
+  for (int32_t& id : ids) {
+    id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(model.config.vocab)));
+  }
+  constexpr int64_t kItems = 5;
+  constexpr size_t kLengths[kItems] = {9, 1, 20, 7, 23};
+  constexpr int64_t kOutputs[kItems] = {1, 1, 3, 0, 23};
+  std::vector<std::vector<float>> outputs, steps;
+  for (const auto want : {Runner::Want::All, Runner::Want::Outputs}) {
+    KvCache cache(model.backend, model.config, DType::F32, 512, kItems);
+    std::vector<Sequence> sequences;
+    std::vector<BatchItem> batch, next;
+    sequences.reserve(kItems);
+    size_t first = 0;
+    for (size_t i = 0; i < kItems; ++i) {
+      Sequence& sequence = sequences.emplace_back(cache, model.config, model.rules(), 24);
+      sequence.reserve(32);
+      batch.push_back({&sequence, std::span(ids).subspan(first, kLengths[i]), kOutputs[i]});
+      next.push_back({&sequence, std::span(ids).subspan(i, 1)});
+      first += kLengths[i];
+    }
+    const ConstRows hidden = model.runner.forward(batch, cache, want);
+    std::vector<float>& wanted = outputs.emplace_back();
+    int64_t row = 0;
+    for (size_t i = 0; i < kItems; ++i) {
+      if (want == Runner::Want::All) row += static_cast<int64_t>(kLengths[i]) - kOutputs[i];
+      for (int64_t k = 0; k < kOutputs[i]; ++k, ++row) {
+        wanted.insert(wanted.end(), hidden.row(row), hidden.row(row) + hidden.cols);
+      }
+    }
+    const ConstRows after = model.runner.forward(next, cache);
+    steps.emplace_back(after.data, after.data + after.rows * after.cols);
+  }
+  test::check_close(outputs[1], outputs[0], {1e-5, 1e-5}, "outputs");
+  EXPECT_EQ(steps[0], steps[1]);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, OutputsParity,
+    testing::Combine(testing::Values("qwen1-new", "qwen1-bf16", "qwen1-gptq-int4-actorder",
+                                     "qwen2-window", "qwen3", "llama-gqa", "qwen1-longctx-logn"),
+                     kIsas),
+    test_name);
 
 class BatchParity : public Parity {};
 TEST_P(BatchParity, SequencesOfUnequalLengthTogether) {
