@@ -18,12 +18,19 @@ int retry_seconds(const Scheduler::Load& load, int64_t sequences) {
   return static_cast<int>(std::clamp(step * 100 * rounds, 1.0, 60.0));
 }
 
-// How long an idle worker waits behind a request for those that come with it: their prompts go
-// through the weights together. A small share of a step, which nobody notices.
-std::chrono::duration<double> gather_time(const Scheduler::Load& load) {
+// How long an idle worker waits behind a request for those that come with it, so that their prompts
+// go through the weights together: until none has come for a while, and not forever. Both are
+// small shares of a step, which nobody notices.
+struct GatherTime {
+  std::chrono::duration<double> behind_each, in_all;
+};
+GatherTime gather_time(const Scheduler::Load& load) {
   if (load.steps == 0) return {};
   const double step = load.step_seconds / static_cast<double>(load.steps);
-  return std::chrono::duration<double>(std::min(0.03 * step, 0.003));
+  const auto at_most = [&](double share, double seconds) {
+    return std::chrono::duration<double>(std::min(share * step, seconds));
+  };
+  return {at_most(0.03, 0.003), at_most(0.1, 0.01)};
 }
 
 }  // namespace
@@ -119,8 +126,13 @@ void Worker::work() {
         arrived_.wait(lock, [&] {
           return stopping_ || cancel_all_ || !new_jobs_.empty() || !cancelled_.empty();
         });
-        if (!new_jobs_.empty()) {
-          arrived_.wait_for(lock, gather_time(load_), [&] { return stopping_; });
+        const GatherTime gather = gather_time(load_);
+        const auto end = std::chrono::steady_clock::now() + gather.in_all;
+        for (size_t seen = 0; seen < new_jobs_.size() && !stopping_;) {
+          seen = new_jobs_.size();
+          const auto until = std::chrono::steady_clock::now() + gather.behind_each;
+          arrived_.wait_until(lock, std::min(until, end),
+                              [&] { return stopping_ || new_jobs_.size() > seen; });
         }
       }
       if (stopping_) break;

@@ -1,10 +1,13 @@
 // Products of several rows: too many for the speed of memory to be all that counts, too few to
 // repack weights for. x is packed by matmul_pack. A panel of weight rows, a stretch of columns
 // wide, is read in its stored form and meets all tiles of x while it stays in the first cache; the
-// tiles ask for the next stretch meanwhile, so that memory and arithmetic work at the same time.
+// tiles ask for one that comes later meanwhile, so that memory and arithmetic work at the same time.
 //
 // At most so many rows, by measuring: halves are widened again for each tile.
 constexpr int64_t kSeveralRows = Vec::kLanes == 16 ? 128 : 32;
+
+// Memory answers so late that the next stretch alone would not be there in time.
+constexpr int64_t kStretchesAhead = 2;
 
 // What a tile asks for: the rows first, first + step, ... of a panel that begins at `panel`.
 template <class T>
@@ -67,11 +70,14 @@ void several_rows(const MatmulPart& part, const float* packed, int64_t rows, int
   const auto write = [&](int64_t first, int64_t width) {
     for (int64_t r = 0; r < rows; ++r) write_sums(part, r, first, width, sums + r * kPanel);
   };
+  const int64_t stretches = (cols + kDepth - 1) / kDepth;
   for (; begin + kPanel <= end; begin += kPanel) {
     for (int64_t k = 0; k < cols; k += kDepth) {
-      const T* next = k + kDepth < cols           ? weight + begin * cols + k + kDepth
-                      : begin + 2 * kPanel <= end ? weight + (begin + kPanel) * cols
-                                                  : nullptr;
+      const int64_t later = k / kDepth + kStretchesAhead;
+      const int64_t panel = begin + later / stretches * kPanel;
+      const T* next = panel + kPanel <= end
+                          ? weight + panel * cols + later % stretches * kDepth
+                          : nullptr;
       multiply(begin, std::integral_constant<int, kPanel>{}, k, next);
     }
     write(begin, kPanel);
