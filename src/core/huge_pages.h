@@ -22,13 +22,20 @@ struct HugePages {
 
   T* allocate(size_t count) {
     constexpr size_t kPage = size_t{2} << 20;
-    size_t bytes = count * sizeof(T);
+    if (count > PTRDIFF_MAX / 2 / sizeof(T)) throw std::bad_alloc();
+    const size_t used = count * sizeof(T);
+    size_t bytes = used;
     // Small tables are not worth a page of their own.
     const size_t alignment = bytes >= kPage / 4 ? kPage : 64;
     bytes = (bytes + alignment - 1) & ~(alignment - 1);
     void* memory = std::aligned_alloc(alignment, bytes);
     if (memory == nullptr) throw std::bad_alloc();
-    if (alignment == kPage) ::madvise(memory, bytes, MADV_HUGEPAGE);
+    if (alignment == kPage) {
+      // The end of a table is not worth a page of which less than half is used.
+      const size_t end = used % kPage;
+      const bool whole = bytes == kPage || end == 0 || end >= kPage / 2;
+      ::madvise(memory, whole ? bytes : bytes - kPage, MADV_HUGEPAGE);
+    }
     return static_cast<T*>(memory);
   }
   void deallocate(T* memory, size_t) noexcept { std::free(memory); }

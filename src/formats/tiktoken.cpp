@@ -122,7 +122,16 @@ std::string encode_base64(std::string_view bytes) {
 
 RankedTokens read_tiktoken(const fs::path& path) {
   const MappedFile file(path);
-  return parse_tiktoken(file.text(), path.string());
+  RankedTokens tokens = parse_tiktoken(file.text(), path.string());
+  refuse_equal_tokens(tokens, path.string());
+  return tokens;
+}
+
+void refuse_equal_tokens(const RankedTokens& tokens, const std::string& source) {
+  if (const std::string* twice = find_duplicate(tokens.tokens)) {
+    throw_bad_input(
+        fmt::format("{}: the token '{}' is given twice", source, printable(*twice, 80)));
+  }
 }
 
 RankedTokens parse_tiktoken(std::string_view text, const std::string& source) {
@@ -183,10 +192,6 @@ RankedTokens parse_tiktoken(std::string_view text, const std::string& source) {
       throw_bad_input(fmt::format("{}: the rank {} is {}", source, std::min(ranks[i], expected),
                                   ranks[i] < expected ? "given twice" : "missing"));
     }
-  }
-  if (const std::string* twice = find_duplicate(out.tokens)) {
-    throw_bad_input(
-        fmt::format("{}: the token '{}' is given twice", source, printable(*twice, 80)));
   }
   return out;
 }

@@ -17,8 +17,10 @@ struct RankedTokens {
 // twice, bytes given twice, a gap.
 RankedTokens read_tiktoken(const fs::path& path);
 
-// The same of a file's text; `source` names it in errors.
+// In two steps, for those who would find tokens of equal bytes themselves: of a file's text, which
+// `source` names in errors, all but that; and that, which throws for such tokens.
 RankedTokens parse_tiktoken(std::string_view text, const std::string& source);
+void refuse_equal_tokens(const RankedTokens& tokens, const std::string& source);
 
 // Writes tokens as ranks first_rank, first_rank + 1, ...
 void write_tiktoken(const fs::path& path, const RankedTokens& tokens);

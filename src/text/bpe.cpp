@@ -233,7 +233,11 @@ void Bpe::index_tokens() {
     if (id + kAhead < size()) hash(id + kAhead);
     if (bytes(static_cast<TokenId>(id)).empty()) continue;  // a gap in the ids
     size_t slot = own & mask;
-    while (slots[slot] != 0) slot = (slot + 1) & mask;
+    for (; slots[slot] != 0; slot = (slot + 1) & mask) {
+      if (((slots[slot] ^ own) & kUpperHalf) != 0) continue;
+      const auto other = static_cast<TokenId>(static_cast<uint32_t>(slots[slot]) - 1);
+      has_equal_tokens_ |= bytes(other) == bytes(static_cast<TokenId>(id));
+    }
     slots[slot] = (own & kUpperHalf) | (id + 1);
     const uint64_t bit = own >> (64 - kFilterBits);
     filter[bit >> 6] |= uint64_t{1} << (bit & 63);

@@ -115,6 +115,9 @@ class Bpe {
     return find(bytes, hash_of(bytes));
   }
 
+  // Whether two tokens have the same bytes; the first of them is the one that is found.
+  bool has_equal_tokens() const noexcept { return has_equal_tokens_; }
+
   // Whether a piece that is a token is that token, however it would merge.
   bool whole_pieces() const noexcept { return whole_pieces_; }
 
@@ -201,6 +204,7 @@ class Bpe {
   PairRanks pairs_;
   std::vector<TokenId> joined_;  // by rank; empty where a token's rank is its id
   std::array<TokenId, 256> byte_ids_;
+  bool has_equal_tokens_ = false;
   bool whole_pieces_ = false;  // a piece that is a token is that token
 
   // A character of two or three bytes by its code point, if merging may begin with its token

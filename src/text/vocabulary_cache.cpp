@@ -21,7 +21,9 @@ Bpe make(std::string_view text, const std::string& source) {
     throw_bad_input(
         fmt::format("the vocabulary's ranks begin at {}, expected 0", ranks.first_rank));
   }
-  return Bpe::from_ranks(ranks.tokens);
+  Bpe bpe = Bpe::from_ranks(ranks.tokens);
+  if (bpe.has_equal_tokens()) refuse_equal_tokens(ranks, source);
+  return bpe;
 }
 
 // Whether nobody else can have written the file, or can write it now.
