@@ -1,7 +1,8 @@
 // Products of several rows: too many for the speed of memory to be all that counts, too few to
 // repack weights for. x is packed by matmul_pack. A panel of weight rows, a stretch of columns
 // wide, is read in its stored form and meets all tiles of x while it stays in the first cache; the
-// tiles ask for one that comes later meanwhile, so that memory and arithmetic work at the same time.
+// tiles ask for one that comes later meanwhile, so that memory and arithmetic work at the same
+// time.
 //
 // At most so many rows, by measuring: halves are widened again for each tile.
 constexpr int64_t kSeveralRows = Vec::kLanes == 16 ? 128 : 32;
@@ -75,9 +76,8 @@ void several_rows(const MatmulPart& part, const float* packed, int64_t rows, int
     for (int64_t k = 0; k < cols; k += kDepth) {
       const int64_t later = k / kDepth + kStretchesAhead;
       const int64_t panel = begin + later / stretches * kPanel;
-      const T* next = panel + kPanel <= end
-                          ? weight + panel * cols + later % stretches * kDepth
-                          : nullptr;
+      const T* next =
+          panel + kPanel <= end ? weight + panel * cols + later % stretches * kDepth : nullptr;
       multiply(begin, std::integral_constant<int, kPanel>{}, k, next);
     }
     write(begin, kPanel);
