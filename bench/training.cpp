@@ -1,10 +1,8 @@
 // Speed of a full training step (forward, backward, clip, AdamW) at the two shapes that Quern is
 // compared with PyTorch at (bench/training_peer.py), and of its parts.
 //
-//   bench_training [small|large] [fp32|bf16] [steps] [threads] [keep|release]
+//   bench_training [small|large] [fp32|bf16] [steps] [threads]
 //
-// `release`, the default of the large shape, gives each block's activations back to the system
-// (TrainingOptions::release_activations): the least memory, at the cost of touching it anew.
 // GFLOP/s counts 6 P + 6 L T d for a token: P parameters without the embedding, L layers, T
 // positions in a sequence, d hidden dims.
 #include <fmt/format.h>
@@ -30,10 +28,9 @@ using namespace quern;
 struct BenchShape {
   std::string_view name;
   int64_t hidden, layers, heads, ffn, vocab, seq, batch;
-  bool release;  // see TrainingOptions
 };
-constexpr BenchShape kShapes[] = {{"small", 256, 8, 8, 704, 8192, 512, 8, false},
-                                  {"large", 768, 12, 12, 2048, 8192, 1024, 2, true}};
+constexpr BenchShape kShapes[] = {{"small", 256, 8, 8, 704, 8192, 512, 8},
+                                  {"large", 768, 12, 12, 2048, 8192, 1024, 2}};
 
 Config config_of(const BenchShape& shape) {
   Config c;
@@ -64,16 +61,16 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void run(const BenchShape& shape, Precision precision, int steps, int threads, bool release) {
+void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   ThreadPool pool(threads);
   CpuTrainingBackend backend(pool, cpu::chosen_isa(), precision);
   const double peak = backend.measured_peak();
   const Config config = config_of(shape);
-  Parameters parameters(backend, config), gradients(backend, config), m(backend, config),
-      v(backend, config);
+  Parameters parameters(backend, config), m(backend, config), v(backend, config);
   parameters.initialize(config, 1);
   TrainingPass pass(backend, config,
-                    {.batch = shape.batch, .seq = shape.seq, .release_activations = release});
+                    {.batch = shape.batch, .seq = shape.seq, .own_gradients = true});
+  Parameters& gradients = pass.gradients();
   const int64_t tokens = shape.batch * shape.seq;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));
   Rng rng(1);
@@ -96,7 +93,6 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads, b
                    .weight_decay = 0.1,
                    .gradient_scale = std::min(1.0, 1 / (norm + 1e-6)),
                    .step = step});
-    gradients.clear(backend);
     const double total_s = seconds_since(start);
     loss = sum.loss / static_cast<double>(sum.count);
     if (step == 1) continue;
@@ -131,7 +127,6 @@ int main(int argc, char** argv) {
   const int threads = argc > 4 ? std::atoi(argv[4]) : ThreadPool::available_cores();
   for (const BenchShape& shape : kShapes) {
     if (shape.name != wanted) continue;
-    const bool release = argc > 5 ? std::string_view(argv[5]) == "release" : shape.release;
-    run(shape, bf16 ? Precision::BF16 : Precision::F32, std::max(steps, 1), threads, release);
+    run(shape, bf16 ? Precision::BF16 : Precision::F32, std::max(steps, 1), threads);
   }
 }

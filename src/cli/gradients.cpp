@@ -65,12 +65,12 @@ void gradients(const Arguments& args) {
 
   ThreadPool pool(globals().threads);
   CpuTrainingBackend backend(pool);
-  Parameters parameters(backend, config), d_parameters(backend, config);
+  Parameters parameters(backend, config);
   parameters.load(TensorStore::open(args.model));
-  TrainingPass pass(backend, config, {.batch = shape[0], .seq = shape[1]});
+  TrainingPass pass(backend, config, {.batch = shape[0], .seq = shape[1], .own_gradients = true});
+  Parameters& d_parameters = pass.gradients();
   const auto scale = static_cast<float>(1.0 / static_cast<double>(batch.count_labels()));
   const auto run = [&] {
-    d_parameters.clear(backend);
     const LossSum sum = pass.forward_backward(parameters, d_parameters, batch, scale);
     return static_cast<float>(sum.loss / static_cast<double>(sum.count));
   };

@@ -47,7 +47,7 @@ void Backend::adamw(std::span<float>, std::span<const float>, std::span<float>, 
                     const AdamWStep&) {
   cannot_train();
 }
-void Backend::release(std::span<float>) { cannot_train(); }
+void Backend::clear(std::span<float>) { cannot_train(); }
 void Backend::dropout(MutRows, const Dropout&) { cannot_train(); }
 
 }  // namespace quern

@@ -226,8 +226,8 @@ class Backend {
   virtual void adamw(std::span<float> p, std::span<const float> g, std::span<float> m,
                      std::span<float> v, const AdamWStep& step);
 
-  // x = 0, the memory given back to the system until it is touched again.
-  virtual void release(std::span<float> x);
+  // x = 0.
+  virtual void clear(std::span<float> x);
 
   // x = x · kept / (1 - probability), in place; its own backward.
   virtual void dropout(MutRows x, const Dropout& dropout);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "model/rotary.h"
@@ -59,6 +60,45 @@ std::vector<int32_t> starts_of_mask(int64_t batch, int64_t seq, std::span<const 
   return starts;
 }
 
+TrainingPass::Plan TrainingPass::plan_memory(const Config& c, const TrainingOptions& options) {
+  constexpr int64_t kAlignment = 16;  // floats: a line of the cache
+  const int64_t tokens = options.batch * options.seq;
+  const int64_t recomputed = std::clamp<int64_t>(options.recomputed_layers, 0, c.layers);
+  Plan plan;
+  const auto take = [&](int64_t cols) {
+    const int64_t padded = (tokens * cols + kAlignment - 1) / kAlignment * kAlignment;
+    return std::exchange(plan.floats, plan.floats + padded);
+  };
+  const auto save = [&] {
+    plan.saved.push_back({.qkv = take(c.query_dim() + 2 * c.kv_dim()),
+                          .qk_raw = take(c.qk_norm ? c.query_dim() + c.kv_dim() : 0),
+                          .attended = take(c.query_dim()),
+                          .log_sum = take(c.heads),
+                          .x_mid = take(c.hidden),
+                          .gate = take(c.ffn),
+                          .up = take(c.ffn)});
+  };
+  if (recomputed > 0) save();
+  for (int64_t l = 0; l < c.layers; ++l) {
+    plan.x.push_back(take(c.hidden));
+    if (l >= recomputed) save();
+  }
+  plan.x.push_back(take(c.hidden));
+  if (!options.own_gradients) return plan;
+
+  // Those of a layer are written when the layers above it are done with, those outside the layers
+  // when nothing is, but for the embedding's, which come last where it is not the head as well.
+  const std::vector<int64_t> own = Parameters::layer_offsets(c);
+  for (size_t l = 0; l < plan.x.size(); ++l) {
+    const bool outside = l + 1 == plan.x.size();
+    const int64_t free = outside ? plan.floats : plan.x[l + 1];
+    plan.gradients = std::max(plan.gradients, free - own[l + 1]);
+  }
+  if (c.tied) plan.gradients = plan.floats;
+  plan.floats = std::max(plan.floats, plan.gradients + own.back());
+  return plan;
+}
+
 TrainingPass::TrainingPass(Backend& backend, const Config& config, const TrainingOptions& options)
     : run_(backend), config_(config), options_(options) {
   const Config& c = config_;
@@ -67,17 +107,10 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   const auto floats = [&](int64_t cols) {
     return run_.allocate(DType::F32, {tokens, std::max<int64_t>(cols, 1)});
   };
-  for (int64_t l = 0; l <= c.layers; ++l) x_.push_back(floats(c.hidden));
-  const bool any_recomputed = options_.recomputed_layers > 0;
-  const int64_t sets = c.layers - options_.recomputed_layers + (any_recomputed ? 1 : 0);
-  for (int64_t i = 0; i < sets; ++i) {
-    saved_.push_back({.qkv = floats(c.query_dim() + 2 * c.kv_dim()),
-                      .qk_raw = c.qk_norm ? floats(c.query_dim() + c.kv_dim()) : Tensor(),
-                      .attended = floats(c.query_dim()),
-                      .log_sum = floats(c.heads),
-                      .x_mid = floats(c.hidden),
-                      .gate = floats(c.ffn),
-                      .up = floats(c.ffn)});
+  plan_ = plan_memory(c, options_);
+  block_ = run_.allocate(DType::F32, {plan_.floats});
+  if (options_.own_gradients) {
+    gradients_.emplace(c, block_.floats().subspan(static_cast<size_t>(plan_.gradients)));
   }
   norm_ = floats(c.hidden);
   swiglu_ = floats(c.ffn);
@@ -89,35 +122,41 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   targets_.resize(static_cast<size_t>(tokens));
 }
 
-uint64_t TrainingPass::activation_bytes(const Config& c, const TrainingOptions& options) {
-  const int64_t kept = c.layers - std::clamp<int64_t>(options.recomputed_layers, 0, c.layers);
-  const int64_t sets = kept + (kept < c.layers ? 1 : 0);
-  const int64_t qkv = c.query_dim() + 2 * c.kv_dim();
-  const int64_t block = qkv + (c.qk_norm ? c.query_dim() + c.kv_dim() : 0) + c.query_dim() +
-                        c.heads + c.hidden + 2 * c.ffn;
+uint64_t TrainingPass::memory_bytes(const Config& c, const TrainingOptions& options) {
   const int64_t scratch = 3 * c.hidden + c.ffn + c.query_dim() + c.rotary_dim;
-  const int64_t floats = (c.layers + 1) * c.hidden + sets * block + scratch;
-  return static_cast<uint64_t>(options.batch * options.seq * floats) * sizeof(float);
+  const int64_t floats = plan_memory(c, options).floats + options.batch * options.seq * scratch;
+  return static_cast<uint64_t>(floats) * sizeof(float);
 }
 
-TrainingPass::Saved& TrainingPass::saved(int64_t layer) noexcept {
+const TrainingPass::Saved& TrainingPass::saved(int64_t layer) const noexcept {
   const int64_t recomputed = options_.recomputed_layers;
   const int64_t set = recomputed == 0 ? layer : std::max<int64_t>(layer - recomputed + 1, 0);
-  return saved_[static_cast<size_t>(set)];
+  return plan_.saved[static_cast<size_t>(set)];
 }
 
-BlockBuffers TrainingPass::buffers(int64_t layer, int64_t tokens) {
-  Saved& s = saved(layer);
-  return {.x_in = rows_of(x_[static_cast<size_t>(layer)], tokens),
-          .x_mid = rows_of(s.x_mid, tokens),
-          .x_out = rows_of(x_[static_cast<size_t>(layer) + 1], tokens),
+MutRows TrainingPass::rows_at(int64_t begin, int64_t cols) noexcept {
+  return {block_.floats().data() + begin, batch_ * seq_, cols, cols};
+}
+
+MutRows TrainingPass::x_of(int64_t layer) noexcept {
+  return rows_at(plan_.x[static_cast<size_t>(layer)], config_.hidden);
+}
+
+BlockBuffers TrainingPass::buffers(int64_t layer) {
+  const Config& c = config_;
+  const Saved& s = saved(layer);
+  const int64_t tokens = batch_ * seq_;
+  const int64_t qk_dim = c.query_dim() + c.kv_dim();
+  return {.x_in = x_of(layer),
+          .x_mid = rows_at(s.x_mid, c.hidden),
+          .x_out = x_of(layer + 1),
           .norm_1 = rows_of(norm_, tokens),
           .norm_2 = rows_of(norm_, tokens),
-          .qkv = rows_of(s.qkv, tokens),
-          .qk_raw = s.qk_raw.empty() ? MutRows{} : rows_of(s.qk_raw, tokens),
-          .attended = rows_of(s.attended, tokens),
-          .gate = rows_of(s.gate, tokens),
-          .up = rows_of(s.up, tokens),
+          .qkv = rows_at(s.qkv, qk_dim + c.kv_dim()),
+          .qk_raw = c.qk_norm ? rows_at(s.qk_raw, qk_dim) : MutRows{},
+          .attended = rows_at(s.attended, c.query_dim()),
+          .gate = rows_at(s.gate, c.ffn),
+          .up = rows_at(s.up, c.ffn),
           .swiglu = rows_of(swiglu_, tokens),
           .lora = {}};
 }
@@ -132,7 +171,7 @@ TrainingAttention TrainingPass::attention(int64_t layer) const noexcept {
 }
 
 // Angles and targets of a batch: the label at t + 1 judges the hidden state at t.
-void TrainingPass::plan(const TrainingBatch& batch) {
+void TrainingPass::begin(const TrainingBatch& batch) {
   assert(batch.batch * batch.seq <= options_.batch * options_.seq);
   batch_ = batch.batch;
   seq_ = batch.seq;
@@ -158,14 +197,14 @@ void TrainingPass::plan(const TrainingBatch& batch) {
 
 void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropout) {
   const int64_t tokens = batch_ * seq_, half = config_.rotary_dim / 2;
-  const BlockBuffers b = buffers(index, tokens);
+  const BlockBuffers b = buffers(index);
   block_forward(
       run_, config_, layer, b, {cos_.floats().data(), tokens, half, half},
       {sin_.floats().data(), tokens, half, half},
       [&](const QkvHeads& h) {
         const MutHeads out = {b.attended.data, tokens, config_.heads, config_.head_dim,
                               b.attended.stride};
-        run_.attention_training(out, rows_of(saved(index).log_sum, tokens), h.q, h.k, h.v,
+        run_.attention_training(out, rows_at(saved(index).log_sum, config_.heads), h.q, h.k, h.v,
                                 attention(index));
         run_.dropout(b.attended, of_layer(dropout, index));
       },
@@ -173,15 +212,15 @@ void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropo
 }
 
 void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout) {
-  plan(batch);
+  begin(batch);
   const int64_t tokens = batch_ * seq_;
-  const MutRows embedded = rows_of(x_.front(), tokens);
+  const MutRows embedded = x_of(0);
   run_.embed(embedded, w.embedding, batch.ids);
   run_.dropout(embedded, of_layer(dropout, -1));
   for (int64_t l = 0; l < config_.layers; ++l) {
     block(w.layers[static_cast<size_t>(l)], l, dropout);
   }
-  run_.rms_norm(rows_of(norm_, tokens), rows_of(x_.back(), tokens), w.final_norm, config_.norm_eps);
+  run_.rms_norm(rows_of(norm_, tokens), x_of(config_.layers), w.final_norm, config_.norm_eps);
 }
 
 LossSum TrainingPass::loss(const Parameters& parameters, const TrainingBatch& batch) {
@@ -201,30 +240,27 @@ LossSum TrainingPass::forward_backward(const Parameters& parameters, Parameters&
 
   const int64_t tokens = batch_ * seq_;
   const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
+  // Where activations lay a moment ago.
+  const auto begin_layer = [&](int64_t l) {
+    if (gradients_ && &gradients == &*gradients_) run_.clear(gradients.layer(l));
+  };
+  begin_layer(c.layers);
+  if (c.tied) begin_layer(-1);
   const LossSum sum = run_.cross_entropy(
       d_norm, gradients.twin(parameters, w.lm_head.weight), rows_of(norm_, tokens),
       w.lm_head.weight, std::span(targets_).first(static_cast<size_t>(tokens)), scale);
   std::fill_n(d_x.data, tokens * c.hidden, 0.0f);
   run_.rms_norm_backward(d_x, gradients.twin(parameters, w.final_norm), d_norm,
-                         rows_of(x_.back(), tokens), w.final_norm, c.norm_eps);
+                         x_of(config_.layers), w.final_norm, c.norm_eps);
   for (int64_t l = c.layers - 1; l >= 0; --l) {
     if (l < options_.recomputed_layers) block(w.layers[static_cast<size_t>(l)], l, dropout);
+    begin_layer(l);
     block_backward(parameters, gradients, l, dropout);
-    if (options_.release_activations) release(l);
   }
+  if (!c.tied) begin_layer(-1);
   run_.dropout(d_x, of_layer(dropout, -1));
   run_.embed_backward(gradients.twin(parameters, w.embedding), d_x, batch.ids);
   return sum;
-}
-
-// Gives back what a block kept, unless another block's pass will use the same memory.
-void TrainingPass::release(int64_t layer) {
-  run_.release(x_[static_cast<size_t>(layer) + 1].floats());
-  if (layer < options_.recomputed_layers) return;
-  Saved& s = saved(layer);
-  for (Tensor* tensor : {&s.qkv, &s.qk_raw, &s.attended, &s.log_sum, &s.x_mid, &s.gate, &s.up}) {
-    if (!tensor->empty()) run_.release(tensor->floats());
-  }
 }
 
 // d_x_ holds the gradient of the block's output and becomes that of its input. The norms and the
@@ -235,7 +271,7 @@ void TrainingPass::block_backward(const Parameters& parameters, Parameters& grad
   const Layer& layer = parameters.weights().layers[static_cast<size_t>(index)];
   const int64_t tokens = batch_ * seq_, half = c.rotary_dim / 2;
   const int64_t query_dim = c.query_dim(), kv_dim = c.kv_dim();
-  const BlockBuffers b = buffers(index, tokens);
+  const BlockBuffers b = buffers(index);
   const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
   const auto backward = [&](const Linear& linear, MutRows d_in, ConstRows d_out, ConstRows x,
                             bool accumulate) {
@@ -261,7 +297,7 @@ void TrainingPass::block_backward(const Parameters& parameters, Parameters& grad
   run_.dropout(d_attended, of_layer(dropout, index));
   const QkvHeads d = split_heads(c, d_qkv);
   run_.attention_training_backward(d.q, d.k, d.v, heads_of(d_attended), heads_of(b.attended),
-                                   rows_of(saved(index).log_sum, tokens), d.q, d.k, d.v,
+                                   rows_at(saved(index).log_sum, c.heads), d.q, d.k, d.v,
                                    attention(index));
   const ConstRows cos = {cos_.floats().data(), tokens, half, half};
   const ConstRows sin = {sin_.floats().data(), tokens, half, half};

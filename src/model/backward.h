@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -45,10 +46,8 @@ struct TrainingOptions {
   int64_t batch = 1;  // the largest batch, and the longest sequence
   int64_t seq = 1;
   int64_t recomputed_layers = 0;  // the first so many keep their input only and run a second time
-  // Each block's activations go back to the system once its gradients are known, so that they and
-  // the gradients of a first micro-batch never exist together. Costs some 7 % of the time.
-  bool release_activations = false;
-  float dropout = 0;  // of the embeddings and of each block's attention output
+  bool own_gradients = false;     // see TrainingPass::gradients()
+  float dropout = 0;              // of the embeddings and of each block's attention output
   uint64_t dropout_seed = 0;
 };
 
@@ -64,33 +63,52 @@ class TrainingPass {
   LossSum forward_backward(const Parameters& parameters, Parameters& gradients,
                            const TrainingBatch& batch, float scale, uint64_t dropout_stream = 0);
 
+  // With options.own_gradients, gradients for steps of a single batch: they lie where the
+  // activations of the blocks lay whose own gradients are known by then, so that they take next to
+  // no memory. forward_backward() sets these instead of adding to them; the next forward pass
+  // overwrites them.
+  Parameters& gradients() noexcept { return *gradients_; }
+
   // The loss alone, without dropout.
   LossSum loss(const Parameters& parameters, const TrainingBatch& batch);
 
-  // Bytes that the activations of such a pass take.
-  static uint64_t activation_bytes(const Config& config, const TrainingOptions& options);
+  // Bytes that such a pass takes: activations, and gradients of its own.
+  static uint64_t memory_bytes(const Config& config, const TrainingOptions& options);
 
  private:
-  // What a block keeps between its forward and its backward pass.
+  // What a block keeps between its forward and its backward pass: where in block_ it begins.
   struct Saved {
-    Tensor qkv, qk_raw, attended, log_sum, x_mid, gate, up;
+    int64_t qkv, qk_raw, attended, log_sum, x_mid, gate, up;
   };
-  Saved& saved(int64_t layer) noexcept;
-  BlockBuffers buffers(int64_t layer, int64_t tokens);
+  // What lies in block_, in this order: what recomputed layers share; of each layer its input and
+  // what it keeps; the last output. And gradients, which begin so far behind that none is written
+  // before what lies there is done with.
+  struct Plan {
+    std::vector<int64_t> x;    // [layers + 1] of [tokens, hidden]: the residual stream
+    std::vector<Saved> saved;  // [0] serves all recomputed layers
+    int64_t gradients = 0;
+    int64_t floats = 0;
+  };
+  static Plan plan_memory(const Config& config, const TrainingOptions& options);
+  MutRows rows_at(int64_t begin, int64_t cols) noexcept;  // of the call's tokens
+  MutRows x_of(int64_t layer) noexcept;
 
-  void plan(const TrainingBatch& batch);
+  const Saved& saved(int64_t layer) const noexcept;
+  BlockBuffers buffers(int64_t layer);
+
+  void begin(const TrainingBatch& batch);
   void forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout);
   void block(const Layer& layer, int64_t index, const Dropout& dropout);
   void block_backward(const Parameters& parameters, Parameters& gradients, int64_t index,
                       const Dropout& dropout);
-  void release(int64_t layer);
   TrainingAttention attention(int64_t layer) const noexcept;
 
   Backend& run_;
   Config config_;
   TrainingOptions options_;
-  std::vector<Tensor> x_;     // [layers + 1] of [tokens, hidden]: the residual stream
-  std::vector<Saved> saved_;  // [0] serves all recomputed layers
+  Plan plan_;
+  Tensor block_;
+  std::optional<Parameters> gradients_;
   // Scratch of one block; `norm_` also holds the final hidden states.
   Tensor norm_, swiglu_, d_x_, d_norm_, d_attended_;
   Tensor cos_, sin_;  // [tokens, rotary_dim / 2]

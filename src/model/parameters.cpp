@@ -16,15 +16,41 @@ constexpr int64_t kAlignment = 16;  // floats: each tensor begins with a cache l
 
 }  // namespace
 
-Parameters::Parameters(Backend& backend, const Config& config) : specs_(tensor_specs(config)) {
-  int64_t total = 0;
+Parameters::Parameters(const Config& config) : specs_(tensor_specs(config)) {
+  int64_t total = 0, layer = -1;
+  layer_offsets_.push_back(0);
   for (const TensorSpec& spec : specs_) {
+    const bool behind = spec.part == Part::FinalNorm || spec.part == Part::LmHead;
+    const int64_t own = behind ? config.layers : spec.layer;
+    for (; layer < own; ++layer) layer_offsets_.push_back(total);
     offsets_.push_back(total);
     const int64_t padded = (spec.shape.count() + kAlignment - 1) / kAlignment * kAlignment;
     total = checked_add(total, padded, "the model's parameters");
   }
-  block_ = backend.allocate(DType::F32, {total});
+  layer_offsets_.push_back(total);
+}
 
+Parameters::Parameters(Backend& backend, const Config& config) : Parameters(config) {
+  block_ = backend.allocate(DType::F32, {layer_offsets_.back()});
+  bind(config, block_.floats());
+}
+
+Parameters::Parameters(const Config& config, std::span<float> memory) : Parameters(config) {
+  bind(config, memory);
+}
+
+std::vector<int64_t> Parameters::layer_offsets(const Config& config) {
+  return Parameters(config).layer_offsets_;
+}
+
+std::span<float> Parameters::layer(int64_t index) noexcept {
+  const auto i = static_cast<size_t>(index + 1);
+  return all().subspan(static_cast<size_t>(layer_offsets_[i]),
+                       static_cast<size_t>(layer_offsets_[i + 1] - layer_offsets_[i]));
+}
+
+void Parameters::bind(const Config& config, std::span<float> memory) {
+  all_ = memory.first(static_cast<size_t>(layer_offsets_.back()));
   // bind_weights asks for each tensor once, in the order of the specs.
   size_t next = 0;
   const auto take = [&]([[maybe_unused]] const TensorSpec& spec) {
@@ -64,7 +90,7 @@ std::span<float> Parameters::twin(const Parameters& other, std::span<const float
   return {all().data() + (vector.data() - other.all().data()), vector.size()};
 }
 
-void Parameters::clear(Backend& backend) { backend.release(all()); }
+void Parameters::clear(Backend& backend) { backend.clear(all()); }
 
 void Parameters::initialize(const Config& config, uint64_t seed) {
   for (size_t i = 0; i < specs_.size(); ++i) {

@@ -18,6 +18,8 @@ class Parameters {
  public:
   // All zeros. Throws NoResources where there is not enough memory.
   Parameters(Backend& backend, const Config& config);
+  // In memory of the caller's, of layer_offsets(config).back() floats, as they are.
+  Parameters(const Config& config, std::span<float> memory);
   Parameters(Parameters&&) = default;
   Parameters& operator=(Parameters&&) = default;
 
@@ -27,8 +29,14 @@ class Parameters {
   std::span<const float> tensor(size_t index) const noexcept;
 
   // Everything as one span; between tensors lie zeros that stay zeros.
-  std::span<float> all() noexcept { return block_.floats(); }
-  std::span<const float> all() const noexcept { return block_.floats(); }
+  std::span<float> all() noexcept { return all_; }
+  std::span<const float> all() const noexcept { return all_; }
+
+  // The tensors of a layer, which lie side by side. Layer -1: what comes before the layers, the
+  // embedding; layer config.layers: what comes behind them.
+  std::span<float> layer(int64_t index) noexcept;
+  // Where in all() layers -1, 0, ... and config.layers begin, and where the last one ends.
+  static std::vector<int64_t> layer_offsets(const Config& config);
 
   // As the forward pass reads them.
   const Weights& weights() const noexcept { return weights_; }
@@ -37,7 +45,7 @@ class Parameters {
   MutRows twin(const Parameters& other, const Weight& weight) noexcept;
   std::span<float> twin(const Parameters& other, std::span<const float> vector) noexcept;
 
-  void clear(Backend& backend);                          // zeros, which take no memory until touched
+  void clear(Backend& backend);                          // all zeros
   void initialize(const Config& config, uint64_t seed);  // see model/initialize.h
 
   // Takes every tensor from a checkpoint, converted to float. Throws BadInput for one that is
@@ -45,9 +53,14 @@ class Parameters {
   void load(const TensorStore& checkpoint);
 
  private:
+  explicit Parameters(const Config& config);
+  void bind(const Config& config, std::span<float> memory);
+
   std::vector<TensorSpec> specs_;
-  std::vector<int64_t> offsets_;  // of each tensor in the block, in floats
-  Tensor block_;
+  std::vector<int64_t> offsets_;  // of each tensor in all(), in floats
+  std::vector<int64_t> layer_offsets_;
+  Tensor block_;  // empty in memory of the caller's
+  std::span<float> all_;
   Weights weights_;
 };
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -18,7 +19,7 @@ TrainingOptions training_options(const RunConfig& config) {
   return {.batch = config.micro_batch,
           .seq = config.seq,
           .recomputed_layers = config.recompute_layers,
-          .release_activations = config.save_memory,
+          .own_gradients = config.micro_batch == config.batch,
           .dropout = static_cast<float>(config.dropout),
           .dropout_seed = config.seed};
 }
@@ -49,9 +50,13 @@ RunEstimate estimate(const RunConfig& config) {
   const auto parameters = static_cast<uint64_t>(count_parameters(config.model).total);
   const uint64_t block = parameters * sizeof(float);
   RunEstimate out;
-  out.parameters = out.gradients = block;
+  out.parameters = block;
   out.moments = 2 * block;
-  out.activations = TrainingPass::activation_bytes(config.model, training_options(config));
+  TrainingOptions options = training_options(config);
+  const uint64_t with_gradients = TrainingPass::memory_bytes(config.model, options);
+  const bool own = std::exchange(options.own_gradients, false);
+  out.activations = TrainingPass::memory_bytes(config.model, options);
+  out.gradients = own ? with_gradients - out.activations : block;
   out.checkpoint_copies = config.save_in_background ? 3 * block : 0;
   out.tokens = static_cast<double>(config.steps) * static_cast<double>(config.batch * config.seq);
   out.flops_per_token = training_flops_per_token(config.model, config.seq);
@@ -67,13 +72,13 @@ Pretraining::Pretraining(Backend& backend, const RunConfig& config,
       observer_(observer),
       loader_(loader_sources(config, train), loader_options(config)),
       parameters_(backend, config.model),
-      gradients_(backend, config.model),
       optimizer_(backend, config.model, config.optimizer),
       pass_(backend, config.model, training_options(config)),
       guard_(config.guard),
       ids_(static_cast<size_t>(config.batch * config.seq)),
       labels_(ids_.size()),
       starts_(ids_.size()) {
+  if (config.micro_batch < config.batch) sum_.emplace(backend, config.model);
   for (const std::vector<const Dataset*>* group : {&train, &valid_}) {
     for (const Dataset* data : *group) {
       if (data->manifest().vocab <= config.model.vocab) continue;
@@ -145,7 +150,8 @@ StepReport Pretraining::step() {
   const int64_t count = std::max<int64_t>(1, whole.count_labels());
   const auto scale = static_cast<float>(1.0 / static_cast<double>(count));
 
-  gradients_.clear(backend_);
+  if (sum_.has_value()) sum_->clear(backend_);
+  Parameters& gradients = sum_.has_value() ? *sum_ : pass_.gradients();
   double loss = 0;
   const size_t micro = static_cast<size_t>(config_.micro_batch) * seq;
   const auto micro_batches = static_cast<uint64_t>(config_.batch / config_.micro_batch);
@@ -155,11 +161,11 @@ StepReport Pretraining::step() {
                                 whole.labels.subspan(at, micro),
                                 starts.empty() ? starts : starts.subspan(at, micro)};
     const uint64_t stream = static_cast<uint64_t>(state_.step) * micro_batches + i;
-    loss += pass_.forward_backward(parameters_, gradients_, part, scale, stream).loss;
+    loss += pass_.forward_backward(parameters_, gradients, part, scale, stream).loss;
   }
   loss /= static_cast<double>(count);
 
-  const GradientNorm norm = optimizer_.measure(gradients_);
+  const GradientNorm norm = optimizer_.measure(gradients);
   StepReport report;
   report.step = state_.step + 1;
   report.loss = loss;
@@ -167,7 +173,7 @@ StepReport Pretraining::step() {
   report.learning_rate = config_.schedule.rate_of_step(report.step);
   report.verdict = guard_.judge(loss, norm.norm);
   if (report.verdict == GradientGuard::Verdict::Take) {
-    optimizer_.step(parameters_, gradients_, report.learning_rate, norm.scale);
+    optimizer_.step(parameters_, gradients, report.learning_rate, norm.scale);
   }
   state_.step = report.step;
   state_.tokens += config_.batch * config_.seq;

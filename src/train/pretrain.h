@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "model/backward.h"
@@ -39,7 +40,8 @@ class RunObserver {
   virtual bool wants_stop() { return false; }
 };
 
-// What a run takes of memory, in bytes, and of arithmetic.
+// What a run takes of memory, in bytes, and of arithmetic. Gradients: what they take beside the
+// activations, among which they lie where a step is a single micro-batch.
 struct RunEstimate {
   uint64_t parameters = 0, gradients = 0, moments = 0, activations = 0, checkpoint_copies = 0;
   double tokens = 0;
@@ -77,9 +79,10 @@ class Pretraining {
   std::vector<const Dataset*> valid_;
   RunObserver& observer_;
   Loader loader_;
-  Parameters parameters_, gradients_;
+  Parameters parameters_;
   Optimizer optimizer_;
   TrainingPass pass_;
+  std::optional<Parameters> sum_;  // of micro-batches' gradients, where a step has several
   GradientGuard guard_;
   RunState state_;
   std::vector<int32_t> ids_, labels_, starts_;  // [batch, seq] of the step in progress

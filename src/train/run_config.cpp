@@ -171,8 +171,8 @@ void read_data(const Json& table, RunConfig& out) {
 }
 
 void read_training(const Json& table, RunConfig& out) {
-  table.only_keys({"steps", "batch", "micro_batch", "seed", "precision", "dropout",
-                   "recompute_layers", "save_memory"});
+  table.only_keys(
+      {"steps", "batch", "micro_batch", "seed", "precision", "dropout", "recompute_layers"});
   out.steps = table.integer_or("steps", out.steps, 1, kMany);
   out.batch = table.integer_or("batch", out.batch, 1, 1 << 24);
   out.micro_batch = table.integer_or("micro_batch", 0, 0, out.batch);
@@ -189,7 +189,6 @@ void read_training(const Json& table, RunConfig& out) {
   }
   out.dropout = table.number_or("dropout", 0, 0, 0.99);
   out.recompute_layers = table.integer_or("recompute_layers", 0, 0, out.model.layers);
-  out.save_memory = table.boolean_or("save_memory", false);
 }
 
 void read_optimizer(const Json& table, RunConfig& out) {

@@ -41,7 +41,6 @@ struct RunConfig {
   std::string precision = "auto";  // auto, fp32, bf16
   double dropout = 0;
   int64_t recompute_layers = 0;
-  bool save_memory = false;  // TrainingOptions::release_activations
   OptimizerOptions optimizer;
   Schedule schedule;
   GuardOptions guard;

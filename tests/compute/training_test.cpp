@@ -550,13 +550,13 @@ TEST_P(Training, AdamWMeetsTheDefinition) {
   check_close(v, narrowed(want_v), {.absolute = 1e-7, .relative = 1e-6}, "v");
 }
 
-TEST_P(Training, ReleasedMemoryIsZeroAndItsNeighboursAreNot) {
+TEST_P(Training, ClearedMemoryIsZeroAndItsNeighboursAreNot) {
   constexpr size_t kSize = 400000;
   Tensor block = run().allocate(DType::F32, {kSize});
   for (const size_t begin : {size_t{0}, size_t{3}, size_t{1024}}) {
     for (const size_t count : {size_t{0}, size_t{7}, size_t{1024}, size_t{390000}}) {
       std::ranges::fill(block.floats(), 1.0f);
-      run().release(block.floats().subspan(begin, count));
+      run().clear(block.floats().subspan(begin, count));
       for (size_t i = 0; i < kSize; ++i) {
         ASSERT_EQ(block.floats()[i], i >= begin && i < begin + count ? 0 : 1) << begin << " " << i;
       }

@@ -1,7 +1,6 @@
 #include "compute/cpu/cpu_training_backend.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cassert>
@@ -333,18 +332,11 @@ void CpuTrainingBackend::adamw(std::span<float> p, std::span<const float> g, std
   });
 }
 
-// Whole pages go back and come again as zeros; what shares its page with others is overwritten.
-void CpuTrainingBackend::release(std::span<float> x) {
-  constexpr uintptr_t kPage = 4096;
-  const auto begin = reinterpret_cast<uintptr_t>(x.data()), end = begin + x.size_bytes();
-  const uintptr_t first = std::min((begin + kPage - 1) / kPage * kPage, end);
-  const uintptr_t last = std::max(end / kPage * kPage, first);
-  const size_t head = (first - begin) / sizeof(float), tail = (end - last) / sizeof(float);
-  std::fill_n(x.data(), head, 0.0f);
-  std::fill_n(x.data() + x.size() - tail, tail, 0.0f);
-  if (last == first) return;
-  void* pages = x.data() + head;
-  if (::madvise(pages, last - first, MADV_DONTNEED) != 0) std::memset(pages, 0, last - first);
+void CpuTrainingBackend::clear(std::span<float> x) {
+  const auto count = static_cast<int64_t>(x.size());
+  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
+    std::fill(x.data() + begin * kStretch, x.data() + std::min(end * kStretch, count), 0.0f);
+  });
 }
 
 void CpuTrainingBackend::dropout(MutRows x, const Dropout& d) {

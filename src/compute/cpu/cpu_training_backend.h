@@ -49,7 +49,7 @@ class CpuTrainingBackend final : public CpuBackend {
   double squared_norm(std::span<const float> x) override;
   void adamw(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
              const AdamWStep& step) override;
-  void release(std::span<float> x) override;
+  void clear(std::span<float> x) override;
   void dropout(MutRows x, const Dropout& dropout) override;
 
  private:
