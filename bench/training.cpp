@@ -69,7 +69,10 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   Parameters parameters(backend, config), m(backend, config), v(backend, config);
   parameters.initialize(config, 1);
   TrainingPass pass(backend, config,
-                    {.batch = shape.batch, .seq = shape.seq, .own_gradients = true});
+                    {.batch = shape.batch,
+                     .seq = shape.seq,
+                     .own_gradients = true,
+                     .rounded_activations = backend.rounds_products()});
   Parameters& gradients = pass.gradients();
   const int64_t tokens = shape.batch * shape.seq;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));

@@ -67,7 +67,11 @@ void gradients(const Arguments& args) {
   CpuTrainingBackend backend(pool);
   Parameters parameters(backend, config);
   parameters.load(TensorStore::open(args.model));
-  TrainingPass pass(backend, config, {.batch = shape[0], .seq = shape[1], .own_gradients = true});
+  TrainingPass pass(backend, config,
+                    {.batch = shape[0],
+                     .seq = shape[1],
+                     .own_gradients = true,
+                     .rounded_activations = backend.rounds_products()});
   Parameters& d_parameters = pass.gradients();
   const auto scale = static_cast<float>(1.0 / static_cast<double>(batch.count_labels()));
   const auto run = [&] {

@@ -34,7 +34,7 @@ Precision precision_of(const RunConfig& config) {
 }
 
 void describe(const RunConfig& config, CpuTrainingBackend& backend, Precision precision) {
-  const RunEstimate sum = estimate(config);
+  const RunEstimate sum = estimate(config, backend);
   const ParameterCount count = count_parameters(config.model);
   print(fmt::format("model       {} layers, {} hidden, {} parameters ({} without the embedding)\n",
                     config.model.layers, config.model.hidden,
@@ -73,7 +73,8 @@ void pretrain(const Arguments& args) {
   if (args.dry_run) return describe(config, backend, precision);
 
   const fs::path out = args.out.empty() ? fs::path("runs") / file.stem() : fs::path(args.out);
-  if (const uint64_t needed = estimate(config).total_bytes(); needed > available_memory()) {
+  if (const uint64_t needed = estimate(config, backend).total_bytes();
+      needed > available_memory()) {
     throw Error(Kind::NoResources,
                 fmt::format("the run needs {} of memory, this machine can give {}",
                             human_bytes(needed), human_bytes(available_memory())),

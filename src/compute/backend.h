@@ -172,6 +172,9 @@ class Backend {
   // fixed by the shapes: the same bytes for any number of threads. A backend that does not train
   // throws Unsupported. Weights are F32.
 
+  // Whether products round their factors to bfloat16.
+  virtual bool rounds_products() const noexcept { return false; }
+
   // d_x = (d_x +) d_out · weight.                  d_x: [rows, in], d_out: [rows, out]
   virtual void matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight, bool accumulate);
 
@@ -228,6 +231,10 @@ class Backend {
 
   // x = 0.
   virtual void clear(std::span<float> x);
+
+  // out = x rounded to bfloat16, and back.
+  virtual void narrow(std::span<uint16_t> out, std::span<const float> x);
+  virtual void widen(std::span<float> out, std::span<const uint16_t> x);
 
   // x = x · kept / (1 - probability), in place; its own backward.
   virtual void dropout(MutRows x, const Dropout& dropout);

@@ -69,19 +69,34 @@ TrainingPass::Plan TrainingPass::plan_memory(const Config& c, const TrainingOpti
     const int64_t padded = (tokens * cols + kAlignment - 1) / kAlignment * kAlignment;
     return std::exchange(plan.floats, plan.floats + padded);
   };
-  const auto save = [&] {
-    plan.saved.push_back({.qkv = take(c.query_dim() + 2 * c.kv_dim()),
-                          .qk_raw = take(c.qk_norm ? c.query_dim() + c.kv_dim() : 0),
-                          .attended = take(c.query_dim()),
-                          .log_sum = take(c.heads),
-                          .x_mid = take(c.hidden),
-                          .gate = take(c.ffn),
-                          .up = take(c.ffn)});
+  // What blocks compute between their products, side by side.
+  const auto take_inner = [&](Saved& saved) {
+    const int64_t begin = plan.floats;
+    saved.rounded = -1;
+    saved.qkv = take(c.query_dim() + 2 * c.kv_dim());
+    saved.qk_raw = take(c.qk_norm ? c.query_dim() + c.kv_dim() : 0);
+    saved.attended = take(c.query_dim());
+    saved.gate = take(c.ffn);
+    saved.up = take(c.ffn);
+    plan.inner_floats = plan.floats - begin;
   };
-  if (recomputed > 0) save();
+  Saved shared = {};
+  if (recomputed > 0 || options.rounded_activations) take_inner(shared);
+  if (recomputed > 0) {
+    shared.log_sum = take(c.heads);
+    shared.x_mid = take(c.hidden);
+  }
   for (int64_t l = 0; l < c.layers; ++l) {
     plan.x.push_back(take(c.hidden));
-    if (l >= recomputed) save();
+    Saved& saved = plan.saved.emplace_back(shared);
+    if (l < recomputed) continue;
+    saved.log_sum = take(c.heads);
+    saved.x_mid = take(c.hidden);
+    if (options.rounded_activations) {
+      saved.rounded = std::exchange(plan.floats, plan.floats + plan.inner_floats / 2);
+    } else {
+      take_inner(saved);
+    }
   }
   plan.x.push_back(take(c.hidden));
   if (!options.own_gradients) return plan;
@@ -129,9 +144,17 @@ uint64_t TrainingPass::memory_bytes(const Config& c, const TrainingOptions& opti
 }
 
 const TrainingPass::Saved& TrainingPass::saved(int64_t layer) const noexcept {
-  const int64_t recomputed = options_.recomputed_layers;
-  const int64_t set = recomputed == 0 ? layer : std::max<int64_t>(layer - recomputed + 1, 0);
-  return plan_.saved[static_cast<size_t>(set)];
+  return plan_.saved[static_cast<size_t>(layer)];
+}
+
+std::span<float> TrainingPass::inner(int64_t layer) noexcept {
+  return block_.floats().subspan(static_cast<size_t>(saved(layer).qkv),
+                                 static_cast<size_t>(plan_.inner_floats));
+}
+
+std::span<uint16_t> TrainingPass::rounded(int64_t layer) noexcept {
+  std::byte* const begin = block_.data() + saved(layer).rounded * int64_t{sizeof(float)};
+  return {reinterpret_cast<uint16_t*>(begin), static_cast<size_t>(plan_.inner_floats)};
 }
 
 MutRows TrainingPass::rows_at(int64_t begin, int64_t cols) noexcept {
@@ -211,7 +234,9 @@ void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropo
       [](std::string_view, ConstRows) {});
 }
 
-void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout) {
+// `keep`: for a backward pass.
+void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout,
+                           bool keep) {
   begin(batch);
   const int64_t tokens = batch_ * seq_;
   const MutRows embedded = x_of(0);
@@ -219,12 +244,13 @@ void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const D
   run_.dropout(embedded, of_layer(dropout, -1));
   for (int64_t l = 0; l < config_.layers; ++l) {
     block(w.layers[static_cast<size_t>(l)], l, dropout);
+    if (keep && saved(l).rounded >= 0) run_.narrow(rounded(l), inner(l));
   }
   run_.rms_norm(rows_of(norm_, tokens), x_of(config_.layers), w.final_norm, config_.norm_eps);
 }
 
 LossSum TrainingPass::loss(const Parameters& parameters, const TrainingBatch& batch) {
-  forward(parameters.weights(), batch, {});
+  forward(parameters.weights(), batch, {}, /*keep=*/false);
   const int64_t tokens = batch_ * seq_;
   return run_.cross_entropy({}, {}, rows_of(norm_, tokens), parameters.weights().lm_head.weight,
                             std::span(targets_).first(static_cast<size_t>(tokens)), 1);
@@ -236,7 +262,7 @@ LossSum TrainingPass::forward_backward(const Parameters& parameters, Parameters&
   const Config& c = config_;
   const Weights& w = parameters.weights();
   const Dropout dropout = {options_.dropout, options_.dropout_seed, dropout_stream};
-  forward(w, batch, dropout);
+  forward(w, batch, dropout, /*keep=*/true);
 
   const int64_t tokens = batch_ * seq_;
   const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
@@ -254,6 +280,7 @@ LossSum TrainingPass::forward_backward(const Parameters& parameters, Parameters&
                          x_of(config_.layers), w.final_norm, c.norm_eps);
   for (int64_t l = c.layers - 1; l >= 0; --l) {
     if (l < options_.recomputed_layers) block(w.layers[static_cast<size_t>(l)], l, dropout);
+    if (saved(l).rounded >= 0) run_.widen(inner(l), rounded(l));
     begin_layer(l);
     block_backward(parameters, gradients, l, dropout);
   }

@@ -47,7 +47,10 @@ struct TrainingOptions {
   int64_t seq = 1;
   int64_t recomputed_layers = 0;  // the first so many keep their input only and run a second time
   bool own_gradients = false;     // see TrainingPass::gradients()
-  float dropout = 0;              // of the embeddings and of each block's attention output
+  // What blocks keep is rounded to bfloat16, but for the residual stream: half the memory, where
+  // products round their factors anyway (Backend::rounds_products).
+  bool rounded_activations = false;
+  float dropout = 0;  // of the embeddings and of each block's attention output
   uint64_t dropout_seed = 0;
 };
 
@@ -78,14 +81,18 @@ class TrainingPass {
  private:
   // What a block keeps between its forward and its backward pass: where in block_ it begins.
   struct Saved {
-    int64_t qkv, qk_raw, attended, log_sum, x_mid, gate, up;
+    int64_t log_sum, x_mid;
+    int64_t rounded;  // the following as bfloat16, side by side; -1: as they are
+    int64_t qkv, qk_raw, attended, gate, up;
   };
   // What lies in block_, in this order: what recomputed layers share; of each layer its input and
   // what it keeps; the last output. And gradients, which begin so far behind that none is written
-  // before what lies there is done with.
+  // before what lies there is done with. Where what is kept is rounded, all layers work on what
+  // recomputed layers share.
   struct Plan {
     std::vector<int64_t> x;    // [layers + 1] of [tokens, hidden]: the residual stream
-    std::vector<Saved> saved;  // [0] serves all recomputed layers
+    std::vector<Saved> saved;  // by layer
+    int64_t inner_floats = 0;  // of `rounded` before it is
     int64_t gradients = 0;
     int64_t floats = 0;
   };
@@ -97,7 +104,9 @@ class TrainingPass {
   BlockBuffers buffers(int64_t layer);
 
   void begin(const TrainingBatch& batch);
-  void forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout);
+  void forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout, bool keep);
+  std::span<float> inner(int64_t layer) noexcept;
+  std::span<uint16_t> rounded(int64_t layer) noexcept;
   void block(const Layer& layer, int64_t index, const Dropout& dropout);
   void block_backward(const Parameters& parameters, Parameters& gradients, int64_t index,
                       const Dropout& dropout);

@@ -15,11 +15,12 @@
 namespace quern {
 namespace {
 
-TrainingOptions training_options(const RunConfig& config) {
+TrainingOptions training_options(const RunConfig& config, const Backend& backend) {
   return {.batch = config.micro_batch,
           .seq = config.seq,
           .recomputed_layers = config.recompute_layers,
           .own_gradients = config.micro_batch == config.batch,
+          .rounded_activations = backend.rounds_products(),
           .dropout = static_cast<float>(config.dropout),
           .dropout_seed = config.seed};
 }
@@ -46,13 +47,13 @@ double training_flops_per_token(const Config& config, int64_t seq) {
          6.0 * static_cast<double>(config.layers * config.query_dim() * seq);
 }
 
-RunEstimate estimate(const RunConfig& config) {
+RunEstimate estimate(const RunConfig& config, const Backend& backend) {
   const auto parameters = static_cast<uint64_t>(count_parameters(config.model).total);
   const uint64_t block = parameters * sizeof(float);
   RunEstimate out;
   out.parameters = block;
   out.moments = 2 * block;
-  TrainingOptions options = training_options(config);
+  TrainingOptions options = training_options(config, backend);
   const uint64_t with_gradients = TrainingPass::memory_bytes(config.model, options);
   const bool own = std::exchange(options.own_gradients, false);
   out.activations = TrainingPass::memory_bytes(config.model, options);
@@ -73,7 +74,7 @@ Pretraining::Pretraining(Backend& backend, const RunConfig& config,
       loader_(loader_sources(config, train), loader_options(config)),
       parameters_(backend, config.model),
       optimizer_(backend, config.model, config.optimizer),
-      pass_(backend, config.model, training_options(config)),
+      pass_(backend, config.model, training_options(config, backend)),
       guard_(config.guard),
       ids_(static_cast<size_t>(config.batch * config.seq)),
       labels_(ids_.size()),

@@ -51,7 +51,7 @@ struct RunEstimate {
     return parameters + gradients + moments + activations + checkpoint_copies;
   }
 };
-RunEstimate estimate(const RunConfig& config);
+RunEstimate estimate(const RunConfig& config, const Backend& backend);
 
 // Products and attention of one token, forward and backward, as PaLM's appendix B counts them: six
 // times the matrices' parameters, and attention over half of `seq` on average.

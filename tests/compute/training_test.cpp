@@ -9,6 +9,7 @@
 
 #include "compute/cpu/cpu_training_backend.h"
 #include "compute/cpu/training_kernels.h"
+#include "core/dtype.h"
 #include "core/rng.h"
 #include "support/support.h"
 
@@ -548,6 +549,20 @@ TEST_P(Training, AdamWMeetsTheDefinition) {
   check_close(p, narrowed(want_p), {.absolute = 1e-7, .relative = 1e-6}, "p");
   check_close(m, narrowed(want_m), {.absolute = 1e-7, .relative = 1e-6}, "m");
   check_close(v, narrowed(want_v), {.absolute = 1e-7, .relative = 1e-6}, "v");
+}
+
+TEST_P(Training, RoundingToBfloat16AndBack) {
+  for (const size_t count : {size_t{1}, size_t{37}, size_t{70001}}) {
+    const Floats x = random_floats(count, 3);
+    std::vector<uint16_t> narrow(count);
+    Floats wide(count);
+    run().narrow(narrow, x);
+    run().widen(wide, narrow);
+    for (size_t i = 0; i < count; ++i) {
+      ASSERT_EQ(narrow[i], to_bf16(x[i])) << i;
+      ASSERT_EQ(wide[i], from_bf16(narrow[i])) << i;
+    }
+  }
 }
 
 TEST_P(Training, ClearedMemoryIsZeroAndItsNeighboursAreNot) {

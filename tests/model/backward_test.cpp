@@ -212,6 +212,16 @@ TEST_P(TrainingParity, AccumulationByMicroBatchesAndByTokens) {
 
 // bfloat16 keeps eight bits: up to 2^-9 of a factor is lost in each of the dozens of products that
 // a gradient passes through. A wrong layout would be off by the whole value.
+// Of the difference's norm to that of what is wanted.
+double relative_error(std::span<const float> got, std::span<const float> want) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
+    size += double{want[i]} * want[i];
+  }
+  return std::sqrt(error / size);
+}
+
 TEST_P(TrainingParity, Bf16ProductsStayNearTheReference) {
   const Golden golden;
   if (!CpuTrainingBackend::supports(Precision::BF16, GetParam())) {
@@ -222,13 +232,30 @@ TEST_P(TrainingParity, Bf16ProductsStayNearTheReference) {
   EXPECT_NEAR(training.mean_loss_and_gradients(batch.view()), golden.floats("loss0")[0], 0.02);
   for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
     const Floats want = golden.floats("grad0." + training.parameters.specs()[i].name);
-    double error = 0, size = 0;
-    for (size_t j = 0; j < want.size(); ++j) {
-      const double difference = training.gradients.tensor(i)[j] - want[j];
-      error += difference * difference;
-      size += double{want[j]} * want[j];
+    EXPECT_LT(relative_error(training.gradients.tensor(i), want), 0.05)
+        << training.parameters.specs()[i].name;
+  }
+}
+
+TEST_P(TrainingParity, RoundedActivationsKeepGradientsNearTheReference) {
+  const Golden golden;
+  const Batch batch = golden.batch(0);
+  for (const int64_t recomputed : {0, 1}) {
+    Training training(golden.folder(), GetParam(),
+                      {.batch = 3,
+                       .seq = 24,
+                       .recomputed_layers = recomputed,
+                       .own_gradients = true,
+                       .rounded_activations = true});
+    Parameters& gradients = training.pass.gradients();
+    const auto count = static_cast<float>(batch.view().count_labels());
+    const LossSum sum =
+        training.pass.forward_backward(training.parameters, gradients, batch.view(), 1 / count);
+    EXPECT_NEAR(sum.loss / double{count}, golden.floats("loss0")[0], 1e-4);
+    for (size_t i = 0; i < gradients.specs().size(); ++i) {
+      const Floats want = golden.floats("grad0." + gradients.specs()[i].name);
+      EXPECT_LT(relative_error(gradients.tensor(i), want), 0.01) << gradients.specs()[i].name;
     }
-    EXPECT_LT(std::sqrt(error / size), 0.05) << training.parameters.specs()[i].name;
   }
 }
 

@@ -339,6 +339,22 @@ void CpuTrainingBackend::clear(std::span<float> x) {
   });
 }
 
+void CpuTrainingBackend::narrow(std::span<uint16_t> out, std::span<const float> x) {
+  const auto count = static_cast<int64_t>(x.size());
+  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kStretch;
+    training_.narrow(out.data() + first, x.data() + first, std::min(end * kStretch, count) - first);
+  });
+}
+
+void CpuTrainingBackend::widen(std::span<float> out, std::span<const uint16_t> x) {
+  const auto count = static_cast<int64_t>(x.size());
+  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kStretch;
+    training_.widen(out.data() + first, x.data() + first, std::min(end * kStretch, count) - first);
+  });
+}
+
 void CpuTrainingBackend::dropout(MutRows x, const Dropout& d) {
   if (d.probability <= 0) return;
   const float scale = 1 / (1 - d.probability);

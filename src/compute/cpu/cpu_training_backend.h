@@ -25,6 +25,7 @@ class CpuTrainingBackend final : public CpuBackend {
   // of a second.
   double measured_peak();
 
+  bool rounds_products() const noexcept override { return bf16_ != nullptr; }
   void matmul(ConstRows x, std::span<const MatmulPart> parts) override;
   void matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight,
                        bool accumulate) override;
@@ -50,6 +51,8 @@ class CpuTrainingBackend final : public CpuBackend {
   void adamw(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
              const AdamWStep& step) override;
   void clear(std::span<float> x) override;
+  void narrow(std::span<uint16_t> out, std::span<const float> x) override;
+  void widen(std::span<float> out, std::span<const uint16_t> x) override;
   void dropout(MutRows x, const Dropout& dropout) override;
 
  private:

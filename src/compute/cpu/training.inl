@@ -92,6 +92,13 @@ double squared_norm(const float* x, int64_t count) noexcept {
   return total;
 }
 
+void narrow(uint16_t* __restrict out, const float* __restrict x, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) out[i] = to_bf16(x[i]);
+}
+void widen(float* __restrict out, const uint16_t* __restrict x, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) out[i] = from_bf16(x[i]);
+}
+
 void adamw(float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v,
            int64_t count, const AdamWFactors& factors) noexcept {
   const AdamWFactors f = factors;

@@ -111,6 +111,8 @@ struct TrainingKernels {
   // -log softmax(logits)[target]; turns logits into their gradient times `scale`.
   double (*cross_entropy_row)(float* logits, int64_t count, int64_t target, float scale) noexcept;
   double (*squared_norm)(const float* x, int64_t count) noexcept;
+  void (*narrow)(uint16_t* out, const float* x, int64_t count) noexcept;  // to bfloat16
+  void (*widen)(float* out, const uint16_t* x, int64_t count) noexcept;
   void (*adamw)(float* p, const float* g, float* m, float* v, int64_t count,
                 const AdamWFactors& factors) noexcept;
 

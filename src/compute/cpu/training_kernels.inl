@@ -19,6 +19,8 @@ constexpr TrainingKernels make_table() noexcept {
       .add = add,
       .cross_entropy_row = cross_entropy_row,
       .squared_norm = squared_norm,
+      .narrow = narrow,
+      .widen = widen,
       .adamw = adamw,
       .subtract_product = subtract_product,
   };
