@@ -71,6 +71,10 @@ class Scheduler {
   // One forward pass. False when there is nothing to do.
   bool step();
 
+  // For when there is nothing to do: has the system clear some of the memory that steps are going
+  // to write, which they would wait for. False when nothing is left of it.
+  bool prepare();
+
   int64_t context() const noexcept { return options_.context; }
   const EngineOptions& options() const noexcept { return options_; }
 
@@ -101,6 +105,7 @@ class Scheduler {
   bool grow(size_t index, int64_t tokens);
   void preempt_last();
   void plan();
+  void make_runner(int64_t tokens);
   void plan_prompts(int64_t room);
   bool about_to_be_cached(const Stream& stream) const;
   void add_item(Stream& stream, int64_t count);
@@ -126,7 +131,9 @@ class Scheduler {
   PrefixCache prefixes_;
   SamplerScratch scratch_;
   std::unique_ptr<Runner> runner_;
-  std::unique_ptr<Drafter> drafter_;  // null without a draft model
+  bool prepared_ = false;
+  std::vector<std::span<std::byte>> untouched_;  // what prepare() has not reached yet
+  std::unique_ptr<Drafter> drafter_;             // null without a draft model
   std::deque<StreamPtr> waiting_;
   std::vector<StreamPtr> running_;  // in the order of their admission
   bool blocked_ = false;            // the first that waits did not fit; no page came free since

@@ -305,12 +305,40 @@ void Scheduler::plan() {
 
   int64_t tokens = 0;
   for (const BatchItem& item : batch_) tokens += size_of(item.ids);
-  if (runner_ == nullptr || runner_->max_tokens() < tokens) {
-    const int64_t steady = options_.chunk + max_sequences_ * (1 + options_.speculate);
-    runner_.reset();
-    runner_ = std::make_unique<Runner>(backend_, config_, weights_, std::max(tokens, steady),
-                                       std::min<int64_t>(max_sequences_, 64));
+  if (runner_ == nullptr || runner_->max_tokens() < tokens) make_runner(tokens);
+}
+
+void Scheduler::make_runner(int64_t tokens) {
+  const int64_t steady = options_.chunk + max_sequences_ * (1 + options_.speculate);
+  untouched_.clear();
+  runner_.reset();
+  runner_ = std::make_unique<Runner>(backend_, config_, weights_, std::max(tokens, steady),
+                                     std::min<int64_t>(max_sequences_, 64));
+}
+
+bool Scheduler::prepare() {
+  constexpr size_t kAtOnce = size_t{8} << 20, kMostOfCache = size_t{128} << 20;
+  constexpr size_t kSystemPage = 4096;
+  if (!std::exchange(prepared_, true)) {
+    if (runner_ == nullptr) make_runner(0);
+    untouched_ = runner_->scratch();
+    // Two pages for each sequence, and not too much.
+    const auto wanted = static_cast<size_t>(2 * max_sequences_ * cache_.page_bytes());
+    const std::span<std::byte> cache = cache_.memory();
+    untouched_.push_back(cache.first(std::min({wanted, kMostOfCache, cache.size()})));
   }
+  for (size_t left = kAtOnce; left > 0 && !untouched_.empty();) {
+    std::span<std::byte>& part = untouched_.back();
+    const size_t count = std::min(left, part.size());
+    for (size_t i = 0; i < count; i += kSystemPage) {
+      volatile std::byte& byte = part[i];
+      byte = byte;  // what it holds stays
+    }
+    left -= count;
+    part = part.subspan(count);
+    if (part.empty()) untouched_.pop_back();
+  }
+  return !untouched_.empty();
 }
 
 }  // namespace quern

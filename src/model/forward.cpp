@@ -45,6 +45,15 @@ Runner::Runner(Backend& backend, const Config& config, const Weights& weights, i
   spans_.reserve(static_cast<size_t>(max_tokens));
 }
 
+std::vector<std::span<std::byte>> Runner::scratch() noexcept {
+  std::vector<std::span<std::byte>> out;
+  for (Tensor* tensor : {&x_, &normed_, &qkv_, &attended_, &gate_, &up_, &lora_, &cos_, &sin_,
+                         &logits_, &kept_x_, &kept_normed_, &kept_cos_, &kept_sin_}) {
+    out.emplace_back(tensor->data(), tensor->bytes());
+  }
+  return out;
+}
+
 // Lays the batch's tokens out one sequence after another, with their angles and score scales.
 int64_t Runner::plan(std::span<const BatchItem> batch) {
   ids_.clear();

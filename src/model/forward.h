@@ -45,6 +45,9 @@ class Runner {
   // call.
   MutRows logits(ConstRows hidden);
 
+  // The memory that calls write to.
+  std::vector<std::span<std::byte>> scratch() noexcept;
+
   int64_t max_tokens() const noexcept { return max_tokens_; }
   int64_t max_logits() const noexcept { return max_logits_; }
   const Config& config() const noexcept { return config_; }

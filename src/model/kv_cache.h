@@ -81,6 +81,8 @@ class KvCache {
   int64_t pages() const noexcept { return static_cast<int64_t>(users_.size()); }
   int64_t free_pages() const noexcept { return static_cast<int64_t>(free_.size()); }
   int64_t page_bytes() const noexcept { return page_bytes_; }
+  // All pages, in the order in which they are taken first.
+  std::span<std::byte> memory() noexcept { return {memory_.data(), memory_.bytes()}; }
 
   // Pages are counted: one with several users goes back to the pool when the last lets go.
   std::byte* take();  // throws NoResources when the pool is used up

@@ -19,8 +19,8 @@ int retry_seconds(const Scheduler::Load& load, int64_t sequences) {
 }
 
 // How long an idle worker waits behind a request for those that come with it, so that their prompts
-// go through the weights together: until none has come for a while, and not forever. Both are
-// small shares of a step, which nobody notices.
+// go through the weights together: until none has come for a small share of a step, and not
+// forever.
 struct GatherTime {
   std::chrono::duration<double> behind_each, in_all;
 };
@@ -30,7 +30,7 @@ GatherTime gather_time(const Scheduler::Load& load) {
   const auto at_most = [&](double share, double seconds) {
     return std::chrono::duration<double>(std::min(share * step, seconds));
   };
-  return {at_most(0.03, 0.003), at_most(0.1, 0.01)};
+  return {at_most(0.05, 0.004), at_most(0.5, 0.03)};
 }
 
 }  // namespace
@@ -112,8 +112,17 @@ void Worker::add(Id id, Job job) {
   }
 }
 
+// What fails here fails again in a step, which says so.
+bool Worker::prepare() {
+  try {
+    return scheduler_.prepare();
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 void Worker::work() {
-  bool busy = false;
+  bool busy = false, unprepared = true;
   while (true) {
     std::vector<std::pair<Id, Job>> jobs;
     std::vector<Id> cancelled;
@@ -123,9 +132,15 @@ void Worker::work() {
       load_ = scheduler_.load();
       load_.waiting += static_cast<int64_t>(new_jobs_.size());
       if (!busy) {
-        arrived_.wait(lock, [&] {
+        const auto called = [&] {
           return stopping_ || cancel_all_ || !new_jobs_.empty() || !cancelled_.empty();
-        });
+        };
+        while (!called() && unprepared) {
+          lock.unlock();
+          unprepared = prepare();
+          lock.lock();
+        }
+        arrived_.wait(lock, called);
         const GatherTime gather = gather_time(load_);
         const auto end = std::chrono::steady_clock::now() + gather.in_all;
         for (size_t seen = 0; seen < new_jobs_.size() && !stopping_;) {

@@ -59,6 +59,7 @@ class Worker {
 
  private:
   void work();
+  bool prepare();
   void add(Id id, Job job);
 
   WorkerOptions options_;
