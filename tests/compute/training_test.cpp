@@ -7,11 +7,9 @@
 #include <functional>
 #include <numeric>
 
-#include "compute/cpu/cpu_training_backend.h"
 #include "compute/cpu/training_kernels.h"
-#include "core/dtype.h"
+#include "compute/training_fixture.h"
 #include "core/rng.h"
-#include "support/support.h"
 
 namespace quern {
 namespace {
@@ -21,9 +19,6 @@ using test::random_floats;
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
-MutRows rows_in(Floats& x, int64_t cols) {
-  return {x.data(), static_cast<int64_t>(x.size()) / cols, cols, cols};
-}
 MutHeads heads_in(Floats& x, int64_t heads, int64_t head_dim) {
   return {x.data(), static_cast<int64_t>(x.size()) / (heads * head_dim), heads, head_dim,
           heads * head_dim};
@@ -35,7 +30,6 @@ Weight weight_of(const Floats& x, int64_t cols) {
           .data = reinterpret_cast<const std::byte*>(x.data())};
 }
 Doubles widened(const Floats& x) { return {x.begin(), x.end()}; }
-Floats narrowed(const Doubles& x) { return {x.begin(), x.end()}; }
 
 // Whether `gradient` is that of sum(weights ∘ f(x)) at x, by central differences in double: each
 // element where x is small, along random directions where it is not.
@@ -68,20 +62,6 @@ void check_gradient(const std::function<Doubles(const Doubles&)>& f, const Float
   }
   check_close(got, want, {.absolute = each ? 2e-5 : 2e-4, .relative = 2e-4}, what);
 }
-
-class Training : public testing::TestWithParam<cpu::Isa> {
- protected:
-  void SetUp() override {
-    if (!cpu::supported(GetParam())) {
-      GTEST_SKIP() << "skipped: this CPU lacks " << cpu::name(GetParam());
-    }
-    backend_ = std::make_unique<CpuTrainingBackend>(pool_, GetParam());
-  }
-  CpuTrainingBackend& run() { return *backend_; }
-
-  ThreadPool pool_{2};
-  std::unique_ptr<CpuTrainingBackend> backend_;
-};
 
 // out[m, n] = sum over p of a(m, p) · b(n, p), both read through functions.
 Floats product(int64_t m, int64_t n, int64_t depth,
@@ -487,15 +467,6 @@ TEST_P(Training, CrossEntropyOfABatchWithoutLabelsIsZero) {
   EXPECT_EQ(d_head, Floats(12));
 }
 
-TEST_P(Training, SquaredNorm) {
-  for (const size_t count : {size_t{0}, size_t{1}, size_t{17}, size_t{40001}}) {
-    const Floats x = random_floats(count, count);
-    double want = 0;
-    for (const float v : x) want += double{v} * v;
-    EXPECT_NEAR(run().squared_norm(x), want, 1e-12 * want);
-  }
-}
-
 TEST_P(Training, ProductsInDouble) {
   const auto& kernels = cpu::training_kernels(GetParam());
   for (const auto [rows, depth, cols] :
@@ -522,80 +493,6 @@ TEST_P(Training, ProductsInDouble) {
       }
     }
   }
-}
-
-TEST_P(Training, AdamWMeetsTheDefinition) {
-  const AdamWStep step = {.learning_rate = 0.01,
-                          .beta_1 = 0.9,
-                          .beta_2 = 0.95,
-                          .epsilon = 1e-6,
-                          .weight_decay = 0.1,
-                          .gradient_scale = 0.5,
-                          .step = 3};
-  Floats p = random_floats(37, 1), m = random_floats(37, 3), v = random_floats(37, 4);
-  const Floats g = random_floats(37, 2);
-  for (float& x : v) x = std::abs(x);
-  Doubles want_p, want_m, want_v;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double gradient = 0.5 * g[i];
-    const double mi = 0.9 * m[i] + 0.1 * gradient, vi = 0.95 * v[i] + 0.05 * gradient * gradient;
-    const double decayed = p[i] * (1 - 0.01 * 0.1);
-    want_m.push_back(mi);
-    want_v.push_back(vi);
-    want_p.push_back(decayed - 0.01 * (mi / (1 - std::pow(0.9, 3))) /
-                                   (std::sqrt(vi / (1 - std::pow(0.95, 3))) + 1e-6));
-  }
-  run().adamw(p, g, m, v, step);
-  check_close(p, narrowed(want_p), {.absolute = 1e-7, .relative = 1e-6}, "p");
-  check_close(m, narrowed(want_m), {.absolute = 1e-7, .relative = 1e-6}, "m");
-  check_close(v, narrowed(want_v), {.absolute = 1e-7, .relative = 1e-6}, "v");
-}
-
-TEST_P(Training, RoundingToBfloat16AndBack) {
-  for (const size_t count : {size_t{1}, size_t{37}, size_t{70001}}) {
-    const Floats x = random_floats(count, 3);
-    std::vector<uint16_t> narrow(count);
-    Floats wide(count);
-    run().narrow(narrow, x);
-    run().widen(wide, narrow);
-    for (size_t i = 0; i < count; ++i) {
-      ASSERT_EQ(narrow[i], to_bf16(x[i])) << i;
-      ASSERT_EQ(wide[i], from_bf16(narrow[i])) << i;
-    }
-  }
-}
-
-TEST_P(Training, ClearedMemoryIsZeroAndItsNeighboursAreNot) {
-  constexpr size_t kSize = 400000;
-  Tensor block = run().allocate(DType::F32, {kSize});
-  for (const size_t begin : {size_t{0}, size_t{3}, size_t{1024}}) {
-    for (const size_t count : {size_t{0}, size_t{7}, size_t{1024}, size_t{390000}}) {
-      std::ranges::fill(block.floats(), 1.0f);
-      run().clear(block.floats().subspan(begin, count));
-      for (size_t i = 0; i < kSize; ++i) {
-        ASSERT_EQ(block.floats()[i], i >= begin && i < begin + count ? 0 : 1) << begin << " " << i;
-      }
-    }
-  }
-}
-
-TEST_P(Training, DropoutKeepsTheShareItIsToldTo) {
-  constexpr int64_t kCols = 1003;
-  const Dropout dropout = {.probability = 0.25f, .seed = 1, .stream = 2};
-  Floats x(100 * kCols, 3.0f);
-  run().dropout(rows_in(x, kCols), dropout);
-  const auto dropped = std::ranges::count(x, 0.0f), kept = std::ranges::count(x, 4.0f);
-  EXPECT_EQ(dropped + kept, static_cast<int64_t>(x.size()));
-  // Five standard deviations of a binomial.
-  EXPECT_NEAR(double(dropped) / double(x.size()), 0.25, 5 * std::sqrt(0.1875 / double(x.size())));
-
-  Floats again(x.size(), 3.0f), other = again;
-  ThreadPool pool(3);
-  CpuTrainingBackend backend(pool, GetParam());
-  backend.dropout(rows_in(again, kCols), dropout);
-  EXPECT_EQ(again, x);
-  backend.dropout(rows_in(other, kCols), {.probability = 0.25f, .seed = 1, .stream = 3});
-  EXPECT_NE(other, x);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Training,

@@ -210,8 +210,6 @@ TEST_P(TrainingParity, AccumulationByMicroBatchesAndByTokens) {
   check("accum_token.grad.", training);
 }
 
-// bfloat16 keeps eight bits: up to 2^-9 of a factor is lost in each of the dozens of products that
-// a gradient passes through. A wrong layout would be off by the whole value.
 // Of the difference's norm to that of what is wanted.
 double relative_error(std::span<const float> got, std::span<const float> want) {
   double error = 0, size = 0;
@@ -222,6 +220,8 @@ double relative_error(std::span<const float> got, std::span<const float> want) {
   return std::sqrt(error / size);
 }
 
+// bfloat16 keeps eight bits: up to 2^-9 of a factor is lost in each of the dozens of products that
+// a gradient passes through. A wrong layout would be off by the whole value.
 TEST_P(TrainingParity, Bf16ProductsStayNearTheReference) {
   const Golden golden;
   if (!CpuTrainingBackend::supports(Precision::BF16, GetParam())) {

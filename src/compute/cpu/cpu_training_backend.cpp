@@ -295,14 +295,21 @@ void CpuTrainingBackend::attention_training_backward(MutHeads d_q, MutHeads d_k,
   });
 }
 
+void CpuTrainingBackend::for_stretches(int64_t count, int64_t cost,
+                                       FunctionRef<void(int64_t first, int64_t size)> work) {
+  for_items(divided_up(count, kStretch), cost * kStretch, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * kStretch; first < std::min(end * kStretch, count);
+         first += kStretch) {
+      work(first, std::min(kStretch, count - first));
+    }
+  });
+}
+
 double CpuTrainingBackend::squared_norm(std::span<const float> x) {
   const auto count = static_cast<int64_t>(x.size());
   std::vector<double> sums(static_cast<size_t>(divided_up(count, kStretch)));
-  for_items(static_cast<int64_t>(sums.size()), kStretch, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      sums[static_cast<size_t>(i)] =
-          training_.squared_norm(x.data() + i * kStretch, std::min(kStretch, count - i * kStretch));
-    }
+  for_stretches(count, 1, [&](int64_t first, int64_t size) {
+    sums[static_cast<size_t>(first / kStretch)] = training_.squared_norm(x.data() + first, size);
   });
   double total = 0;
   for (const double sum : sums) total += sum;
@@ -322,36 +329,26 @@ void CpuTrainingBackend::adamw(std::span<float> p, std::span<const float> g, std
       .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(s.beta_2, t))),
       .epsilon = static_cast<float>(s.epsilon),
       .gradient_scale = static_cast<float>(s.gradient_scale)};
-  const auto count = static_cast<int64_t>(p.size());
-  for_items(divided_up(count, kStretch), 8 * kStretch, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i * kStretch;
-      training_.adamw(p.data() + first, g.data() + first, m.data() + first, v.data() + first,
-                      std::min(kStretch, count - first), factors);
-    }
+  for_stretches(std::ssize(p), 8, [&](int64_t first, int64_t size) {
+    training_.adamw(p.data() + first, g.data() + first, m.data() + first, v.data() + first, size,
+                    factors);
   });
 }
 
 void CpuTrainingBackend::clear(std::span<float> x) {
-  const auto count = static_cast<int64_t>(x.size());
-  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
-    std::fill(x.data() + begin * kStretch, x.data() + std::min(end * kStretch, count), 0.0f);
-  });
+  for_stretches(std::ssize(x), 1,
+                [&](int64_t first, int64_t size) { std::fill_n(x.data() + first, size, 0.0f); });
 }
 
 void CpuTrainingBackend::narrow(std::span<uint16_t> out, std::span<const float> x) {
-  const auto count = static_cast<int64_t>(x.size());
-  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kStretch;
-    training_.narrow(out.data() + first, x.data() + first, std::min(end * kStretch, count) - first);
+  for_stretches(std::ssize(x), 1, [&](int64_t first, int64_t size) {
+    training_.narrow(out.data() + first, x.data() + first, size);
   });
 }
 
 void CpuTrainingBackend::widen(std::span<float> out, std::span<const uint16_t> x) {
-  const auto count = static_cast<int64_t>(x.size());
-  for_items(divided_up(count, kStretch), kStretch, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kStretch;
-    training_.widen(out.data() + first, x.data() + first, std::min(end * kStretch, count) - first);
+  for_stretches(std::ssize(x), 1, [&](int64_t first, int64_t size) {
+    training_.widen(out.data() + first, x.data() + first, size);
   });
 }
 

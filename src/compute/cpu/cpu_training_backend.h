@@ -70,6 +70,10 @@ class CpuTrainingBackend final : public CpuBackend {
   // Items are grouped the same way for any number of threads.
   void sum_items(std::span<float> sum, int64_t items,
                  FunctionRef<void(int64_t begin, int64_t end, float* out)> add_items);
+  // The elements [first, first + size), some at a time: the same stretches for any number of
+  // threads. `cost`: of an element.
+  void for_stretches(int64_t count, int64_t cost,
+                     FunctionRef<void(int64_t first, int64_t size)> work);
   MutRows grown(Tensor& block, int64_t rows, int64_t cols);
 
   const cpu::TrainingKernels& training_;
