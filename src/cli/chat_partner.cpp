@@ -221,7 +221,7 @@ std::string read_api_key(const std::string& file) {
     const size_t end = std::min(text.find('\n', at), text.size());
     std::string line = text.substr(at, end - at);
     at = end + 1;
-    while (line.ends_with('\r') || line.ends_with(' ')) line.pop_back();
+    line.resize(std::min(line.find_first_of(" \t\r"), line.size()));  // limits may stand behind it
     if (!line.empty() && !line.starts_with('#') && !line.starts_with("sha256:")) return line;
   }
   throw_bad_input(file + ": holds no key", "expected the key on a line of its own");

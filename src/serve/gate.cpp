@@ -6,6 +6,8 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
+#include <charconv>
+#include <span>
 
 #include "core/error.h"
 #include "serve/api_error.h"
@@ -15,7 +17,9 @@ namespace quern::serve {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr std::chrono::minutes kMinute{1};
 constexpr size_t kMostAddresses = 10'000;  // whose failures are remembered
+constexpr int kMostPerMinute = 1'000'000;  // requests of a key, whose times are remembered
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -27,6 +31,15 @@ std::string_view trim(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t\r");
   if (begin == text.npos) return {};
   return text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
+}
+
+std::vector<std::string_view> words_of(std::string_view line) {
+  std::vector<std::string_view> words;
+  while (!(line = trim(line)).empty()) {
+    words.push_back(line.substr(0, line.find_first_of(" \t")));
+    line.remove_prefix(words.back().size());
+  }
+  return words;
 }
 
 // "example.org:8080" and "[::1]:8080" without the port.
@@ -52,6 +65,48 @@ std::string_view bearer(const HttpRequest& request) {
   return trim(value.substr(7));
 }
 
+// A line of a file of keys; `where` names it.
+Key parse_key(std::string_view line, const std::string& where) {
+  const auto bad = [&](const std::string& what) {
+    throw_bad_input(where + ": " + what,
+                    "expected a key, or sha256: and 64 hexadecimal digits, and if need be "
+                    "per-minute=N and at-once=N behind it");
+  };
+  const std::vector<std::string_view> words = words_of(line);
+  Key key;
+  constexpr std::string_view kHashed = "sha256:";
+  if (words[0].starts_with(kHashed)) {
+    const std::string digits = lower(words[0].substr(kHashed.size()));
+    if (digits.size() != 64 || digits.find_first_not_of("0123456789abcdef") != digits.npos) {
+      bad("is no SHA-256");
+    }
+    for (size_t i = 0; i < key.hash.size(); ++i) {
+      key.hash[i] = static_cast<uint8_t>(std::stoul(digits.substr(2 * i, 2), nullptr, 16));
+    }
+  } else {
+    if (words[0].size() < 16) bad("has fewer than 16 characters");
+    if (std::ranges::any_of(words[0], [](char c) { return c <= 0x20 || c >= 0x7F; })) {
+      bad("has a character that no header can carry");
+    }
+    key.hash = hash_key(words[0]);
+  }
+  for (const std::string_view word : std::span(words).subspan(1)) {
+    const size_t equals = std::min(word.find('='), word.size());
+    const std::string_view name = word.substr(0, equals);
+    int* limit = name == "per-minute" ? &key.per_minute
+                 : name == "at-once"  ? &key.at_once
+                                      : nullptr;
+    if (limit == nullptr) bad(fmt::format("'{}' is no limit", printable(word, 40)));
+    const std::string_view digits = word.substr(std::min(equals + 1, word.size()));
+    const char* end = digits.data() + digits.size();
+    const auto [stop, error] = std::from_chars(digits.data(), end, *limit);
+    if (error != std::errc() || stop != end || *limit < 1 || *limit > kMostPerMinute) {
+      bad(fmt::format("'{}' must be a number from 1 to {}", printable(word, 40), kMostPerMinute));
+    }
+  }
+  return key;
+}
+
 }  // namespace
 
 KeyHash hash_key(std::string_view key) {
@@ -60,44 +115,23 @@ KeyHash hash_key(std::string_view key) {
   return hash;
 }
 
-std::vector<KeyHash> read_keys(const fs::path& file) {
+std::vector<Key> read_keys(const fs::path& file) {
   const std::string text = read_file(file, 1 << 20);
-  std::vector<KeyHash> keys;
+  std::vector<Key> keys;
   size_t number = 0;
   for (size_t begin = 0; begin < text.size(); ++number) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     const std::string_view line = trim(std::string_view(text).substr(begin, end - begin));
     begin = end + 1;
     if (line.empty() || line.starts_with('#')) continue;
-    const auto bad = [&](const char* what) {
-      throw_bad_input(fmt::format("{}: line {}: {}", file.string(), number + 1, what),
-                      "expected a key, or sha256: and 64 hexadecimal digits");
-    };
-    constexpr std::string_view kHashed = "sha256:";
-    if (line.starts_with(kHashed)) {
-      const std::string digits = lower(line.substr(kHashed.size()));
-      KeyHash hash{};
-      if (digits.size() != 64 || digits.find_first_not_of("0123456789abcdef") != digits.npos) {
-        bad("is no SHA-256");
-      }
-      for (size_t i = 0; i < hash.size(); ++i) {
-        hash[i] = static_cast<uint8_t>(std::stoul(digits.substr(2 * i, 2), nullptr, 16));
-      }
-      keys.push_back(hash);
-    } else {
-      if (line.size() < 16) bad("has fewer than 16 characters");
-      if (std::ranges::any_of(line, [](char c) { return c <= 0x20 || c >= 0x7F; })) {
-        bad("has a character that no header can carry");
-      }
-      keys.push_back(hash_key(line));
-    }
+    keys.push_back(parse_key(line, fmt::format("{}: line {}", file.string(), number + 1)));
   }
   if (keys.empty()) throw_bad_input(file.string() + ": has no key");
   return keys;
 }
 
 Gate::Gate(GateOptions options, Metrics& metrics)
-    : options_(std::move(options)), metrics_(metrics) {
+    : options_(std::move(options)), metrics_(metrics), usage_(options_.keys.size()) {
   for (std::string& host : options_.hosts) host = lower(host);
 }
 
@@ -111,19 +145,22 @@ bool Gate::host_allowed(std::string_view host) const {
 }
 
 // Every key is looked at, and each in the same time, so that the clock tells nothing.
-bool Gate::key_known(std::string_view key) const {
+std::optional<size_t> Gate::find_key(std::string_view key) const {
   const KeyHash hash = hash_key(key);
-  int found = 0;
-  for (const KeyHash& known : options_.keys) {
-    found |= static_cast<int>(CRYPTO_memcmp(known.data(), hash.data(), hash.size()) == 0);
+  size_t found = 0;  // one more than its place
+  for (size_t i = 0; i < options_.keys.size(); ++i) {
+    const KeyHash& known = options_.keys[i].hash;
+    const auto equal =
+        static_cast<size_t>(CRYPTO_memcmp(known.data(), hash.data(), hash.size()) == 0);
+    found |= (0 - equal) & (i + 1);
   }
-  return found != 0;
+  return found == 0 ? std::nullopt : std::optional(found - 1);
 }
 
 bool Gate::too_many_failures(const std::string& address) {
   const std::lock_guard lock(mutex_);
   const auto now = Clock::now();
-  const auto old = now - std::chrono::minutes(1);
+  const auto old = now - kMinute;
   if (failures_.size() >= kMostAddresses) {
     std::erase_if(failures_, [&](const auto& entry) { return entry.second.back() < old; });
     if (failures_.size() >= kMostAddresses) failures_.clear();
@@ -135,6 +172,38 @@ bool Gate::too_many_failures(const std::string& address) {
   return false;
 }
 
+// Takes a place among the requests of a key, as its limits allow.
+Admission Gate::take_place(size_t key) {
+  const Key& limits = options_.keys[key];
+  if (limits.per_minute == 0 && limits.at_once == 0) return {};
+  const auto now = Clock::now();
+  std::optional<int> wait_s;
+  {
+    const std::lock_guard lock(mutex_);
+    Usage& usage = usage_[key];
+    while (!usage.begun.empty() && usage.begun.front() <= now - kMinute) usage.begun.pop_front();
+    if (limits.per_minute > 0 && static_cast<int>(usage.begun.size()) >= limits.per_minute) {
+      wait_s = static_cast<int>(
+          std::chrono::ceil<std::chrono::seconds>(usage.begun.front() + kMinute - now).count());
+    } else if (limits.at_once == 0 || usage.under_way < limits.at_once) {
+      if (limits.per_minute > 0) usage.begun.push_back(now);
+      ++usage.under_way;
+      return {.place = std::shared_ptr<void>(nullptr, [this, key](void*) {
+                const std::lock_guard again(mutex_);
+                --usage_[key].under_way;
+              })};
+    }
+  }
+  if (wait_s) {
+    return refuse(429, "key_limit",
+                  fmt::format("the key may make {} requests a minute", limits.per_minute),
+                  "too_many_requests", wait_s);
+  }
+  return refuse(429, "key_limit",
+                fmt::format("the key may have {} requests under way", limits.at_once),
+                "too_many_requests", 1);
+}
+
 std::string Gate::salt(const HttpRequest& request) const {
   if (options_.keys.empty()) return {};
   std::string text;
@@ -142,17 +211,18 @@ std::string Gate::salt(const HttpRequest& request) const {
   return text;
 }
 
-std::optional<HttpResponse> Gate::check(const HttpRequest& head) {
-  const auto refuse = [&](int status, const char* why, std::string message, std::string code = {},
-                          std::optional<int> retry = {}) {
-    metrics_.count_refusal(why);
-    ApiError error = error_of_status(status, std::move(message));
-    error.code = std::move(code);
-    error.retry_after_s = retry;
-    if (status == 401) error.type = "authentication_error";
-    if (status == 429) error.type = "rate_limit_error";
-    return error_response(error);
-  };
+Admission Gate::refuse(int status, const char* why, std::string message, std::string code,
+                       std::optional<int> retry_after_s) {
+  metrics_.count_refusal(why);
+  ApiError error = error_of_status(status, std::move(message));
+  error.code = std::move(code);
+  error.retry_after_s = retry_after_s;
+  if (status == 401) error.type = "authentication_error";
+  if (status == 429) error.type = "rate_limit_error";
+  return {.refusal = error_response(error)};
+}
+
+Admission Gate::check(const HttpRequest& head) {
   if (head.count("host") > 1) return refuse(400, "host", "the request has more than one Host");
   const std::string_view host = head.header("host");
   if (host.empty()) {
@@ -172,7 +242,8 @@ std::optional<HttpResponse> Gate::check(const HttpRequest& head) {
   // A browser has no key to show before it has the page that asks for one. The page is the same for
   // everybody and says nothing about this server.
   const bool page = (head.method == "GET" || head.method == "HEAD") && find_web_file(head.path);
-  if (!options_.keys.empty() && !page && !key_known(bearer(head))) {
+  const std::optional<size_t> key = find_key(bearer(head));
+  if (!options_.keys.empty() && !page && !key) {
     if (too_many_failures(head.remote)) {
       return refuse(429, "key", "too many wrong keys", "too_many_wrong_keys", 60);
     }
@@ -191,8 +262,9 @@ std::optional<HttpResponse> Gate::check(const HttpRequest& head) {
     if (lower(trim(type.substr(0, type.find(';')))) != "application/json") {
       return refuse(415, "media_type", "the body must be JSON: Content-Type: application/json");
     }
+    if (key) return take_place(*key);
   }
-  return std::nullopt;
+  return {};
 }
 
 }  // namespace quern::serve

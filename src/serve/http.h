@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,6 +33,12 @@ struct HttpResponse {
   std::string body;
   std::string content_type = "application/json";
   std::vector<std::pair<std::string, std::string>> headers;
+};
+
+// What a look at a request's head came to.
+struct Admission {
+  std::optional<HttpResponse> refusal;
+  std::shared_ptr<void> place;  // held until the answer is sent
 };
 
 std::string_view reason_phrase(int status) noexcept;

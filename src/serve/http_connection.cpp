@@ -217,13 +217,14 @@ asio::awaitable<bool> HttpServer::Impl::serve_one(std::shared_ptr<Session> sessi
     keep_alive = parser.keep_alive();
   }
   record.id = request.id;
-  std::optional<HttpResponse> refusal;
+  Admission admission;
+  std::optional<HttpResponse>& refusal = admission.refusal;
   if (status != 0) {
     refusal = options.error(status, std::string(reason_phrase(status)));
   } else if (draining) {
     refusal = options.error(503, "the server is about to end");
   } else {
-    refusal = options.gate(request);
+    admission = options.gate(request);
     const std::string_view expect = request.header("expect");
     if (!refusal && !expect.empty()) {
       if (lower(expect) != "100-continue") {

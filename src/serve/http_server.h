@@ -47,8 +47,8 @@ struct HttpOptions {
   fs::path tls_key;
   HttpLimits limits;
 
-  // The gate: looks at a request's head before its body is read. An answer refuses it.
-  std::function<std::optional<HttpResponse>(const HttpRequest& head)> gate;
+  // The gate: looks at a request's head before its body is read.
+  std::function<Admission(const HttpRequest& head)> gate;
   // A request whose body is there. Called on the network's thread: what takes time goes elsewhere.
   std::function<void(std::shared_ptr<Exchange> exchange)> handle;
   std::function<HttpResponse(int status, const std::string& message)> error;

@@ -252,5 +252,59 @@ TEST(Keys, WrongOnesAreRefusedAndSoonCounted) {
   EXPECT_EQ(status("Bearer " + std::string(1 << 20, 'x')), 431);
 }
 
+TEST(Keys, MayBeLimited) {
+  const TempFolder folder;
+  serve::ServeOptions options = tiny_options();
+  options.api_key_file = folder.write("keys",
+                                      "two-a-minute-key per-minute=2\n"
+                                      "one-at-once-key1\tat-once=1  per-minute=1000\n"
+                                      "unlimited-key-01\n");
+  TestServer server(options);
+  const auto asked = [&](const std::string& key) {
+    return server.post("/tokenize", {{"content", "x"}}, {{"Authorization", "Bearer " + key}});
+  };
+  EXPECT_EQ(asked("two-a-minute-key").status, 200);
+  EXPECT_EQ(asked("two-a-minute-key").status, 200);
+  const Answer refused = asked("two-a-minute-key");
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(refused.parsed()["error"]["message"], "the key may make 2 requests a minute");
+  const int wait_s = std::stoi(refused.headers.at("retry-after"));
+  EXPECT_GT(wait_s, 0);
+  EXPECT_LE(wait_s, 60);
+  // What only looks costs nothing, and other keys are not meant.
+  EXPECT_EQ(server.get("/health", {{"Authorization", "Bearer two-a-minute-key"}}).status, 200);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(asked("unlimited-key-01").status, 200);
+
+  Client client = server.connect();
+  client.send(
+      request_text("POST", "/v1/chat/completions",
+                   json{{"messages", user("x")}, {"stream", true}, {"max_tokens", 900}}.dump(),
+                   {{"Authorization", "Bearer one-at-once-key1"}}));
+  client.read_until("data:");
+  EXPECT_EQ(asked("one-at-once-key1").status, 429);
+  client.close();
+  int status = 0;
+  for (int tries = 0; tries < 500 && status != 200; ++tries) {
+    std::this_thread::sleep_for(20ms);
+    status = asked("one-at-once-key1").status;
+  }
+  EXPECT_EQ(status, 200);
+}
+
+TEST(Keys, LimitsThatAreWrongAreNamed) {
+  const TempFolder folder;
+  const std::string key = "0123456789abcdef-key";
+  for (const char* wrong : {"per-minute", "per-minute=", "per-minute=0", "per-minute=-1",
+                            "at-once=x", "at-once=2x", "at-once=99999999999", "per-hour=3", "="}) {
+    const fs::path file = folder.write("keys", "# one\n" + key + " " + wrong + "\n");
+    try {
+      serve::read_keys(file);
+      ADD_FAILURE() << wrong;
+    } catch (const Error& error) {
+      EXPECT_NE(error.line().find("line 2"), std::string::npos) << error.line();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quern::test
