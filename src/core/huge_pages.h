@@ -46,6 +46,23 @@ struct HugePages {
   }
 };
 
+// The same without what vectors write into new elements: whoever fills them can do so with many
+// threads.
+template <class T>
+struct RawHugePages : HugePages<T> {
+  static_assert(std::is_trivially_default_constructible_v<T>);
+
+  RawHugePages() = default;
+  template <class U>
+  RawHugePages(const RawHugePages<U>&) noexcept {}
+  template <class U>
+  struct rebind {
+    using other = RawHugePages<U>;
+  };
+  void construct(T*) noexcept {}
+  void construct(T* at, const T& value) noexcept { *at = value; }
+};
+
 // An array of zeros on such pages, which the system clears when they are touched first. The first
 // `small` elements are on ordinary pages: of an array that is filled from the front, and often not
 // far, these cost less.

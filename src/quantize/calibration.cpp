@@ -1,5 +1,6 @@
 #include "quantize/calibration.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/block.h"
@@ -8,6 +9,9 @@
 namespace quern {
 namespace {
 
+// Tokens that share the work of packing a matrix.
+constexpr int64_t kBatchTokens = 2048;
+
 MutRows view(std::vector<float>& values, int64_t rows, int64_t cols) {
   values.resize(static_cast<size_t>(rows * cols));
   return {values.data(), rows, cols, cols};
@@ -15,51 +19,73 @@ MutRows view(std::vector<float>& values, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-Calibration::Calibration(Backend& backend, const Config& config, int64_t length,
+Calibration::Calibration(Backend& backend, ThreadPool& pool, const Config& config, int64_t length,
                          std::function<void()> tick)
-    : run_(backend), config_(config), length_(length), tick_(std::move(tick)) {
+    : run_(backend),
+      pool_(pool),
+      config_(config),
+      length_(length),
+      batch_(std::max<int64_t>(kBatchTokens / length, 1) * length),
+      tick_(std::move(tick)) {
   const int64_t half = config.rotary_dim / 2;
   const std::vector<float> frequencies = inverse_frequencies(config, 1);
-  cos_.resize(static_cast<size_t>(length * half));
+  cos_.resize(static_cast<size_t>(batch_ * half));
   sin_.resize(cos_.size());
-  for (int64_t p = 0; p < length; ++p) {
-    fill_rotary(cos_.data() + p * half, sin_.data() + p * half, frequencies, p,
+  for (int64_t row = 0; row < batch_; ++row) {
+    fill_rotary(cos_.data() + row * half, sin_.data() + row * half, frequencies, row % length,
                 rotary_magnitude(config));
   }
 }
 
-void Calibration::embed(const Weight& embedding, std::span<const int32_t> ids) {
-  samples_ = static_cast<int64_t>(ids.size()) / length_;
-  run_.embed(view(x_, samples_ * length_, config_.hidden), embedding, ids);
+template <class Use>
+void Calibration::for_batches(std::span<const float> stream, Use&& use) const {
+  const int64_t tokens = static_cast<int64_t>(stream.size()) / config_.hidden;
+  for (int64_t begin = 0; begin < tokens; begin += batch_) {
+    if (tick_) tick_();
+    use(begin, std::min(begin + batch_, tokens));
+  }
 }
 
-Hessian Calibration::qkv_inputs(const Layer& layer) {
-  const Config& c = config_;
-  samples_ = static_cast<int64_t>(x_.size()) / (length_ * c.hidden);
-  Hessian hessian(c.hidden);
-  const MutRows norm = view(norm_, length_, c.hidden);
-  const MutRows x = view(x_, samples_ * length_, c.hidden);
-  for (int64_t s = 0; s < samples_; ++s) {
-    tick();
-    run_.rms_norm(norm, x.slice(s * length_, (s + 1) * length_), layer.norm_1, c.norm_eps);
-    hessian.add(run_, norm, 1);
-  }
+void Calibration::embed(const Weight& embedding, std::span<const int32_t> ids) {
+  run_.embed(view(x_, static_cast<int64_t>(ids.size()), config_.hidden), embedding, ids);
+}
+
+MutRows Calibration::stream_rows() {
+  return {x_.data(), static_cast<int64_t>(x_.size()) / config_.hidden, config_.hidden,
+          config_.hidden};
+}
+
+MutRows Calibration::normed_batch(ConstRows stream, std::span<const float> weight) {
+  const MutRows norm = view(norm_, stream.rows, config_.hidden);
+  run_.rms_norm(norm, stream, weight, config_.norm_eps);
+  return norm;
+}
+
+Hessian Calibration::normed_inputs(std::span<const float> weight) {
+  Hessian hessian(pool_, config_.hidden);
+  const ConstRows x = stream_rows();
+  for_batches(x_, [&](int64_t begin, int64_t end) {
+    hessian.add(run_, normed_batch(x.slice(begin, end), weight), (end - begin) / length_);
+  });
   return hessian;
+}
+
+Hessian Calibration::qkv_inputs(const Layer& layer) { return normed_inputs(layer.norm_1); }
+
+Hessian Calibration::head_inputs(std::span<const float> final_norm) {
+  return normed_inputs(final_norm);
 }
 
 void Calibration::attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended) {
   const Config& c = config_;
-  const int64_t half = c.rotary_dim / 2, kv = c.kv_dim(), q = c.query_dim();
-  const MutRows norm = view(norm_, length_, c.hidden);
-  const MutRows qkv = view(qkv_, length_, q + 2 * kv);
-  const MutRows log_sum = view(log_sum_, length_, c.heads);
-  const ConstRows cos = {cos_.data(), length_, half, half},
-                  sin = {sin_.data(), length_, half, half};
-  TrainingAttention shape = {.batch = 1, .seq = length_};
+  const int64_t tokens = stream.rows, half = c.rotary_dim / 2, kv = c.kv_dim(), q = c.query_dim();
+  const MutRows qkv = view(qkv_, tokens, q + 2 * kv);
+  const MutRows log_sum = view(log_sum_, tokens, c.heads);
+  const ConstRows cos = {cos_.data(), tokens, half, half}, sin = {sin_.data(), tokens, half, half};
+  TrainingAttention shape = {.batch = tokens / length_, .seq = length_};
   shape.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
   shape.window = c.window(index);
-  run_.rms_norm(norm, stream, layer.norm_1, c.norm_eps);
-  apply_linear(run_, norm,
+  apply_linear(run_, normed_batch(stream, layer.norm_1),
                {{&layer.q, qkv.columns(0, q)},
                 {&layer.k, qkv.columns(q, kv)},
                 {&layer.v, qkv.columns(q + kv, kv)}},
@@ -71,93 +97,92 @@ void Calibration::attend(const Layer& layer, int64_t index, ConstRows stream, Mu
   }
   run_.rope(heads.q, cos, sin);
   run_.rope(heads.k, cos, sin);
-  const MutHeads out = {attended.data, length_, c.heads, c.head_dim, attended.stride};
+  const MutHeads out = {attended.data, tokens, c.heads, c.head_dim, attended.stride};
   run_.attention_training(out, log_sum, heads.q, heads.k, heads.v, shape);
 }
 
 Hessian Calibration::attn_out_inputs(const Layer& layer, int64_t index) {
-  const Config& c = config_;
-  Hessian hessian(c.query_dim());
-  const MutRows x = view(x_, samples_ * length_, c.hidden);
-  const MutRows all = view(attended_, samples_ * length_, c.query_dim());
-  for (int64_t s = 0; s < samples_; ++s) {
-    tick();
-    const MutRows attended = all.slice(s * length_, (s + 1) * length_);
-    attend(layer, index, x.slice(s * length_, (s + 1) * length_), attended);
-    hessian.add(run_, attended, 1);
-  }
+  Hessian hessian(pool_, config_.query_dim());
+  const ConstRows x = stream_rows();
+  const MutRows all = view(attended_, x.rows, config_.query_dim());
+  for_batches(x_, [&](int64_t begin, int64_t end) {
+    const MutRows attended = all.slice(begin, end);
+    attend(layer, index, x.slice(begin, end), attended);
+    hessian.add(run_, attended, (end - begin) / length_);
+  });
   return hessian;
 }
 
 Hessian Calibration::up_gate_inputs(const Layer& layer) {
-  const Config& c = config_;
-  Hessian hessian(c.hidden);
-  const MutRows norm = view(norm_, length_, c.hidden);
-  const MutRows x = view(x_, samples_ * length_, c.hidden);
-  const MutRows all = view(attended_, samples_ * length_, c.query_dim());
-  for (int64_t s = 0; s < samples_; ++s) {
-    tick();
-    const MutRows stream = x.slice(s * length_, (s + 1) * length_);
-    apply_linear(run_, all.slice(s * length_, (s + 1) * length_), {{&layer.attn_out, stream}}, {},
-                 /*accumulate=*/true);
-    run_.rms_norm(norm, stream, layer.norm_2, c.norm_eps);
-    hessian.add(run_, norm, 1);
-  }
+  Hessian hessian(pool_, config_.hidden);
+  const MutRows x = stream_rows();
+  const MutRows all = view(attended_, x.rows, config_.query_dim());
+  for_batches(x_, [&](int64_t begin, int64_t end) {
+    const MutRows stream = x.slice(begin, end);
+    apply_linear(run_, all.slice(begin, end), {{&layer.attn_out, stream}}, {}, /*accumulate=*/true);
+    hessian.add(run_, normed_batch(stream, layer.norm_2), (end - begin) / length_);
+  });
   attended_ = {};  // a gigabyte of a large model
   return hessian;
 }
 
 void Calibration::swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up) {
-  const MutRows norm = view(norm_, length_, config_.hidden);
-  run_.rms_norm(norm, stream, layer.norm_2, config_.norm_eps);
-  apply_linear(run_, norm, {{&layer.up, up}, {&layer.gate, gate}}, {});
+  apply_linear(run_, normed_batch(stream, layer.norm_2), {{&layer.up, up}, {&layer.gate, gate}},
+               {});
   run_.silu_mul(gate, gate, up);
 }
 
-// What goes into the last matrix is four times as wide as the stream: it is computed twice instead
-// of kept.
+std::span<uint16_t> Calibration::gated(int64_t begin, int64_t end) {
+  const int64_t ffn = config_.ffn;
+  return std::span(gated_).subspan(static_cast<size_t>(begin * ffn),
+                                   static_cast<size_t>((end - begin) * ffn));
+}
+
 Hessian Calibration::down_inputs(const Layer& layer) {
-  const Config& c = config_;
-  Hessian hessian(c.ffn);
+  const int64_t ffn = config_.ffn;
+  Hessian hessian(pool_, ffn);
+  const ConstRows x = stream_rows();
+  if (run_.rounds_products()) gated_.resize(static_cast<size_t>(x.rows * ffn));
   std::vector<float> gate_floats, up_floats;
-  const MutRows gate = view(gate_floats, length_, c.ffn), up = view(up_floats, length_, c.ffn);
-  const MutRows x = view(x_, samples_ * length_, c.hidden);
-  for (int64_t s = 0; s < samples_; ++s) {
-    tick();
-    swiglu(layer, x.slice(s * length_, (s + 1) * length_), gate, up);
-    hessian.add(run_, gate, 1);
-  }
+  for_batches(x_, [&](int64_t begin, int64_t end) {
+    const MutRows gate = view(gate_floats, end - begin, ffn);
+    swiglu(layer, x.slice(begin, end), gate, view(up_floats, end - begin, ffn));
+    if (!gated_.empty()) run_.narrow(gated(begin, end), gate_floats);
+    hessian.add(run_, gate, (end - begin) / length_);
+  });
   return hessian;
 }
 
 void Calibration::finish(const Layer& layer) {
+  const int64_t ffn = config_.ffn;
+  const MutRows x = stream_rows();
   std::vector<float> gate_floats, up_floats;
-  const MutRows gate = view(gate_floats, length_, config_.ffn);
-  const MutRows up = view(up_floats, length_, config_.ffn);
-  const MutRows x = view(x_, samples_ * length_, config_.hidden);
-  for (int64_t s = 0; s < samples_; ++s) {
-    tick();
-    const MutRows stream = x.slice(s * length_, (s + 1) * length_);
-    swiglu(layer, stream, gate, up);
+  for_batches(x_, [&](int64_t begin, int64_t end) {
+    const MutRows stream = x.slice(begin, end), gate = view(gate_floats, end - begin, ffn);
+    if (gated_.empty()) {
+      swiglu(layer, stream, gate, view(up_floats, end - begin, ffn));
+    } else {
+      run_.widen(gate_floats, gated(begin, end));
+    }
     apply_linear(run_, gate, {{&layer.down, stream}}, {}, /*accumulate=*/true);
-  }
+  });
+  gated_ = {};
 }
 
 void Calibration::forward(const Layer& layer, int64_t index, std::vector<float>& stream) {
   const Config& c = config_;
   std::vector<float> gate_floats, up_floats, attended_floats;
-  const MutRows gate = view(gate_floats, length_, c.ffn), up = view(up_floats, length_, c.ffn);
-  const MutRows attended = view(attended_floats, length_, c.query_dim());
-  const auto tokens = static_cast<int64_t>(stream.size()) / c.hidden;
-  const MutRows all = {stream.data(), tokens, c.hidden, c.hidden};
-  for (int64_t begin = 0; begin < tokens; begin += length_) {
-    tick();
-    const MutRows x = all.slice(begin, begin + length_);
+  const MutRows all = {stream.data(), static_cast<int64_t>(stream.size()) / c.hidden, c.hidden,
+                       c.hidden};
+  for_batches(stream, [&](int64_t begin, int64_t end) {
+    const MutRows x = all.slice(begin, end);
+    const MutRows attended = view(attended_floats, x.rows, c.query_dim());
     attend(layer, index, x, attended);
     apply_linear(run_, attended, {{&layer.attn_out, x}}, {}, /*accumulate=*/true);
-    swiglu(layer, x, gate, up);
+    const MutRows gate = view(gate_floats, x.rows, c.ffn);
+    swiglu(layer, x, gate, view(up_floats, x.rows, c.ffn));
     apply_linear(run_, gate, {{&layer.down, x}}, {}, /*accumulate=*/true);
-  }
+  });
 }
 
 std::vector<float> Calibration::normed(std::span<const float> stream,
@@ -167,20 +192,6 @@ std::vector<float> Calibration::normed(std::span<const float> stream,
   run_.rms_norm({out.data(), tokens, hidden, hidden}, {stream.data(), tokens, hidden, hidden},
                 final_norm, config_.norm_eps);
   return out;
-}
-
-Hessian Calibration::head_inputs(std::span<const float> final_norm) {
-  const Config& c = config_;
-  samples_ = static_cast<int64_t>(x_.size()) / (length_ * c.hidden);
-  Hessian hessian(c.hidden);
-  const MutRows norm = view(norm_, length_, c.hidden);
-  const MutRows x = view(x_, samples_ * length_, c.hidden);
-  for (int64_t s = 0; s < samples_; ++s) {
-    tick();
-    run_.rms_norm(norm, x.slice(s * length_, (s + 1) * length_), final_norm, c.norm_eps);
-    hessian.add(run_, norm, 1);
-  }
-  return hessian;
 }
 
 }  // namespace quern

@@ -18,8 +18,8 @@ namespace quern {
 // here do not reach.
 class Calibration {
  public:
-  // `tick` is called for every sequence that is about to go through something; it may throw.
-  Calibration(Backend& backend, const Config& config, int64_t length,
+  // `tick` is called before some sequences go through something; it may throw.
+  Calibration(Backend& backend, ThreadPool& pool, const Config& config, int64_t length,
               std::function<void()> tick = {});
 
   void embed(const Weight& embedding, std::span<const int32_t> ids);
@@ -40,24 +40,31 @@ class Calibration {
   std::vector<float> normed(std::span<const float> stream, std::span<const float> final_norm);
 
  private:
+  // use(begin, end) for some whole sequences of the stream's tokens at a time.
+  template <class Use>
+  void for_batches(std::span<const float> stream, Use&& use) const;
+  MutRows stream_rows();
+  MutRows normed_batch(ConstRows stream, std::span<const float> weight);
+  std::span<uint16_t> gated(int64_t begin, int64_t end);
   void swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up);
   void attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended);
-
-  void tick() const {
-    if (tick_) tick_();
-  }
+  Hessian normed_inputs(std::span<const float> weight);
 
   Backend& run_;
+  ThreadPool& pool_;
   const Config& config_;
-  int64_t length_;
+  int64_t length_;  // of a sequence
+  int64_t batch_;   // tokens that go through a matrix at once: whole sequences
   std::function<void()> tick_;
-  int64_t samples_ = 0;
-  std::vector<float> x_;          // [tokens, hidden]
-  std::vector<float> attended_;   // [tokens, query_dim]
-  std::vector<float> norm_;       // [length, hidden]: one sequence's, as the next two
-  std::vector<float> qkv_;        // [length, query_dim + 2 kv_dim]
-  std::vector<float> log_sum_;    // [length, heads]
-  std::vector<float> cos_, sin_;  // [length, rotary_dim / 2]
+  std::vector<float> x_;         // [tokens, hidden]
+  std::vector<float> attended_;  // [tokens, query_dim]
+  // [tokens, ffn]: what goes into the last matrix, where products round it to bfloat16 anyway. As
+  // floats it would take gigabytes, and is computed twice instead.
+  std::vector<uint16_t> gated_;
+  std::vector<float> norm_;       // [batch, hidden]
+  std::vector<float> qkv_;        // [batch, query_dim + 2 kv_dim]
+  std::vector<float> log_sum_;    // [batch, heads]
+  std::vector<float> cos_, sin_;  // [batch, rotary_dim / 2]
 };
 
 }  // namespace quern

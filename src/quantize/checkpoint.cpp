@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -22,7 +23,8 @@
 namespace quern {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 16384;    // of a head or an embedding
+constexpr int64_t kRowsAtOnce = 16384;  // of a head or an embedding, to be quantized
+constexpr int64_t kRowsCopied = 512;    // of one that is not: memory that is used again stays fast
 constexpr size_t kSequencesMeasured = 4;  // for the choice of bits
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
@@ -85,7 +87,7 @@ class Quantizer {
     }
     for (int64_t unit = 0; unit < next; ++unit) recall(unit);
     if (job_.target_bits > 0) choose();
-    Calibration calibration(forward_, config_, std::max<int64_t>(job_.length, 1),
+    Calibration calibration(forward_, pool_, config_, std::max<int64_t>(job_.length, 1),
                             [this] { tell_progress(); });
     if (needs_stream(next)) {
       if (next == 0) {
@@ -302,7 +304,7 @@ class Quantizer {
   }
 
   MatrixInputs inputs_of(Hessian&& moments, const std::string& name) {
-    std::vector<double> h = std::move(moments).take();
+    Square h = std::move(moments).take();
     MatrixInputs inputs;
     if (job_.measure || job_.target_bits > 0) inputs.moments.assign(h.begin(), h.end());
     inputs.factor = factorize(pool_, std::move(h), job_.settings, name);
@@ -444,12 +446,16 @@ class Quantizer {
         writer.write(half_tensor(spec.name, spec.shape, weights_.final_norm).bytes);
         continue;
       }
-      for (int64_t row = 0; row < spec.shape[0]; row += kRowsAtOnce) {
-        const int64_t count = std::min(kRowsAtOnce, spec.shape[0] - row);
-        writer.write(
-            half_tensor(spec.name, Shape{count, spec.shape[1]}, reader_.rows(spec, row, count))
-                .bytes);
+      std::future<void> written;  // what came before, while the next rows are made
+      for (int64_t row = 0; row < spec.shape[0]; row += kRowsCopied) {
+        const int64_t count = std::min(kRowsCopied, spec.shape[0] - row);
+        OwnedTensor rows =
+            half_tensor(spec.name, Shape{count, spec.shape[1]}, reader_.rows(spec, row, count));
+        if (written.valid()) written.get();
+        written = std::async(std::launch::async,
+                             [&writer, rows = std::move(rows)] { writer.write(rows.bytes); });
       }
+      written.get();
       reader_.forget(spec);
     }
     writer.finish();

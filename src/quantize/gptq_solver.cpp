@@ -14,8 +14,9 @@ namespace quern {
 namespace {
 
 constexpr int64_t kBlock = 128;         // columns between updates of all that follow
-constexpr int64_t kHessianRows = 1024;  // tokens summed in float before they are added in double
+constexpr int64_t kHessianRows = 2048;  // tokens summed in float before they are added in double
 constexpr int64_t kHessianCols = 512;   // of its lower triangle that are multiplied at once
+constexpr int64_t kSquare = 32;         // rows and columns that are mirrored at once
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 
@@ -99,46 +100,47 @@ std::vector<float> QuantizedMatrix::dequantized() const {
   return out;
 }
 
-Hessian::Hessian(int64_t dim) : dim_(dim), sum_(at(dim * dim)), part_(at(dim * dim)) {}
+Hessian::Hessian(ThreadPool& pool, int64_t dim) : pool_(&pool), dim_(dim), sum_(at(dim * dim)) {
+  pool.parallel_for(dim, 64, [&](int64_t begin, int64_t end, int) {
+    std::fill(sum_.data() + begin * dim, sum_.data() + end * dim, 0.0);
+  });
+}
 
 void Hessian::add(Backend& backend, ConstRows x, int64_t samples) {
-  for (int64_t begin = 0; begin < x.rows;) {
-    const int64_t end = std::min(begin + kHessianRows - waiting_, x.rows);
-    const ConstRows rows = x.slice(begin, end);
+  for (int64_t begin = 0; begin < x.rows; begin += kHessianRows) {
+    const ConstRows rows = x.slice(begin, std::min(begin + kHessianRows, x.rows));
     for (int64_t col = 0; col < dim_; col += kHessianCols) {
       const int64_t width = std::min(kHessianCols, dim_ - col);
-      const MutRows below = {part_.data() + col * dim_ + col, dim_ - col, width, dim_};
-      backend.matmul_backward_weight(below, {}, rows.columns(col, dim_ - col),
-                                     rows.columns(col, width));
+      part_.assign(at((dim_ - col) * width), 0.0f);
+      backend.matmul_backward_weight({part_.data(), dim_ - col, width, width}, {},
+                                     rows.columns(col, dim_ - col), rows.columns(col, width));
+      pool_->parallel_for(dim_ - col, 64, [&](int64_t first, int64_t last, int) {
+        for (int64_t r = first; r < last; ++r) {
+          double* sum = sum_.data() + (col + r) * dim_ + col;
+          const float* part = part_.data() + r * width;
+          for (int64_t c = 0; c < std::min(width, r + 1); ++c) sum[c] += double{part[c]};
+        }
+      });
     }
-    waiting_ += end - begin;
-    if (waiting_ == kHessianRows) flush();
-    begin = end;
   }
   samples_ += samples;
 }
 
-void Hessian::flush() {
-  for (int64_t r = 0; r < dim_; ++r) {
-    double* sum = sum_.data() + r * dim_;
-    float* part = part_.data() + r * dim_;
-    for (int64_t c = 0; c <= r; ++c) sum[c] += double{part[c]};
-    std::fill_n(part, std::min(dim_, r / kHessianCols * kHessianCols + kHessianCols), 0.0f);
-  }
-  waiting_ = 0;
-}
-
-std::vector<double> Hessian::take() && {
-  flush();
+Square Hessian::take() && {
   part_ = {};
   const double factor = 2.0 / static_cast<double>(std::max<int64_t>(samples_, 1));
-  for (int64_t r = 0; r < dim_; ++r) {
-    for (int64_t c = 0; c <= r; ++c) {
-      const double value = sum_[at(r * dim_ + c)] * factor;
-      sum_[at(r * dim_ + c)] = value;
-      sum_[at(c * dim_ + r)] = value;
+  // In squares of which both halves' lines stay in the first cache.
+  pool_->parallel_for(dim_, kSquare, [&](int64_t begin, int64_t end, int) {
+    for (int64_t col = 0; col < end; col += kSquare) {
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t c = col; c < std::min(col + kSquare, r + 1); ++c) {
+          const double value = sum_[at(r * dim_ + c)] * factor;
+          sum_[at(r * dim_ + c)] = value;
+          sum_[at(c * dim_ + r)] = value;
+        }
+      }
     }
-  }
+  });
   return std::move(sum_);
 }
 
@@ -167,7 +169,7 @@ QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight
   return m;
 }
 
-GptqFactor factorize(ThreadPool& pool, std::vector<double> h, const QuantizeSettings& s,
+GptqFactor factorize(ThreadPool& pool, Square h, const QuantizeSettings& s,
                      const std::string& name) {
   const auto n = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(h.size()))));
   GptqFactor f = {.order = std::vector<int64_t>(at(n)), .dead = std::vector<bool>(at(n))};
@@ -186,12 +188,13 @@ GptqFactor factorize(ThreadPool& pool, std::vector<double> h, const QuantizeSett
   }
   f.upper.resize(h.size());
   for (f.damping = s.damping; f.damping <= 10; f.damping *= 10) {
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t j = 0; j < n; ++j) {
-        f.upper[at(i * n + j)] = h[at(f.order[at(i)] * n + f.order[at(j)])];
+    pool.parallel_for(n, 16, [&](int64_t first, int64_t last, int) {
+      for (int64_t i = first; i < last; ++i) {
+        const double* from = h.data() + f.order[at(i)] * n;
+        for (int64_t j = 0; j < n; ++j) f.upper[at(i * n + j)] = from[f.order[at(j)]];
+        f.upper[at(i * n + i)] += f.damping * mean;
       }
-      f.upper[at(i * n + i)] += f.damping * mean;
-    }
+    });
     if (inverse_cholesky(pool, f.upper, n)) return f;
     if (f.damping == 0) f.damping = 1e-4;
   }
@@ -207,7 +210,7 @@ QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> 
   const int64_t group = cols / m.groups;
   const auto levels = static_cast<float>((1 << s.bits) - 1);
   const std::vector<int64_t>& order = factor.order;
-  const std::vector<double>& u = factor.upper;
+  const Square& u = factor.upper;
 
   // Grids that no update changes: of one group over the whole row, or of groups left in place.
   const bool fixed = m.groups == 1 || s.static_groups;
@@ -226,12 +229,14 @@ QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> 
   }
 
   std::vector<float> w(weight.size());  // columns in `order`; changes as errors are passed on
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < cols; ++i) {
-      const int64_t from = order[at(i)];
-      w[at(r * cols + i)] = factor.dead[at(from)] ? 0.0f : weight[at(r * cols + from)];
+  pool.parallel_for(rows, 16, [&](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t i = 0; i < cols; ++i) {
+        const int64_t from = order[at(i)];
+        w[at(r * cols + i)] = factor.dead[at(from)] ? 0.0f : weight[at(r * cols + from)];
+      }
     }
-  }
+  });
   std::vector<float> errors(at(rows * kBlock));
   std::vector<float> u_block(at(kBlock * kBlock)), u_right;
   for (int64_t begin = 0; begin < cols; begin += kBlock) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compute/backend.h"
+#include "core/huge_pages.h"
 #include "core/thread_pool.h"
 
 namespace quern {
@@ -35,26 +36,28 @@ struct QuantizedMatrix {
   std::vector<float> dequantized() const;
 };
 
+// A square matrix of what goes into a large one: a gigabyte for 11,008 inputs. New elements hold
+// anything.
+using Square = std::vector<double, RawHugePages<double>>;
+
 // Second moments of a matrix's inputs: H = 2 / samples · sum over all tokens of x xᵀ, summed in
 // double.
 class Hessian {
  public:
-  explicit Hessian(int64_t dim);
-  // Inputs of `samples` sequences: [tokens, dim].
+  Hessian(ThreadPool& pool, int64_t dim);
+  // Inputs of `samples` sequences: [tokens, dim]. Few calls with many tokens are fastest.
   void add(Backend& backend, ConstRows x, int64_t samples);
   int64_t dim() const noexcept { return dim_; }
   int64_t samples() const noexcept { return samples_; }
-  // [dim, dim]. The sum itself, scaled in place: a second copy of a large one would be a gigabyte.
-  std::vector<double> take() &&;
+  // [dim, dim]. The sum itself, scaled in place: a second copy would be large.
+  Square take() &&;
 
  private:
-  void flush();
-
+  ThreadPool* pool_;
   int64_t dim_;
   int64_t samples_ = 0;
-  int64_t waiting_ = 0;      // tokens in part_
-  std::vector<double> sum_;  // of it, as of part_, the lower triangle is kept
-  std::vector<float> part_;
+  Square sum_;               // its lower triangle
+  std::vector<float> part_;  // what some columns of it are about to grow by
 };
 
 // `weight` [rows, cols] must be finite; `name` is for messages. Throws BadInput where the groups do
@@ -64,7 +67,7 @@ QuantizedMatrix round_to_nearest(ThreadPool& pool, std::span<const float> weight
 
 // What GPTQ needs to know of a matrix's inputs. It serves every matrix that takes the same ones.
 struct GptqFactor {
-  std::vector<double> upper;   // U of H⁻¹ = Uᵀ U, rows and columns in `order`
+  Square upper;                // U of H⁻¹ = Uᵀ U, rows and columns in `order`
   std::vector<int64_t> order;  // [cols], in which columns are taken
   std::vector<bool> dead;      // [cols]: inputs that are never used, whose columns become 0
   double damping = 0;          // that it took: more than was asked for where H is singular
@@ -72,8 +75,8 @@ struct GptqFactor {
 
 // `hessian`: [cols, cols], symmetric; it is consumed. Where H is singular the damping is raised
 // tenfold until it is not; throws Failed where even adding its mean does not help.
-GptqFactor factorize(ThreadPool& pool, std::vector<double> hessian,
-                     const QuantizeSettings& settings, const std::string& name);
+GptqFactor factorize(ThreadPool& pool, Square hessian, const QuantizeSettings& settings,
+                     const std::string& name);
 
 QuantizedMatrix gptq(Backend& backend, ThreadPool& pool, std::span<const float> weight,
                      int64_t rows, const GptqFactor& factor, const QuantizeSettings& settings,

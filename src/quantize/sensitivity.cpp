@@ -30,7 +30,7 @@ class Measurement {
   explicit Measurement(const SensitivityJob& job)
       : job_(job),
         weights_(job.reader.weights()),
-        calibration_(job.backend, job.config, job.length, job.tick) {
+        calibration_(job.backend, job.pool, job.config, job.length, job.tick) {
     calibration_.embed(weights_.embedding, job.ids);
     stream_ = std::move(calibration_.stream());
     std::vector<float> last = stream_;

@@ -34,7 +34,7 @@ struct GoldenLayer {
       hessian.add(backend, {call.data(), tokens, cols, cols}, file.at(name).shape[0]);
     }
   }
-  std::vector<double> moments() const {
+  Square moments() const {
     Hessian copy = hessian;
     return std::move(copy).take();
   }
@@ -61,7 +61,7 @@ struct GoldenLayer {
   SafetensorsFile file;
   ThreadPool pool{2};
   CpuTrainingBackend backend{pool};
-  Hessian hessian{256};
+  Hessian hessian{pool, 256};
   std::vector<float> weight, inputs;
   int64_t rows, cols;
 };
@@ -134,7 +134,7 @@ TEST(Gptq, SingularSecondMomentsTakeMoreDamping) {
   ThreadPool pool(2);
   CpuTrainingBackend backend(pool);
   const int64_t n = 128;
-  const std::vector<double> ones(size_t(n * n), 1.0);  // rank one
+  const Square ones(size_t(n * n), 1.0);  // rank one
   const auto weight = test::random_floats(size_t(8 * n), 1);
   QuantizeSettings s = {.damping = 0};
   const GptqFactor factor = factorize(pool, ones, s, "m");
@@ -147,7 +147,7 @@ TEST(Gptq, SingularSecondMomentsTakeMoreDamping) {
 TEST(Gptq, UnusedInputsBecomeZero) {
   ThreadPool pool(1);
   CpuTrainingBackend backend(pool);
-  std::vector<double> h(32 * 32);
+  Square h(32 * 32, 0.0);
   for (size_t i = 0; i < 31; ++i) h[i * 33] = 1;  // the last input is never used
   const auto weight = test::random_floats(8 * 32, 1);
   const QuantizeSettings s = {.group = 32};

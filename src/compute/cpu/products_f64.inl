@@ -9,22 +9,37 @@ constexpr int64_t kDoubles = Vec::kLanes / 2;
 template <int kRows>
 void subtract_tile(double* out, int64_t out_step, const double* a, const double* b, int64_t depth,
                    int64_t cols) noexcept {
-  Doubles sums[kRows][2] = {};
+  for (int r = 0; r < kRows; ++r) {
+    __builtin_prefetch(out + r * out_step, 1);
+    __builtin_prefetch(out + r * out_step + kDoubles, 1);
+  }
+  // Every loop over the sums is unrolled: only then do they stay in registers.
+  Doubles sums[kRows][2];
+#pragma GCC unroll 24
+  for (int i = 0; i < 2 * kRows; ++i) sums[i / 2][i % 2] = Doubles{};
   for (int64_t k = 0; k < depth; ++k) {
     // Not auto: deduced types lose the alignment that Doubles states.
     const Doubles* right = reinterpret_cast<const Doubles*>(b + k * kPanelDoubles);
+    const Doubles first = right[0], second = right[1];
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < 2; ++v) sums[r][v] += a[r * kDepthDoubles + k] * right[v];
+      sums[r][0] += a[r * kDepthDoubles + k] * first;
+      sums[r][1] += a[r * kDepthDoubles + k] * second;
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    double* line = out + r * out_step;
-    if (cols >= 2 * kDoubles) {
-      for (int v = 0; v < 2; ++v) *reinterpret_cast<Doubles*>(line + v * kDoubles) -= sums[r][v];
-    } else {
-      const auto* sum = reinterpret_cast<const double*>(sums[r]);
-      for (int64_t c = 0; c < cols; ++c) line[c] -= sum[c];
+  if (cols >= 2 * kDoubles) {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      Doubles* line = reinterpret_cast<Doubles*>(out + r * out_step);
+      line[0] -= sums[r][0];
+      line[1] -= sums[r][1];
     }
+    return;
+  }
+  double edge[kRows][2 * kDoubles];
+  std::memcpy(edge, sums, sizeof(edge));
+  for (int r = 0; r < kRows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) out[r * out_step + c] -= edge[r][c];
   }
 }
 
