@@ -79,8 +79,8 @@ bool reachable_by_others(const std::string& host) {
 struct Server::Impl {
   explicit Impl(ServeOptions wanted)
       : log(wanted.access_log),
-        gate({.keys = wanted.api_key_file.empty() ? std::vector<Key>()
-                                                  : read_keys(wanted.api_key_file),
+        gate({.keys =
+                  wanted.api_key_file.empty() ? std::vector<Key>() : read_keys(wanted.api_key_file),
               .hosts = wanted.allowed_hosts},
              metrics),
         http(with_callbacks(std::move(wanted.http))),

@@ -60,55 +60,68 @@ const cpu::AttentionKernels& CpuTrainingBackend::attention_kernels() const noexc
   return bf16_ != nullptr ? bf16_->attention : training_.attention;
 }
 
-// The right factors are packed once by all threads. Then the output is cut into blocks of as many
-// panels as stay in a cache, and of many rows, because a block reads its panels anew.
+// Both factors are packed once by all threads. Then the output is cut into blocks of as many panels
+// as stay in a cache, and of many rows, because a block reads its panels anew.
 void CpuTrainingBackend::multiply(const cpu::Strided& a, int64_t m, int64_t depth,
                                   std::span<const RightFactor> factors) {
   constexpr int64_t kRows = 512;
   const cpu::GemmKernels& kernels = products();
-  const int64_t threads = pool().size();
+  const int64_t threads = pool().size(), rows = kernels.tile_rows, cols = kernels.panel_cols;
   std::vector<cpu::GemmPart> parts;
   int64_t panels = 0;
   for (const RightFactor& factor : factors) {
     parts.push_back(factor.part);
     parts.back().first_panel = panels;
-    panels += divided_up(factor.part.n, kernels.panel_cols);
+    panels += divided_up(factor.part.n, cols);
   }
   if (m == 0 || panels == 0) return;
-  const int64_t packed_floats =
-      divided_up(kernels.packed_bytes(panels, depth), int64_t{sizeof(float)});
-  const cpu::Gemm gemm = {
-      .a = a,
-      .m = m,
-      .depth = depth,
-      .parts = parts,
-      .packed = reinterpret_cast<std::byte*>(grown(packed_, 1, packed_floats).data),
-      .panels = panels};
-  pool().parallel_for(panels, divided_up(panels, 4 * threads),
+  const int64_t tiles = divided_up(m, rows);
+  const int64_t left_bytes = divided_up(kernels.packed_bytes(tiles * rows, depth), 64) * 64;
+  const int64_t right_bytes = kernels.packed_bytes(panels * cols, depth);
+  std::byte* packed = reinterpret_cast<std::byte*>(
+      grown(packed_, 1, divided_up(left_bytes + right_bytes, int64_t{sizeof(float)})).data);
+  const cpu::Gemm gemm = {.m = m,
+                          .depth = depth,
+                          .parts = parts,
+                          .left = packed,
+                          .right = packed + left_bytes,
+                          .tiles = tiles,
+                          .panels = panels};
+  const auto pack_right = [&](int64_t panel) {
+    size_t i = parts.size() - 1;
+    while (panel < parts[i].first_panel) --i;
+    const cpu::Strided& b = factors[i].b;
+    const int64_t col = (panel - parts[i].first_panel) * cols;
+    kernels.pack_right(gemm, panel, {b.data + col * b.col_step, b.row_step, b.col_step},
+                       std::min(cols, parts[i].n - col));
+  };
+  // Some tiles at a time: of a transposed factor they read the same lines.
+  constexpr int64_t kTiles = 8;
+  const int64_t tile_groups = divided_up(tiles, kTiles);
+  const auto pack_left = [&](int64_t group) {
+    const int64_t tile = group * kTiles, row = tile * rows;
+    kernels.pack_left(gemm, tile, {a.data + row * a.row_step, a.row_step, a.col_step},
+                      std::min(kTiles * rows, m - row));
+  };
+  const int64_t pieces = panels + tile_groups;
+  pool().parallel_for(pieces, divided_up(pieces, 8 * threads),
                       [&](int64_t begin, int64_t end, int) {
-                        for (int64_t panel = begin; panel < end; ++panel) {
-                          size_t i = parts.size() - 1;
-                          while (panel < parts[i].first_panel) --i;
-                          const cpu::Strided& b = factors[i].b;
-                          const int64_t col = (panel - parts[i].first_panel) * kernels.panel_cols;
-                          kernels.pack(gemm.packed, panels, panel,
-                                       {b.data + col * b.col_step, b.row_step, b.col_step}, depth,
-                                       std::min(kernels.panel_cols, parts[i].n - col));
+                        for (int64_t i = begin; i < end; ++i) {
+                          i < panels ? pack_right(i) : pack_left(i - panels);
                         }
                       });
 
-  for (int t = 0; t < pool().size(); ++t) scratch(t, kernels.scratch_floats);
   const int64_t col_blocks = divided_up(panels, kernels.block_panels(depth));
   const int64_t width = divided_up(panels, col_blocks);
   int64_t row_blocks = divided_up(m, kRows);
   while (row_blocks * col_blocks % threads != 0) ++row_blocks;  // a whole number for each thread
-  const int64_t rows = divided_up(divided_up(m, row_blocks), kernels.tile_rows) * kernels.tile_rows;
-  row_blocks = divided_up(m, rows);
-  pool().parallel_for(row_blocks * col_blocks, 1, [&](int64_t begin, int64_t end, int thread) {
+  const int64_t height = divided_up(tiles, row_blocks);
+  row_blocks = divided_up(tiles, height);
+  pool().parallel_for(row_blocks * col_blocks, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t row = block % row_blocks * rows, panel = block / row_blocks * width;
-      kernels.gemm(gemm, row, std::min(row + rows, m), panel, std::min(panel + width, panels),
-                   scratch(thread, kernels.scratch_floats));
+      const int64_t tile = block % row_blocks * height, panel = block / row_blocks * width;
+      kernels.gemm(gemm, tile, std::min(tile + height, tiles), panel,
+                   std::min(panel + width, panels));
     }
   });
 }

@@ -78,7 +78,7 @@ class CpuTrainingBackend final : public CpuBackend {
 
   const cpu::TrainingKernels& training_;
   const cpu::Bf16Kernels* bf16_;                   // null where products are float
-  Tensor packed_;                                  // right factors of multiply
+  Tensor packed_;                                  // factors of multiply
   Tensor partial_sums_;                            // of sum_items
   Tensor logits_, hidden_chunk_, d_hidden_chunk_;  // of cross_entropy: one chunk of tokens
 };

@@ -3,8 +3,7 @@
 
 struct Bf16Panels {
   using Element = uint16_t;
-  static constexpr int64_t kDepth = 512;
-  static constexpr int64_t kRowStep = kDepth + 32;
+  static constexpr int64_t kDepth = 2 * kDepthFloats;
 
   static int64_t padded(int64_t depth) noexcept { return (depth + 1) / 2 * 2; }
 
@@ -54,31 +53,42 @@ struct Bf16Panels {
     }
   }
 
-  // Rows kRowStep apart, or panels [rows / kTileRows][depth / 2][kTileRows][2].
-  static void pack_a(uint16_t* panel, const Strided& a, int64_t rows, int64_t depth,
-                     int64_t there) noexcept {
-    if (a.col_step == 1) {
-      for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t p = 0; p < depth; p += 32) {
-          _mm512_storeu_si512(panel + i * kRowStep + p,
-                              row_stretch(a.data + i * a.row_step + p, depth - p));
+  // Panels [depth / 2][kTileRows][2].
+  static void pack_a(uint16_t* panels, const Strided& a, int64_t depth, int64_t height) noexcept {
+    const int64_t whole = padded(depth);
+    const auto put = [&](int64_t row, int64_t p, __m512i values) {
+      const __mmask16 mask = Vec::mask(p + 2 < whole ? Vec::kLanes : kTileRows);
+      _mm512_mask_storeu_epi32(panels + row * whole + p * kTileRows, mask, values);
+    };
+    if (a.col_step != 1) {
+      for (int64_t p = 0; p < whole; p += 2) {
+        for (int64_t row = 0; row < height; row += kTileRows) {
+          const float* even = a.data + row + p * a.col_step;
+          const Vec second =
+              p + 1 < depth ? load_some(even + a.col_step, height - row) : Vec::zero();
+          put(row, p, pairs(load_some(even, height - row), second));
         }
       }
       return;
     }
-    const int64_t whole = padded(depth);
-    for (int64_t p = 0; p < whole; p += 2) {
-      const __mmask16 mask = Vec::mask(p + 2 < whole ? Vec::kLanes : kTileRows);
-      for (int64_t i = 0; i < rows; i += kTileRows) {
-        const float* even = a.data + i + p * a.col_step;
-        const Vec second = p + 1 < depth ? load_some(even + a.col_step, there - i) : Vec::zero();
-        _mm512_mask_storeu_epi32(panel + i * whole + p * kTileRows, mask,
-                                 pairs(load_some(even, there - i), second));
+    for (int64_t row = 0; row < height; row += kTileRows) {
+      for (int64_t p = 0; p < whole; p += 32) {
+        const int64_t count = std::min<int64_t>(16, (whole - p) / 2);
+        Vec block[16];  // of pairs, which move like floats
+        for (int64_t i = 0; i < 16; ++i) {
+          const float* from = a.data + (row + i) * a.row_step + p;
+          const bool there = i < kTileRows && row + i < height;
+          block[i].v = there ? _mm512_castsi512_ps(row_stretch(from, depth - p))
+                             : _mm512_setzero_ps();
+        }
+        Vec::transpose(block);
+        for (int64_t q = 0; q < count; ++q) put(row, p + 2 * q, _mm512_castps_si512(block[q].v));
       }
     }
   }
 
-  template <int64_t kRowPairs, int64_t kDepthPairs>
+  // As Tile::multiply, with steps in pairs.
+  template <int64_t kRowStep, int64_t kDepthStep>
   [[gnu::always_inline]] static inline void multiply(Tile& tile, const uint16_t* a,
                                                      const uint16_t* b, int64_t depth) noexcept {
     for (int64_t p = 0; p < depth; p += 2) {
@@ -87,23 +97,17 @@ struct Bf16Panels {
 #pragma GCC unroll 12
       for (int i = 0; i < kTileRows; ++i) {
         int32_t pair;
-        std::memcpy(&pair, a + 2 * i * kRowPairs, sizeof(pair));
+        std::memcpy(&pair, a + 2 * i * kRowStep, sizeof(pair));
         const auto x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
         tile.sums[i][0].v = _mm512_dpbf16_ps(tile.sums[i][0].v, x, left);
         tile.sums[i][1].v = _mm512_dpbf16_ps(tile.sums[i][1].v, x, right);
       }
-      a += 2 * kDepthPairs;
+      a += 2 * kDepthStep;
       b += 2 * kTileCols;
     }
   }
-  [[gnu::always_inline]] static inline void multiply_rows(Tile& tile, const uint16_t* a,
-                                                          const uint16_t* b,
-                                                          int64_t depth) noexcept {
-    multiply<kRowStep / 2, 1>(tile, a, b, depth);
-  }
-  [[gnu::always_inline]] static inline void multiply_panel(Tile& tile, const uint16_t* a,
-                                                           const uint16_t* b,
-                                                           int64_t depth) noexcept {
+  [[gnu::always_inline]] static inline void multiply(Tile& tile, const uint16_t* a,
+                                                     const uint16_t* b, int64_t depth) noexcept {
     multiply<1, kTileRows>(tile, a, b, depth);
   }
 };

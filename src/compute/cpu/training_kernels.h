@@ -29,13 +29,15 @@ struct GemmPart {
   const float* bias;    // or null
   bool accumulate;
 };
-// Products that share `a`, their panels one after the other.
+// Products that share `a`, their panels one after the other. Factors are packed before they are
+// multiplied: the left one into panels of tile_rows rows, the right one into those of panel_cols
+// columns. All memory is 64-byte aligned.
 struct Gemm {
-  Strided a;
   int64_t m, depth;
   std::span<const GemmPart> parts;
-  std::byte* packed;  // 64-byte aligned
-  int64_t panels;
+  std::byte* left;
+  std::byte* right;
+  int64_t tiles, panels;
 };
 
 // The heads of one sequence that read one kv head. The views begin at the sequence's first token.
@@ -67,20 +69,20 @@ struct AdamWFactors {
 
 // Products, with factors rounded to one type and sums in float.
 struct GemmKernels {
-  // Packs the columns of `b` that begin at b.data, `width` of them, as panel `panel` of `panels`.
-  void (*pack)(std::byte* packed, int64_t panels, int64_t panel, const Strided& b, int64_t depth,
-               int64_t width) noexcept;
-  int64_t (*packed_bytes)(int64_t panels, int64_t depth) noexcept;
-  int64_t panel_cols;
+  int64_t panel_cols, tile_rows;
+  // Of a factor with `lines` rows or columns, whole panels of them.
+  int64_t (*packed_bytes)(int64_t lines, int64_t depth) noexcept;
+  // Pack the `width` columns of `b` that begin at b.data as a panel; the `height` rows of `a` that
+  // begin at a.data as panels, the first of them `tile`.
+  void (*pack_right)(const Gemm& gemm, int64_t panel, const Strided& b, int64_t width) noexcept;
+  void (*pack_left)(const Gemm& gemm, int64_t tile, const Strided& a, int64_t height) noexcept;
 
-  // The rows [m_begin, m_end) and panels [panel_begin, panel_end). Any division of the output gives
-  // the same bits: an output is the sum over stretches of the depth, one after the other, each
-  // summed in order.
-  void (*gemm)(const Gemm& gemm, int64_t m_begin, int64_t m_end, int64_t panel_begin,
-               int64_t panel_end, float* scratch) noexcept;
-  int64_t tile_rows;                                // a good number of rows is a multiple
-  int64_t (*block_panels)(int64_t depth) noexcept;  // more of them no longer stay in a cache
-  int64_t scratch_floats;
+  // The tiles [tile_begin, tile_end) of rows and panels [panel_begin, panel_end). Any division of
+  // the output gives the same bits: an output is the sum over stretches of the depth, one after the
+  // other, each summed in order.
+  void (*gemm)(const Gemm& gemm, int64_t tile_begin, int64_t tile_end, int64_t panel_begin,
+               int64_t panel_end) noexcept;
+  int64_t (*block_panels)(int64_t depth) noexcept;  // so many stay in the last cache
 };
 
 // See Backend::attention_training; `scratch` is 64-byte aligned.
