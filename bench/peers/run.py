@@ -3,9 +3,11 @@
     python3 bench/peers/run.py --quern build/release/quern --work /tmp/peers
 
 llama.cpp comes out of the source archive of the pip package llama-cpp-python (pinned below), is built
-in the work folder (about five minutes on a quiet machine), and stays there for the next run. Both
-programs read the same file, one after the other, `--rounds` times; the table has medians. Limits
-(bandwidth, float32 peak) are those that Quern measures in the same runs.
+in the work folder (about five minutes on a quiet machine), and stays there for the next run. With
+`--ik FOLDER`, where the programs of a built ik_llama.cpp are, that takes part as well. All programs
+read the same file, one after the other, `--rounds` times; the table has medians, and the ratio to
+the faster peer. Limits (bandwidth, float32 peak) are those that Quern measures in the same runs.
+`--json` keeps the figures for plot.py.
 """
 import argparse
 import datetime
@@ -16,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = "llama-cpp-python==0.3.36"
@@ -82,24 +85,52 @@ class Quern:
 
 
 class Llama:
-    def __init__(self, tools, threads):
-        self.tools, self.threads = tools, threads
+    name = "llama.cpp"
+    repeats = 1  # behind a warm-up
 
-    def bench(self, model, prompt, generate, depth=0):
-        out = run([self.tools / "llama-bench", "-m", model, "-t", self.threads, "-p", prompt, "-n",
-                   generate, "-d", depth, "-r", 1, "-o", "json"])
-        return json.loads(out)[0]["avg_ts"]
+    def __init__(self, tools, threads):
+        self.tools, self.threads = tools.resolve(), threads
+
+    def bench(self, model, *options):
+        out = run([self.tools / "llama-bench", "-m", model, "-t", self.threads, "-r",
+                   self.repeats, "-o", "json", *options])
+        return json.loads(out)[-1]["samples_ts"][-1]
 
     def prefill(self, model, tokens):
-        return self.bench(model, tokens, 0)
+        return self.bench(model, "-p", tokens, "-n", 0)
 
     def decode(self, model, tokens, depth=0, streams=1):
-        if streams == 1:
-            return self.bench(model, 0, tokens, depth)
-        out = run([self.tools / "llama-batched-bench", "-m", model, "-t", self.threads, "-c",
-                   streams * (tokens + 16), "-npp", 8, "-ntg", tokens, "-npl", streams])
+        if streams > 1:
+            return self.batched(model, tokens, streams)
+        return self.bench(model, "-p", 0, "-n", tokens, "-d", depth)
+
+    def batched(self, model, tokens, streams, *options):
+        # One of the peers prints its table among its messages, and leaves a log where it stands.
+        with tempfile.TemporaryDirectory() as folder:
+            command = [self.tools / "llama-batched-bench", "-m", model.resolve(), "-t",
+                       self.threads, "-c", streams * (tokens + 16), "-npp", 8, "-ntg", tokens,
+                       "-npl", streams, *options]
+            out = subprocess.run([str(c) for c in command], check=True, text=True, cwd=folder,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
         row = [line for line in out.splitlines() if line.startswith("|")][-1]
         return float(row.split("|")[8])  # S_TG t/s
+
+
+class IkLlama(Llama):
+    """Repacks weights as it loads them, which is its fastest way to compute with these files."""
+
+    name = "ik_llama.cpp"
+    repeats = 2  # its warm-up is a token
+
+    def bench(self, model, *options):
+        return super().bench(model, "-rtr", 1, *options)
+
+    def decode(self, model, tokens, depth=0, streams=1):
+        if streams > 1:
+            return self.batched(model, tokens, streams, "-rtr")
+        if depth == 0:
+            return self.bench(model, "-p", 0, "-n", tokens)
+        return self.bench(model, "-p", 0, "-n", 0, "-gp", f"{depth},{tokens}")
 
 
 def main():
@@ -109,6 +140,8 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True,
                         help="folder outside the repository")
     parser.add_argument("--llama", type=pathlib.Path, help="folder of llama.cpp's built programs")
+    parser.add_argument("--ik", type=pathlib.Path, help="folder of ik_llama.cpp's built programs")
+    parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
     parser.add_argument("--types", nargs="*", default=["Q4_0", "Q4_K_M", "Q8_0"])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
@@ -116,7 +149,9 @@ def main():
     parser.add_argument("--only", default="", help="a regular expression for rows of the table")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    llama = Llama(args.llama or build_peer(args.work), args.threads)
+    peers = [Llama(args.llama or build_peer(args.work), args.threads)]
+    if args.ik:
+        peers.append(IkLlama(args.ik, args.threads))
     quern = Quern(args.quern, args.threads)
     rows = []
     for kind in args.types:
@@ -129,21 +164,24 @@ def main():
         for name, test in tests:
             if not re.search(args.only, f"{kind} {name}"):
                 continue
-            ours, theirs = [], []
+            ours, theirs = [], [[] for _ in peers]
             for _ in range(args.rounds):
                 ours.append(test(quern))
-                theirs.append(test(llama))
-            rows.append((kind, name, statistics.median(ours), statistics.median(theirs),
-                         dict(quern.last)))
+                for peer, speeds in zip(peers, theirs):
+                    speeds.append(test(peer))
+            rows.append((kind, name, statistics.median(ours),
+                         [statistics.median(speeds) for speeds in theirs], dict(quern.last)))
             print(f"{kind} {name}: {ours} / {theirs}", file=sys.stderr, flush=True)
     bandwidth = max(limit[0] for limit in quern.limits)
     peak = max(limit[1] for limit in quern.limits)
     version = run([args.quern, "--version"]).strip()
-    print(f"{datetime.date.today()}, {cpu_name()}, {args.threads} threads, {version}, {PACKAGE}; "
-          f"best of the run: {bandwidth:.1f} GB/s read, {peak:.0f} GFLOP/s float32; medians of "
-          f"{args.rounds}\n")
-    print("| weights | | Quern, tokens/s | llama.cpp | ratio | share of the limit |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    names = [peer.name for peer in peers]
+    about = (f"{datetime.date.today()}, {cpu_name()}, {args.threads} threads, {version}, {PACKAGE}; "
+             f"best of the run: {bandwidth:.1f} GB/s read, {peak:.0f} GFLOP/s float32; medians of "
+             f"{args.rounds}")
+    print(f"{about}\n")
+    print(f"| weights | | Quern, tokens/s | {' | '.join(names)} | ratio | share of the limit |")
+    print("| --- | --- | --- |" + " --- |" * len(names) + " --- | --- |")
     for kind, name, ours, theirs, last in rows:
         if name.startswith("prefill"):
             share = last["prefill_gflop_per_s"] / last["prefill_tokens_per_s"] * ours / peak
@@ -151,7 +189,13 @@ def main():
         else:
             share = last["bytes_per_token"] * ours / 1e9 / bandwidth
             limit = f"{100 * share:.0f} % of the bandwidth"
-        print(f"| {kind} | {name} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {limit} |")
+        speeds = " | ".join(f"{speed:.1f}" for speed in theirs)
+        print(f"| {kind} | {name} | {ours:.1f} | {speeds} | {ours / max(theirs):.2f} | {limit} |")
+    if args.json:
+        args.json.write_text(json.dumps({
+            "about": about, "programs": ["Quern", *names],
+            "rows": [{"weights": kind, "test": name, "tokens_per_s": [ours, *theirs]}
+                     for kind, name, ours, theirs, _ in rows]}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
