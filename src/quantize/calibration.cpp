@@ -10,7 +10,7 @@ namespace quern {
 namespace {
 
 // Tokens that share the work of packing a matrix.
-constexpr int64_t kBatchTokens = 2048;
+constexpr int64_t kBatchTokens = 4096;
 
 MutRows view(std::vector<float>& values, int64_t rows, int64_t cols) {
   values.resize(static_cast<size_t>(rows * cols));

@@ -14,7 +14,7 @@ namespace quern {
 namespace {
 
 constexpr int64_t kBlock = 128;         // columns between updates of all that follow
-constexpr int64_t kHessianRows = 2048;  // tokens summed in float before they are added in double
+constexpr int64_t kHessianRows = 4096;  // tokens summed in float before they are added in double
 constexpr int64_t kHessianCols = 512;   // of its lower triangle that are multiplied at once
 constexpr int64_t kSquare = 32;         // rows and columns that are mirrored at once
 

@@ -124,7 +124,12 @@ std::vector<Key> read_keys(const fs::path& file) {
     const std::string_view line = trim(std::string_view(text).substr(begin, end - begin));
     begin = end + 1;
     if (line.empty() || line.starts_with('#')) continue;
-    keys.push_back(parse_key(line, fmt::format("{}: line {}", file.string(), number + 1)));
+    const std::string where = fmt::format("{}: line {}", file.string(), number + 1);
+    const Key key = parse_key(line, where);
+    if (std::ranges::find(keys, key.hash, &Key::hash) != keys.end()) {
+      throw_bad_input(where + ": the key is there already", "take one of the two lines out");
+    }
+    keys.push_back(key);
   }
   if (keys.empty()) throw_bad_input(file.string() + ": has no key");
   return keys;
@@ -152,7 +157,7 @@ std::optional<size_t> Gate::find_key(std::string_view key) const {
     const KeyHash& known = options_.keys[i].hash;
     const auto equal =
         static_cast<size_t>(CRYPTO_memcmp(known.data(), hash.data(), hash.size()) == 0);
-    found |= (0 - equal) & (i + 1);
+    found += equal * (i + 1);  // no key is there twice
   }
   return found == 0 ? std::nullopt : std::optional(found - 1);
 }

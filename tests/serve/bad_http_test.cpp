@@ -1,5 +1,7 @@
 // HTTP that is wrong, slow or hostile: list G of the project's reliability design. Each connection
 // gets a proper 4xx or is closed, and the server goes on.
+#include <fmt/format.h>
+
 #include <chrono>
 #include <thread>
 
@@ -291,15 +293,20 @@ TEST(Keys, MayBeLimited) {
   EXPECT_EQ(status, 200);
 }
 
-TEST(Keys, LimitsThatAreWrongAreNamed) {
+TEST(Keys, LinesThatAreWrongAreNamed) {
   const TempFolder folder;
   const std::string key = "0123456789abcdef-key";
-  for (const char* wrong : {"per-minute", "per-minute=", "per-minute=0", "per-minute=-1",
+  const std::string hashed = "sha256:" + sha256(key);
+  std::vector<std::string> wrong = {"short", "sha256:12", key, key + " at-once=2", hashed};
+  for (const char* limit : {"per-minute", "per-minute=", "per-minute=0", "per-minute=-1",
                             "at-once=x", "at-once=2x", "at-once=99999999999", "per-hour=3", "="}) {
-    const fs::path file = folder.write("keys", "# one\n" + key + " " + wrong + "\n");
+    wrong.push_back(fmt::format("another-key-of-24-bytes {}", limit));
+  }
+  for (const std::string& line : wrong) {
+    const fs::path file = folder.write("keys", key + "\n" + line + "\n");
     try {
       serve::read_keys(file);
-      ADD_FAILURE() << wrong;
+      ADD_FAILURE() << line;
     } catch (const Error& error) {
       EXPECT_NE(error.line().find("line 2"), std::string::npos) << error.line();
     }
