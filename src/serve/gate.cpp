@@ -65,6 +65,12 @@ std::string_view bearer(const HttpRequest& request) {
   return trim(value.substr(7));
 }
 
+// Forgets what is older than a minute.
+int count_last_minute(std::deque<Clock::time_point>& times, Clock::time_point now) {
+  while (!times.empty() && times.front() <= now - kMinute) times.pop_front();
+  return static_cast<int>(times.size());
+}
+
 // A line of a file of keys; `where` names it.
 Key parse_key(std::string_view line, const std::string& where) {
   const auto bad = [&](const std::string& what) {
@@ -165,14 +171,13 @@ std::optional<size_t> Gate::find_key(std::string_view key) const {
 bool Gate::too_many_failures(const std::string& address) {
   const std::lock_guard lock(mutex_);
   const auto now = Clock::now();
-  const auto old = now - kMinute;
   if (failures_.size() >= kMostAddresses) {
-    std::erase_if(failures_, [&](const auto& entry) { return entry.second.back() < old; });
+    std::erase_if(failures_,
+                  [&](const auto& entry) { return entry.second.back() < now - kMinute; });
     if (failures_.size() >= kMostAddresses) failures_.clear();
   }
   auto& times = failures_[address];
-  while (!times.empty() && times.front() < old) times.pop_front();
-  if (static_cast<int>(times.size()) >= options_.failures_per_minute) return true;
+  if (count_last_minute(times, now) >= options_.failures_per_minute) return true;
   times.push_back(now);
   return false;
 }
@@ -186,8 +191,7 @@ Admission Gate::take_place(size_t key) {
   {
     const std::lock_guard lock(mutex_);
     Usage& usage = usage_[key];
-    while (!usage.begun.empty() && usage.begun.front() <= now - kMinute) usage.begun.pop_front();
-    if (limits.per_minute > 0 && static_cast<int>(usage.begun.size()) >= limits.per_minute) {
+    if (limits.per_minute > 0 && count_last_minute(usage.begun, now) >= limits.per_minute) {
       wait_s = static_cast<int>(
           std::chrono::ceil<std::chrono::seconds>(usage.begun.front() + kMinute - now).count());
     } else if (limits.at_once == 0 || usage.under_way < limits.at_once) {
@@ -247,8 +251,9 @@ Admission Gate::check(const HttpRequest& head) {
   // A browser has no key to show before it has the page that asks for one. The page is the same for
   // everybody and says nothing about this server.
   const bool page = (head.method == "GET" || head.method == "HEAD") && find_web_file(head.path);
-  const std::optional<size_t> key = find_key(bearer(head));
-  if (!options_.keys.empty() && !page && !key) {
+  const bool needs_key = !options_.keys.empty() && !page;
+  const std::optional<size_t> key = needs_key ? find_key(bearer(head)) : std::nullopt;
+  if (needs_key && !key) {
     if (too_many_failures(head.remote)) {
       return refuse(429, "key", "too many wrong keys", "too_many_wrong_keys", 60);
     }
