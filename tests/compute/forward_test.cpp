@@ -5,6 +5,7 @@
 
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/kv_store.h"
+#include "support/isa.h"
 #include "support/support.h"
 
 namespace quern {
@@ -69,9 +70,7 @@ class EveryIsa : public testing::TestWithParam<cpu::Isa> {
     if (!cpu::supported(GetParam())) GTEST_SKIP() << "skipped: this CPU lacks it";
   }
 };
-INSTANTIATE_TEST_SUITE_P(Isas, EveryIsa,
-                         testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512),
-                         [](const auto& i) { return std::string(cpu::name(i.param)); });
+INSTANTIATE_TEST_SUITE_P(Isas, EveryIsa, test::every_isa(), test::isa_name);
 
 TEST_P(EveryIsa, MatmulAgreesWithTheDefinition) {
   ThreadPool pool(2);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compute/cpu/cpu_training_backend.h"
+#include "support/isa.h"
 #include "support/support.h"
 
 namespace quern {

@@ -101,11 +101,7 @@ TEST_P(TrainingSpans, DropoutKeepsTheShareItIsToldTo) {
   EXPECT_NE(other, x);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TrainingSpans,
-                         testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512),
-                         [](const auto& instance) {
-                           return std::string(cpu::name(instance.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(All, TrainingSpans, test::every_isa(), test::isa_name);
 
 }  // namespace
 }  // namespace quern

@@ -495,11 +495,7 @@ TEST_P(Training, ProductsInDouble) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Training,
-                         testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512),
-                         [](const auto& instance) {
-                           return std::string(cpu::name(instance.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(All, Training, test::every_isa(), test::isa_name);
 
 }  // namespace
 }  // namespace quern

@@ -9,6 +9,7 @@
 #include "compute/cpu/cpu_training_backend.h"
 #include "core/json.h"
 #include "formats/safetensors.h"
+#include "support/isa.h"
 #include "support/support.h"
 
 namespace quern {
@@ -306,11 +307,7 @@ TEST_P(TrainingParity, TheNumberOfThreadsChangesNoBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TrainingParity,
-                         testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512),
-                         [](const auto& instance) {
-                           return std::string(cpu::name(instance.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(All, TrainingParity, test::every_isa(), test::isa_name);
 
 // What the reference's model lacks: QK-norm, grouped queries, tied embeddings, biases everywhere,
 // windows, documents, dropout (whose pattern is the same for the same seed and stream). The loss

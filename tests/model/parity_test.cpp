@@ -8,6 +8,7 @@
 #include "core/rng.h"
 #include "formats/safetensors.h"
 #include "model/forward.h"
+#include "support/isa.h"
 #include "support/support.h"
 
 namespace quern {
@@ -126,7 +127,7 @@ class Parity : public testing::TestWithParam<std::tuple<const char*, cpu::Isa>> 
   ThreadPool pool_{2};
 };
 
-const auto kIsas = testing::Values(cpu::Isa::Scalar, cpu::Isa::Avx2, cpu::Isa::Avx512);
+const auto kIsas = test::every_isa();
 
 std::string test_name(const testing::TestParamInfo<Parity::ParamType>& instance) {
   std::string name = std::get<0>(instance.param);
