@@ -2,12 +2,14 @@
 // from: GPTQ's words or GGUF's blocks. Made once at load, without loss.
 //
 // A strip holds kStripRows outputs side by side, so that a vector register takes four inputs of
-// eight outputs in one load and no sum ever crosses its lanes. A strip's bytes, one after another:
+// eight or sixteen outputs in one load and no sum ever crosses its lanes, and one row of x reads a
+// strip from end to end, as prefetchers like it. A strip's bytes, one after another:
 //
 //   levels  for each 32 inputs
-//             4 bits: [4][8 rows][4] bytes; low nibbles are the inputs 4 i + c, high ones 16 + 4 i
-//             + c 8 bits: [8][8 rows][4] bytes, signed
-//   scales  as PackedScales says, each of 8 rows
+//             4 bits: [4][32 rows][4] bytes; low nibbles are the inputs 4 i + c, high ones
+//                     16 + 4 i + c
+//             8 bits: [8][32 rows][4] bytes, signed
+//   scales  as PackedScales says, each of 32 rows
 //
 // Outputs beyond the last have scales of zero. Levels of four bits are 0 to 15.
 #pragma once
@@ -24,19 +26,20 @@
 namespace quern {
 
 enum class PackedScales : uint8_t {
-  // weight = scale · level, or scale · (level - 8) of four bits.    float16 [cols / group][8]
+  // weight = scale · level, or scale · (level - 8) of four bits.    float16 [cols / group][32]
   Symmetric,
-  // weight = scale · (level - zero).      float16 [cols / group][8], then int16 zeros of that shape
+  // weight = scale · (level - zero).      float16 [cols / group][32], then int16 zeros of that
+  // shape
   Zeros,
   // weight = d · scale · level - d_min · min: GGUF's Q4_K, Q5_K. Levels of eight bits are 0 to 31.
-  //   float16 d and d_min [cols / 256][2][8], uint8 scale and min [cols / 32][2][8]
+  //   float16 d and d_min [cols / 256][2][32], uint8 scale and min [cols / 32][2][32]
   Minima,
   // weight = d · scale · level, a scale for 16 inputs: GGUF's Q6_K. Levels are -32 to 31.
-  //   float16 d [cols / 256][8], int8 scale [cols / 16][8]
+  //   float16 d [cols / 256][32], int8 scale [cols / 16][32]
   Sixteens,
 };
 
-constexpr int64_t kStripRows = 8;
+constexpr int64_t kStripRows = 32;
 constexpr int64_t kBlockInputs = 32;   // levels come in blocks of so many inputs
 constexpr int64_t kSuperInputs = 256;  // Minima and Sixteens: inputs that share d
 
@@ -72,7 +75,7 @@ struct StripParts {
   using Zero = std::conditional_t<std::is_const_v<Byte>, const int16_t, int16_t>;
   using Small = std::conditional_t<std::is_const_v<Byte>, const uint8_t, uint8_t>;
 
-  Word* levels;  // [cols / 32][bits][8 rows], each four bytes
+  Word* levels;  // [cols / 32][bits][32 rows], each four bytes
   Half* halves;  // float16 scales
   Zero* zeros;   // Zeros
   Small* small;  // Minima, Sixteens

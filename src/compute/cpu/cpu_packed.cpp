@@ -64,9 +64,8 @@ void CpuBackend::multiply_packed(ConstRows x, std::span<const MatmulPart* const>
   for (const MatmulPart* part : parts)
     strips += end_strip(*part->weight) - first_strip(*part->weight);
   const int64_t threads = pool_.size();
-  const int64_t by_size = std::max<int64_t>(cpu::kStripsTogether, kPieceBytes / form.strip_bytes());
-  int64_t step = std::clamp<int64_t>(strips / (8 * threads), 1, by_size);
-  if (step > cpu::kStripsTogether) step = step / cpu::kStripsTogether * cpu::kStripsTogether;
+  const int64_t by_size = std::max<int64_t>(1, kPieceBytes / form.strip_bytes());
+  const int64_t step = std::clamp<int64_t>(strips / (8 * threads), 1, by_size);
 
   for (int64_t first = 0; first < x.rows; first += kRowsAtOnce) {
     const ConstRows rows = x.slice(first, std::min(first + kRowsAtOnce, x.rows));

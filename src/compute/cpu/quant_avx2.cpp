@@ -30,10 +30,59 @@ namespace {
   return sum;
 }
 
-#include "compute/cpu/quant_lanes.inl"
+// Registers of eight outputs, as quant_strip.inl takes them.
+struct Lanes {
+  using Floats = __m256;
+  using Ints = __m256i;
+  static constexpr int kLanes = 8;
+  // Registers of a tile of one row, of many rows (they share each broadcast of the rows), and of
+  // others.
+  static constexpr int64_t kFewRows = 1;
+  static constexpr int kRegistersOfFew = 4, kRegistersOfMany = 2, kRegisters = 2;
+  // Rows of levels that share the unpacked weights of so many registers.
+  static constexpr int tile_rows(int registers) noexcept {
+    return registers == kRegistersOfFew ? 1 : 4;
+  }
 
-// Products of unsigned bytes are added up in 16 bits: 16 of 15 · 128 at most fit.
-struct Lanes : LanesOf8 {
+  static Floats load(const float* p) noexcept { return _mm256_load_ps(p); }
+  static void store(float* p, Floats v) noexcept { _mm256_store_ps(p, v); }
+  static Floats all(float value) noexcept { return _mm256_set1_ps(value); }
+  static Floats mul(Floats a, Floats b) noexcept { return _mm256_mul_ps(a, b); }
+  static Floats add(Floats a, Floats b) noexcept { return _mm256_add_ps(a, b); }
+  static Floats fma(Floats a, Floats b, Floats c) noexcept { return _mm256_fmadd_ps(a, b, c); }
+  static Floats to_floats(Ints v) noexcept { return _mm256_cvtepi32_ps(v); }
+  static Ints add_ints(Ints a, Ints b) noexcept { return _mm256_add_epi32(a, b); }
+
+  // Scales of a strip's outputs.
+  static Floats halves(const std::byte* p) noexcept { return _mm256_cvtph_ps(load_16(p)); }
+  static Floats words(const std::byte* p) noexcept {
+    return to_floats(_mm256_cvtepi16_epi32(load_16(p)));
+  }
+  static Floats unsigned_bytes(const std::byte* p) noexcept {
+    return to_floats(_mm256_cvtepu8_epi32(load_8(p)));
+  }
+  static Floats signed_bytes(const std::byte* p) noexcept {
+    return to_floats(_mm256_cvtepi8_epi32(load_8(p)));
+  }
+
+  // Levels: four bytes, or four times two nibbles, an output.
+  static Ints bytes(const std::byte* p) noexcept {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static Ints word(const std::byte* p) noexcept {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+  }
+  static Ints low_nibbles(Ints v) noexcept { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+  static Ints high_nibbles(Ints v) noexcept { return low_nibbles(_mm256_srli_epi16(v, 4)); }
+  static Ints flip_signs(Ints v) noexcept { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
+  static Ints sizes(Ints v) noexcept { return _mm256_abs_epi8(v); }
+  static Ints with_signs(Ints v, Ints signs) noexcept { return _mm256_sign_epi8(v, signs); }
+  static Ints low_bytes(Ints v) noexcept { return high_bytes(_mm256_slli_epi16(v, 8)); }
+  static Ints high_bytes(Ints v) noexcept { return _mm256_srai_epi16(v, 8); }
+
+  // Products of unsigned bytes are added up in 16 bits: 16 of 15 · 128 at most fit.
   static Ints first_bytes(Ints w, Ints x) noexcept { return _mm256_maddubs_epi16(w, x); }
   static Ints add_bytes(Ints sum, Ints w, Ints x) noexcept {
     return add_16(sum, _mm256_maddubs_epi16(w, x));
@@ -52,10 +101,15 @@ struct Lanes : LanesOf8 {
   static Ints add_words(Ints sum, Ints w, Ints x) noexcept {
     return add_32(sum, _mm256_madd_epi16(w, x));
   }
+
+ private:
+  static __m128i load_16(const std::byte* p) noexcept {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
+  static __m128i load_8(const std::byte* p) noexcept {
+    return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  }
 };
-using WideLanes = Lanes;
-constexpr int kWideTogether = 2;  // they share each broadcast of the rows
-constexpr int kMostTogether = kWideTogether;
 
 // The order matters.
 // clang-format off

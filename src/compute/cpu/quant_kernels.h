@@ -49,9 +49,6 @@ struct RoundedRows {
   int64_t bytes() const noexcept { return level_bytes() + level_rows() * scale_row_floats() * 4; }
 };
 
-// Strips that kernels like to take together, at most: they share the rows' levels in registers.
-constexpr int64_t kStripsTogether = 4;
-
 struct QuantKernels {
   std::string_view name;
   bool (*supported)() noexcept;

@@ -1,19 +1,19 @@
-// Strips of eight outputs with a tile of rounded rows, in registers `V` of one strip or two: a lane
-// of 32 bits is an output from the first load to the last store. See quant_kernels.h,
-// compute/packed.h.
+// Outputs of a strip with a tile of rounded rows, in registers of Lanes: a lane of 32 bits is an
+// output from the first load to the last store. See quant_kernels.h, compute/packed.h.
 
-constexpr int64_t kQuantAhead = 2048;  // bytes of a strip that are asked for ahead
+using V = Lanes;
+
 // Blocks of inputs that tiles of rows take one after another: the strips' levels stay in the first
 // cache meanwhile.
 constexpr int64_t kQuantBlocks = 32;
 constexpr int64_t kQuantRows = 48;  // rows of levels whose sums wait for the next inputs
 
-// A tile's strips and rows: strips `strip_bytes` apart from `strip` on, their scales so many bytes
-// further; rows of levels and of scales so far apart from `x` and `x_scales` on. Of the inputs the
-// blocks [first_block, end_block).
+// A tile's outputs and rows: those of a strip from its output `lane` on, its scales so many bytes
+// behind its levels; rows of levels and of scales so far apart from `x` and `x_scales` on. Of the
+// inputs the blocks [first_block, end_block).
 struct Tile {
   const std::byte* strip;
-  int64_t strip_bytes;
+  int64_t lane;
   int64_t halves, zeros, small;
   int64_t group_blocks;  // that share a scale
   const std::byte* x;
@@ -24,61 +24,52 @@ struct Tile {
   int64_t blocks;  // of a row
 };
 
-// weight = scale · level + sum_factor(F) · offset of a register's outputs, levels from 0 up where F
-// is bytes. The scales of its first strip begin at `strip`.
-template <class V>
+// weight = scale · level + sum_factor(F) · offset of a register's outputs, the strip's from `lane`
+// on, levels from 0 up where F is bytes.
 struct AffineLanes {
-  typename V::Floats scale, offset;
+  V::Floats scale, offset;
 };
-template <class V, RoundedForm F, PackedScales S>
-[[gnu::always_inline]] inline AffineLanes<V> affine_lanes(const Tile& t, const std::byte* strip,
-                                                          int64_t block, int64_t group,
-                                                          int64_t sixteen) noexcept {
+template <RoundedForm F, PackedScales S>
+[[gnu::always_inline]] inline AffineLanes affine_lanes(const Tile& t, int64_t lane, int64_t block,
+                                                       int64_t group, int64_t sixteen) noexcept {
   const auto share = V::all(-1.0f / sum_factor(F));
-  const std::byte* halves = strip + t.halves;
-  const std::byte* small = strip + t.small;
+  const std::byte* halves = t.strip + t.halves + 2 * lane;
+  const std::byte* small = t.strip + t.small + lane;
   const int64_t super = block / (kSuperInputs / kBlockInputs);
   if constexpr (S == PackedScales::Symmetric) {
-    const auto scale = V::halves(halves + group * 2 * kStripRows, t.strip_bytes);
+    const auto scale = V::halves(halves + group * 2 * kStripRows);
     return {scale, scale};  // of bytes, the middle; of words there is none
   } else if constexpr (S == PackedScales::Zeros) {
-    const auto scale = V::halves(halves + group * 2 * kStripRows, t.strip_bytes);
-    const auto zero = V::words(strip + t.zeros + group * 2 * kStripRows, t.strip_bytes);
+    const auto scale = V::halves(halves + group * 2 * kStripRows);
+    const auto zero = V::words(t.strip + t.zeros + (group * kStripRows + lane) * 2);
     const auto offset = V::mul(V::mul(scale, zero), share);
     return {scale, F == RoundedForm::Pairs ? V::add(offset, scale) : offset};
   } else if constexpr (S == PackedScales::Minima) {
     const std::byte* d = halves + super * 4 * kStripRows;
     const std::byte* levels = small + block * 2 * kStripRows;
-    const auto scale =
-        V::mul(V::halves(d, t.strip_bytes), V::unsigned_bytes(levels, t.strip_bytes));
-    const auto min = V::mul(V::halves(d + 2 * kStripRows, t.strip_bytes),
-                            V::unsigned_bytes(levels + kStripRows, t.strip_bytes));
+    const auto scale = V::mul(V::halves(d), V::unsigned_bytes(levels));
+    const auto min = V::mul(V::halves(d + 2 * kStripRows), V::unsigned_bytes(levels + kStripRows));
     return {scale, V::mul(min, share)};
   } else {
-    const auto d = V::halves(halves + super * 2 * kStripRows, t.strip_bytes);
-    const auto levels = V::signed_bytes(small + (2 * block + sixteen) * kStripRows, t.strip_bytes);
+    const auto d = V::halves(halves + super * 2 * kStripRows);
+    const auto levels = V::signed_bytes(small + (2 * block + sixteen) * kStripRows);
     return {V::mul(d, levels), V::all(0)};
   }
 }
 
-// Where register c begins in its first strip.
-template <class V>
-[[gnu::always_inline]] inline const std::byte* strips_from(const std::byte* p, const Tile& t,
-                                                           int c) noexcept {
-  return p + c * V::kStrips * t.strip_bytes;
-}
+constexpr int64_t kInputBytes = 4 * kStripRows;  // of four inputs, or eight of four bits
 
 // total[r][c] = the products of a block's levels of register c with row r of x, in four byte steps.
-template <class V, int R, int C>
-[[gnu::always_inline]] inline void block_of_nibbles(typename V::Ints (&total)[R][C], const Tile& t,
+template <int R, int C>
+[[gnu::always_inline]] inline void block_of_nibbles(V::Ints (&total)[R][C], const Tile& t,
                                                     const std::byte* levels,
                                                     const std::byte* x) noexcept {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {  // low nibbles of a register, then its high ones
-    typename V::Ints w[C];
+    V::Ints w[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      const auto both = V::bytes(strips_from<V>(levels, t, c) + i / 2 * 32, t.strip_bytes);
+      const auto both = V::bytes(levels + i / 2 * kInputBytes + c * sizeof(V::Ints));
       w[c] = i % 2 == 0 ? V::low_nibbles(both) : V::high_nibbles(both);
     }
 #pragma GCC unroll 8
@@ -98,16 +89,16 @@ template <class V, int R, int C>
 }
 
 // The same of bytes from -128 on, 128 added to them, with rows of the form Pairs.
-template <class V, int R, int C>
-[[gnu::always_inline]] inline void block_of_pairs(typename V::Ints (&total)[R][C], const Tile& t,
+template <int R, int C>
+[[gnu::always_inline]] inline void block_of_pairs(V::Ints (&total)[R][C], const Tile& t,
                                                   const std::byte* levels,
                                                   const std::byte* x) noexcept {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    typename V::Ints w[C];
+    V::Ints w[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      w[c] = V::flip_signs(V::bytes(strips_from<V>(levels, t, c) + i * 32, t.strip_bytes));
+      w[c] = V::flip_signs(V::bytes(levels + i * kInputBytes + c * sizeof(V::Ints)));
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -122,16 +113,16 @@ template <class V, int R, int C>
 
 // The same of 16 inputs and bytes from 0 to 31, or `Signed` from -32 to 31: so few that sums of 16
 // products with bytes fit in 16 bits.
-template <class V, int R, int C, bool Signed>
-[[gnu::always_inline]] inline void sixteen_of_bytes(typename V::Ints (&total)[R][C], const Tile& t,
+template <int R, int C, bool Signed>
+[[gnu::always_inline]] inline void sixteen_of_bytes(V::Ints (&total)[R][C], const Tile& t,
                                                     const std::byte* levels,
                                                     const std::byte* x) noexcept {
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    typename V::Ints w[C], size[C];
+    V::Ints w[C], size[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      w[c] = V::bytes(strips_from<V>(levels, t, c) + i * 32, t.strip_bytes);
+      w[c] = V::bytes(levels + i * kInputBytes + c * sizeof(V::Ints));
       size[c] = Signed ? V::sizes(w[c]) : w[c];
     }
 #pragma GCC unroll 8
@@ -153,16 +144,16 @@ template <class V, int R, int C, bool Signed>
 }
 
 // The same of signed bytes with words, of `Count` times four inputs.
-template <class V, int R, int C, int Count>
-[[gnu::always_inline]] inline void block_of_words(typename V::Ints (&total)[R][C], const Tile& t,
+template <int R, int C, int Count>
+[[gnu::always_inline]] inline void block_of_words(V::Ints (&total)[R][C], const Tile& t,
                                                   const std::byte* levels,
                                                   const std::byte* x) noexcept {
 #pragma GCC unroll 16
   for (int i = 0; i < 2 * Count; ++i) {  // of four inputs 0 and 2, then 1 and 3
-    typename V::Ints w[C];
+    V::Ints w[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      const auto both = V::bytes(strips_from<V>(levels, t, c) + i / 2 * 32, t.strip_bytes);
+      const auto both = V::bytes(levels + i / 2 * kInputBytes + c * sizeof(V::Ints));
       w[c] = i % 2 == 0 ? V::low_bytes(both) : V::high_bytes(both);
     }
 #pragma GCC unroll 8
@@ -178,7 +169,7 @@ template <class V, int R, int C, int Count>
 
 // sums[r][c] += row r of the tile with the outputs of register c. A function of its own, so that
 // the registers are its own: inlined into its caller, GCC keeps the sums on the stack.
-template <class V, int Bits, RoundedForm F, PackedScales S, int R, int C>
+template <int Bits, RoundedForm F, PackedScales S, int R, int C>
 [[gnu::noinline]] void strip_tile(float* sums, const Tile& tile) noexcept {
   constexpr bool kHalves = S == PackedScales::Sixteens;
   constexpr bool kMiddle = F != RoundedForm::Words && S == PackedScales::Symmetric;
@@ -186,36 +177,23 @@ template <class V, int Bits, RoundedForm F, PackedScales S, int R, int C>
   constexpr int64_t kXBytes = F == RoundedForm::Words ? 2 * kBlockInputs : kBlockInputs;
   constexpr int64_t kLevelBytes = Bits * kStripRows * 4;
   const Tile t = tile;
-  const std::byte* levels = t.strip + t.first_block * kLevelBytes;
+  const std::byte* levels = t.strip + t.first_block * kLevelBytes + 4 * t.lane;
   const std::byte* x = t.x + t.first_block * kXBytes;
   const float* scales = t.x_scales + t.first_block * 2;
   int64_t group = t.first_block / t.group_blocks;
   int64_t left = (group + 1) * t.group_blocks - t.first_block;
-  typename V::Floats sum[R][C];
+  V::Floats sum[R][C];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) sum[r][c] = V::load(sums + (r * C + c) * V::kStrips * kStripRows);
+    for (int c = 0; c < C; ++c) sum[r][c] = V::load(sums + (r * C + c) * V::kLanes);
   }
-  constexpr int64_t kBlocksAhead = kQuantAhead / kLevelBytes;
   for (int64_t block = t.first_block; block < t.end_block; ++block) {
-    // Behind the last levels those of the next strips.
-    const bool next = block + kBlocksAhead >= t.blocks;
-    const std::byte* ahead =
-        levels + kQuantAhead + (next ? C * V::kStrips * t.strip_bytes - t.blocks * kLevelBytes : 0);
-#pragma GCC unroll 4
-    for (int strip = 0; strip < C * V::kStrips; ++strip) {
-#pragma GCC unroll 4
-      for (int line = 0; line < Bits / 2; ++line) {
-        __builtin_prefetch(ahead + strip * t.strip_bytes + 64 * line);
-      }
-    }
-    const auto add = [&](const typename V::Ints(&total)[R][C], int64_t sixteen)
+    const auto add = [&](const V::Ints(&total)[R][C], int64_t sixteen)
         __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) {
-        const AffineLanes<V> w =
-            affine_lanes<V, F, S>(t, strips_from<V>(t.strip, t, c), block, group, sixteen);
+        const AffineLanes w = affine_lanes<F, S>(t, t.lane + c * V::kLanes, block, group, sixteen);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           const auto d = V::all(scales[r * t.scale_step]);
@@ -230,30 +208,30 @@ template <class V, int Bits, RoundedForm F, PackedScales S, int R, int C>
         }
       }
     };
-    typename V::Ints total[R][C];
+    V::Ints total[R][C];
     if constexpr (Bits == 4) {
-      block_of_nibbles<V, R, C>(total, t, levels, x);
+      block_of_nibbles<R, C>(total, t, levels, x);
       add(total, 0);
     } else if constexpr (F == RoundedForm::Pairs) {
-      block_of_pairs<V, R, C>(total, t, levels, x);
+      block_of_pairs<R, C>(total, t, levels, x);
       add(total, 0);
     } else if constexpr (F == RoundedForm::Words && !kHalves) {
-      block_of_words<V, R, C, 8>(total, t, levels, x);
+      block_of_words<R, C, 8>(total, t, levels, x);
       add(total, 0);
     } else if constexpr (F == RoundedForm::Words) {
-      block_of_words<V, R, C, 4>(total, t, levels, x);
+      block_of_words<R, C, 4>(total, t, levels, x);
       add(total, 0);
-      block_of_words<V, R, C, 4>(total, t, levels + kLevelBytes / 2, x + kXBytes / 2);
+      block_of_words<R, C, 4>(total, t, levels + kLevelBytes / 2, x + kXBytes / 2);
       add(total, 1);
     } else if constexpr (kHalves) {
-      sixteen_of_bytes<V, R, C, true>(total, t, levels, x);
+      sixteen_of_bytes<R, C, true>(total, t, levels, x);
       add(total, 0);
-      sixteen_of_bytes<V, R, C, true>(total, t, levels + kLevelBytes / 2, x + kXBytes / 2);
+      sixteen_of_bytes<R, C, true>(total, t, levels + kLevelBytes / 2, x + kXBytes / 2);
       add(total, 1);
     } else {
-      typename V::Ints more[R][C];
-      sixteen_of_bytes<V, R, C, false>(total, t, levels, x);
-      sixteen_of_bytes<V, R, C, false>(more, t, levels + kLevelBytes / 2, x + kXBytes / 2);
+      V::Ints more[R][C];
+      sixteen_of_bytes<R, C, false>(total, t, levels, x);
+      sixteen_of_bytes<R, C, false>(more, t, levels + kLevelBytes / 2, x + kXBytes / 2);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -272,13 +250,14 @@ template <class V, int Bits, RoundedForm F, PackedScales S, int R, int C>
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) V::store(sums + (r * C + c) * V::kStrips * kStripRows, sum[r][c]);
+    for (int c = 0; c < C; ++c) V::store(sums + (r * C + c) * V::kLanes, sum[r][c]);
   }
 }
 
-// Writes the sums of a row of x with a strip, or those of them that the weight has.
-inline void write_strip(const MatmulPart& part, int64_t row, int64_t first,
-                        const float* sums) noexcept {
+// Writes `Count` sums of a row of x, the outputs from `first` on, or those that the weight has.
+template <int Count>
+inline void write_outputs(const MatmulPart& part, int64_t row, int64_t first,
+                          const float* sums) noexcept {
   float* out = part.out.row(row) + first;
   const float* bias = part.bias.empty() ? nullptr : part.bias.data() + first;
   const auto write = [&](int64_t begin, int64_t end) {
@@ -287,10 +266,10 @@ inline void write_strip(const MatmulPart& part, int64_t row, int64_t first,
       out[lane] = part.accumulate ? out[lane] + value : value;
     }
   };
-  if (first >= 0 && first + kStripRows <= part.weight->rows) {
-    write(0, kStripRows);
+  if (first >= 0 && first + Count <= part.weight->rows) {
+    write(0, Count);
   } else {
-    write(std::max<int64_t>(0, -first), std::min(kStripRows, part.weight->rows - first));
+    write(std::max<int64_t>(0, -first), std::min<int64_t>(Count, part.weight->rows - first));
   }
 }
 
@@ -313,8 +292,7 @@ struct StripProduct {
     const auto offset = [&](const auto* p) {
       return reinterpret_cast<const std::byte*>(p) - m.strip(0);
     };
-    t = {.strip_bytes = m.strip_bytes(),
-         .halves = offset(parts.halves),
+    t = {.halves = offset(parts.halves),
          .zeros = offset(parts.zeros),
          .small = offset(parts.small),
          .group_blocks = std::max<int64_t>(1, m.group / kBlockInputs),
@@ -323,22 +301,25 @@ struct StripProduct {
          .blocks = x.cols / kBlockInputs};
   }
 
-  // By C registers V at a time, as many as fit; returns the first strip that is left.
-  template <class V, int C>
-  int64_t take(int64_t strip, int64_t strip_end) noexcept {
-    for (; strip + C * V::kStrips <= strip_end; strip += C * V::kStrips) {
+  // By C registers at a time.
+  template <int C>
+  void take(int64_t strip_begin, int64_t strip_end) noexcept {
+    static_assert(kStripRows % (C * V::kLanes) == 0);
+    for (int64_t strip = strip_begin; strip < strip_end; ++strip) {
       t.strip = part.weight->packed->strip(strip);
-      for (int64_t first = begin; first < end; first += kQuantRows) {
-        rows_with<V, C>(strip, first, std::min(kQuantRows, end - first));
+      for (t.lane = 0; t.lane < kStripRows; t.lane += C * V::kLanes) {
+        for (int64_t first = begin; first < end; first += kQuantRows) {
+          rows_with<C>(strip * kStripRows + t.lane - part.weight->first_row, first,
+                       std::min(kQuantRows, end - first));
+        }
       }
     }
-    return strip;
   }
 
  private:
-  template <class V, int C>
-  void rows_with(int64_t strip, int64_t first, int64_t rows) noexcept {
-    constexpr int64_t kFloats = C * V::kStrips * kStripRows;  // of a row
+  template <int C>
+  void rows_with(int64_t output, int64_t first, int64_t rows) noexcept {
+    constexpr int kFloats = C * V::kLanes;  // of a row
     const int64_t step = rows <= V::tile_rows(C) ? t.blocks : kQuantBlocks;
     alignas(64) float sums[kQuantRows * kFloats];
     std::fill_n(sums, rows * kFloats, 0.0f);
@@ -347,7 +328,7 @@ struct StripProduct {
       for (int64_t row = 0; row < rows;) {
         t.x = x.levels + (first + row) * t.x_step;
         t.x_scales = x.scales + (first + row) * t.scale_step;
-        row += tile_of<V, C>(sums + row * kFloats, rows - row);
+        row += tile_of<C>(sums + row * kFloats, rows - row);
       }
     }
     const int64_t planes = x.form == RoundedForm::TwoBytes ? 2 : 1;
@@ -356,52 +337,37 @@ struct StripProduct {
       if (planes == 2) {
         for (int64_t i = 0; i < kFloats; ++i) from[i] += from[kFloats + i];
       }
-      for (int64_t c = 0; c < C * V::kStrips; ++c) {
-        const int64_t output = (strip + c) * kStripRows - part.weight->first_row;
-        write_strip(part, (first + row) / planes, output, from + c * kStripRows);
-      }
+      write_outputs<kFloats>(part, (first + row) / planes, output, from);
     }
   }
 
-  // A tile of at most `rows` rows; how many it has.
-  template <class V, int C>
+  // A tile of R rows, or the largest of fewer; how many it has.
+  template <int C, int R = V::tile_rows(C)>
   int64_t tile_of(float* sums, int64_t rows) noexcept {
-    constexpr int kTile = V::tile_rows(C);
-    if (rows >= kTile) {
-      strip_tile<V, Bits, F, S, kTile, C>(sums, t);
-      return kTile;
+    if (R == 1 || rows >= R) {
+      strip_tile<Bits, F, S, R, C>(sums, t);
+      return R;
     }
-    switch (rows) {
-      case 1:
-        strip_tile<V, Bits, F, S, 1, C>(sums, t);
-        return 1;
-      case 2:
-        strip_tile<V, Bits, F, S, 2, C>(sums, t);
-        return 2;
-      case 3:
-        strip_tile<V, Bits, F, S, 3, C>(sums, t);
-        return 3;
-      default:
-        strip_tile<V, Bits, F, S, 4, C>(sums, t);
-        return 4;
-    }
+    return tile_of<C, std::clamp(R - 1, 1, 4)>(sums, rows);
   }
 };
 
 template <int Bits, RoundedForm F, PackedScales S>
 void multiply_strips(const MatmulPart& part, const RoundedRows& x, int64_t row_begin,
                      int64_t row_end, int64_t strip_begin, int64_t strip_end) noexcept {
-  // Most rows share as many strips as registers take; one or two rows leave registers for more to
-  // wait for at once. Between them, and where a block has two sums, a tile has fewer strips and
-  // more rows.
+  // One or two rows leave registers for a whole line of a strip. Most rows share as many outputs as
+  // registers take. Between them, and where a block has two sums, a tile has fewer outputs and more
+  // rows.
   constexpr bool kTwoSums = S == PackedScales::Sixteens || (S == PackedScales::Minima && Bits == 8);
   StripProduct<Bits, F, S> product(part, x, row_begin, row_end);
   const int64_t rows = product.end - product.begin;
-  if (rows <= 2 || (rows > WideLanes::tile_rows(1) && !kTwoSums)) {
-    strip_begin = product.template take<WideLanes, kMostTogether>(strip_begin, strip_end);
+  if (rows <= V::kFewRows) {
+    product.template take<V::kRegistersOfFew>(strip_begin, strip_end);
+  } else if (rows > V::tile_rows(1) && !kTwoSums) {
+    product.template take<V::kRegistersOfMany>(strip_begin, strip_end);
+  } else {
+    product.template take<V::kRegisters>(strip_begin, strip_end);
   }
-  strip_begin = product.template take<WideLanes, kWideTogether>(strip_begin, strip_end);
-  product.template take<Lanes, 1>(strip_begin, strip_end);
 }
 
 void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, int64_t row_end,

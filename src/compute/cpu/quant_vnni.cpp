@@ -20,32 +20,16 @@
 namespace quern::cpu {
 namespace {
 
-#include "compute/cpu/quant_lanes.inl"
-
-struct Lanes : LanesOf8 {
-  static Ints first_bytes(Ints w, Ints x) noexcept {
-    return add_bytes(_mm256_setzero_si256(), w, x);
-  }
-  static Ints add_bytes(Ints sum, Ints w, Ints x) noexcept {
-    return _mm256_dpbusd_epi32(sum, w, x);
-  }
-  static Ints finish_bytes(Ints sum) noexcept { return sum; }
-  static Ints first_pairs(Ints w, Ints x) noexcept { return first_bytes(w, x); }
-  static Ints add_pairs(Ints sum, Ints w, Ints x) noexcept { return add_bytes(sum, w, x); }
-  static Ints first_words(Ints w, Ints x) noexcept {
-    return add_words(_mm256_setzero_si256(), w, x);
-  }
-  static Ints add_words(Ints sum, Ints w, Ints x) noexcept {
-    return _mm256_dpwssd_epi32(sum, w, x);
-  }
-};
-
-// Two strips in a register of 512 bits.
-struct WideLanes {
+// Registers of sixteen outputs, as quant_strip.inl takes them.
+struct Lanes {
   using Floats = __m512;
   using Ints = __m512i;
-  static constexpr int kStrips = 2;
-  // Loads are what a tile of one register waits for: each row's four bytes are loaded for it alone.
+  static constexpr int kLanes = 16;
+  // Registers of a tile of one or two rows, of many rows, and of others.
+  static constexpr int64_t kFewRows = 2;
+  static constexpr int kRegistersOfFew = 2, kRegistersOfMany = 2, kRegisters = 1;
+  // Rows of levels that share the unpacked weights of so many registers. Loads are what a tile of
+  // one register waits for: each row's four bytes are loaded for it alone.
   static constexpr int tile_rows(int registers) noexcept { return registers == 1 ? 8 : 6; }
 
   static Floats load(const float* p) noexcept { return _mm512_load_ps(p); }
@@ -57,23 +41,20 @@ struct WideLanes {
   static Floats to_floats(Ints v) noexcept { return _mm512_cvtepi32_ps(v); }
   static Ints add_ints(Ints a, Ints b) noexcept { return _mm512_add_epi32(a, b); }
 
-  static Floats halves(const std::byte* p, int64_t step) noexcept {
-    return _mm512_cvtph_ps(load_16(p, step));
+  // Scales of outputs.
+  static Floats halves(const std::byte* p) noexcept { return _mm512_cvtph_ps(load_16(p)); }
+  static Floats words(const std::byte* p) noexcept {
+    return to_floats(_mm512_cvtepi16_epi32(load_16(p)));
   }
-  static Floats words(const std::byte* p, int64_t step) noexcept {
-    return to_floats(_mm512_cvtepi16_epi32(load_16(p, step)));
+  static Floats unsigned_bytes(const std::byte* p) noexcept {
+    return to_floats(_mm512_cvtepu8_epi32(load_8(p)));
   }
-  static Floats unsigned_bytes(const std::byte* p, int64_t step) noexcept {
-    return to_floats(_mm512_cvtepu8_epi32(load_8(p, step)));
-  }
-  static Floats signed_bytes(const std::byte* p, int64_t step) noexcept {
-    return to_floats(_mm512_cvtepi8_epi32(load_8(p, step)));
+  static Floats signed_bytes(const std::byte* p) noexcept {
+    return to_floats(_mm512_cvtepi8_epi32(load_8(p)));
   }
 
-  static Ints bytes(const std::byte* p, int64_t step) noexcept {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(Lanes::bytes(p, 0)), Lanes::bytes(p + step, 0),
-                              1);
-  }
+  // Levels: four bytes, or four times two nibbles, an output.
+  static Ints bytes(const std::byte* p) noexcept { return _mm512_loadu_si512(p); }
   static Ints word(const std::byte* p) noexcept {
     int32_t four;
     std::memcpy(&four, p, 4);
@@ -106,17 +87,13 @@ struct WideLanes {
   }
 
  private:
-  static __m256i load_16(const std::byte* p, int64_t step) noexcept {
-    return _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(p + step),
-                               reinterpret_cast<const __m128i*>(p));
+  static __m256i load_16(const std::byte* p) noexcept {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-  static __m128i load_8(const std::byte* p, int64_t step) noexcept {
-    return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)),
-                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + step)));
+  static __m128i load_8(const std::byte* p) noexcept {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   }
 };
-constexpr int kWideTogether = 1;
-constexpr int kMostTogether = 2;
 
 // The order matters.
 // clang-format off
