@@ -39,6 +39,7 @@ ThreadPool::ThreadPool(int threads) {
   if (threads <= 0) threads = cores;
   // Spinning helps only while every thread has a core of its own.
   spins_ = threads <= cores ? 4000 : 0;
+  shares_ = std::vector<Share>(static_cast<size_t>(threads));
   workers_.reserve(static_cast<size_t>(threads) - 1);
   for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
 }
@@ -84,20 +85,42 @@ void ThreadPool::run(FunctionRef<void(int)> body) {
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
+// The next chunk of a thread's share, the first or the last of those left; -1 when there is none.
+int64_t ThreadPool::take_chunk(int thread, bool from_end) noexcept {
+  std::atomic<uint64_t>& share = shares_[static_cast<size_t>(thread)].begin_end;
+  uint64_t left = share.load(std::memory_order_relaxed);
+  while (true) {
+    const uint64_t begin = left >> 32, end = left & 0xFFFFFFFFu;
+    if (begin == end) return -1;
+    const uint64_t rest = from_end ? left - 1 : left + (uint64_t{1} << 32);
+    if (share.compare_exchange_weak(left, rest, std::memory_order_relaxed)) {
+      return static_cast<int64_t>(from_end ? end - 1 : begin);
+    }
+  }
+}
+
 void ThreadPool::parallel_for(int64_t count, int64_t grain,
                               FunctionRef<void(int64_t, int64_t, int)> body) {
   if (count <= 0) return;
-  grain = std::max<int64_t>(grain, 1);
+  constexpr int64_t kMostChunks = int64_t{1} << 31;
+  grain = std::max<int64_t>({grain, 1, count / kMostChunks + 1});
   if (count <= grain || workers_.empty()) {
     body(0, count, 0);
     return;
   }
-  std::atomic<int64_t> next{0};
+  const int64_t chunks = (count + grain - 1) / grain;
+  for (int64_t t = 0, begin = 0; t < size(); ++t) {
+    const int64_t end = chunks * (t + 1) / size();
+    shares_[static_cast<size_t>(t)].begin_end.store(
+        static_cast<uint64_t>(begin) << 32 | static_cast<uint64_t>(end), std::memory_order_relaxed);
+    begin = end;
+  }
   run([&](int thread) {
-    while (true) {
-      const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-      if (begin >= count) return;
-      body(begin, std::min(begin + grain, count), thread);
+    for (int other = 0; other < size(); ++other) {
+      const int owner = (thread + other) % size();
+      for (int64_t chunk; (chunk = take_chunk(owner, other > 0)) >= 0;) {
+        body(chunk * grain, std::min((chunk + 1) * grain, count), thread);
+      }
     }
   });
 }

@@ -28,8 +28,10 @@ class ThreadPool {
   // use its own pool, and only one thread may call at a time.
   void run(FunctionRef<void(int thread)> body);
 
-  // Splits [0, count) into chunks of `grain` that idle threads take one after another. Which thread
-  // takes a chunk is not fixed, so a result must not depend on it.
+  // Splits [0, count) into chunks of `grain`. Each thread has an even share of them, side by side,
+  // which it takes from the front, so that it reads memory in one stretch; when it is done it takes
+  // chunks from the end of another's. Which thread takes a chunk is not fixed, so a result must not
+  // depend on it.
   void parallel_for(int64_t count, int64_t grain,
                     FunctionRef<void(int64_t begin, int64_t end, int thread)> body);
 
@@ -37,10 +39,17 @@ class ThreadPool {
   static int available_cores() noexcept;
 
  private:
+  // The chunks [begin, end) of a thread's share that nobody has taken yet, in one word.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> begin_end{0};
+  };
+
   void work(int thread);
   void call(int thread) noexcept;
+  int64_t take_chunk(int thread, bool from_end) noexcept;
 
   std::vector<std::thread> workers_;
+  std::vector<Share> shares_;  // by thread
   const FunctionRef<void(int)>* body_ = nullptr;
   alignas(64) std::atomic<uint32_t> generation_{0};
   alignas(64) std::atomic<int> pending_{0};
