@@ -14,9 +14,10 @@ struct AttentionScratch {
   float* sums;     // [rows, padded dim], weighted values so far
   float* largest;  // [rows]
   float* total;    // [rows]
+  float* carry;    // [rows], what sums are multiplied by before a page's are added
 
   static int64_t floats(int64_t dim, int64_t rows) noexcept {
-    return 2 * kPageTokens * padded(dim) + rows * (2 * padded(dim) + kPageTokens + 2);
+    return 2 * kPageTokens * padded(dim) + rows * (2 * padded(dim) + kPageTokens + 3);
   }
   AttentionScratch(float* base, int64_t dim, int64_t rows) noexcept {
     const auto take = [&](int64_t count) {
@@ -31,6 +32,19 @@ struct AttentionScratch {
     sums = take(rows * padded(dim));
     largest = take(rows);
     total = take(rows);
+    carry = take(rows);
+  }
+
+  // What belongs to the rows from `row` on.
+  AttentionScratch from_row(int64_t row, int64_t dim) const noexcept {
+    AttentionScratch rest = *this;
+    rest.q += row * padded(dim);
+    rest.scores += row * kPageTokens;
+    rest.sums += row * padded(dim);
+    rest.largest += row;
+    rest.total += row;
+    rest.carry += row;
+    return rest;
   }
 };
 
@@ -138,13 +152,14 @@ inline void score_page(const AttentionScratch& s, int64_t dim, int64_t rows, int
   }
 }
 
-// Scores of row r become weights e^(score - maximum); returns what the sums so far are to be
-// multiplied by. Only positions in [low, high) count; the others get weight 0.
-inline float weigh_row(const AttentionScratch& s, int64_t r, int64_t low, int64_t high) noexcept {
+// Scores of row r become weights e^(score - maximum); its carry is set. Only positions in
+// [low, high) count; the others get weight 0.
+inline void weigh_row(const AttentionScratch& s, int64_t r, int64_t low, int64_t high) noexcept {
   float* scores = s.scores + r * kPageTokens;
   if (low >= high) {
     std::fill(scores, scores + kPageTokens, 0.0f);
-    return 1;
+    s.carry[r] = 1;
+    return;
   }
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   std::fill(scores, scores + low, kNone);
@@ -164,12 +179,12 @@ inline float weigh_row(const AttentionScratch& s, int64_t r, int64_t low, int64_
   const float carry = s.largest[r] == kNone ? 0.0f : std::exp(s.largest[r] - largest);
   s.largest[r] = largest;
   s.total[r] = s.total[r] * carry + sum.sum();
-  return carry;
+  s.carry[r] = carry;
 }
 
 // sums[r] = sums[r] · carry[r] + Σ weight[r][j] · value j over the positions [0, used).
 inline void add_values(const AttentionScratch& s, int64_t dim, int64_t row, int64_t rows,
-                       const float* carry, int64_t used) noexcept {
+                       int64_t used) noexcept {
   const int64_t stride = padded(dim);
   const auto columns = [&](int64_t d, auto count) {
     constexpr int C = count;
@@ -179,7 +194,7 @@ inline void add_values(const AttentionScratch& s, int64_t dim, int64_t row, int6
       for (int r = 0; r < R; ++r) {
         for (int c = 0; c < C; ++c) {
           acc[r][c] = Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) *
-                      Vec::set1(carry[r]);
+                      Vec::set1(s.carry[row + r]);
         }
       }
       for (int64_t j = 0; j < used; ++j) {
@@ -234,14 +249,13 @@ void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const Attenti
     score_page(s, dim, rows, used);
     for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
       const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
-      float carry[Vec::kTileRows];
       for (int64_t r = 0; r < tile; ++r) {
         const int64_t position = span.first_position + first + (row + r) / group;
         const int64_t low = window > 0 ? std::max<int64_t>(0, position - window + 1 - base) : 0;
         const int64_t high = std::min(kPageTokens, position + 1 - base);
-        carry[r] = weigh_row(s, row + r, std::min(low, kPageTokens), std::max<int64_t>(high, 0));
+        weigh_row(s, row + r, std::min(low, kPageTokens), std::max<int64_t>(high, 0));
       }
-      add_values(s, dim, row, tile, carry, used);
+      add_values(s, dim, row, tile, used);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {

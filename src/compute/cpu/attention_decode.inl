@@ -1,13 +1,11 @@
 // Attention of one query over a part of the past. Keys and values are read once, in their stored
 // form; the order of sums is that of attention.inl, so that a past of one part gives its bits.
 
-// scores[r][j] = q[r] · key j over the whole page, whose first `used` positions matter. Asks for
-// the page's values meanwhile.
+// scores[r][j] = q[r] · key j over the whole page, whose first `used` positions matter.
 template <class T>
-inline void score_stored(const AttentionScratch& s, const T* keys, const std::byte* ahead,
-                         int64_t dim, int64_t rows, int64_t used) noexcept {
+inline void score_stored(const AttentionScratch& s, const T* keys, int64_t dim, int64_t rows,
+                         int64_t used) noexcept {
   constexpr int64_t kAll = kPageTokens / Vec::kLanes;
-  const int64_t lines = (kPageTokens * int64_t{sizeof(T)} + 63) / 64;
   const auto columns = [&](int64_t row, int64_t j, auto height, auto width) {
     constexpr int R = height;
     constexpr int C = width;
@@ -15,9 +13,6 @@ inline void score_stored(const AttentionScratch& s, const T* keys, const std::by
     const float* q = s.q + row * padded(dim);
     for (int64_t d = 0; d < dim; ++d) {
       const T* key = keys + d * kPageTokens + j;
-      if (row == 0 && j == 0) {
-        for (int64_t l = 0; l < lines; ++l) __builtin_prefetch(ahead + (d * lines + l) * 64, 0, 2);
-      }
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
         const Vec k = load_as(key + c * Vec::kLanes);
@@ -49,26 +44,21 @@ inline void score_stored(const AttentionScratch& s, const T* keys, const std::by
 
 // sums[r] = sums[r] · carry[r] + Σ weight[r][j] · value j over the positions [low, high).
 template <class T>
-inline void add_stored(const AttentionScratch& s, const T* values, const std::byte* ahead,
-                       int64_t dim, int64_t row, int64_t rows, const float* carry, int64_t low,
-                       int64_t high) noexcept {
+inline void add_stored(const AttentionScratch& s, const T* values, int64_t dim, int64_t row,
+                       int64_t rows, int64_t low, int64_t high) noexcept {
   const int64_t stride = padded(dim);
-  const int64_t lines = (dim * int64_t{sizeof(T)} + 63) / 64;
   const auto columns = [&](int64_t d, auto height, auto width) {
     constexpr int R = height;
     constexpr int C = width;
     Vec acc[R][C];
     for (int r = 0; r < R; ++r) {
       for (int c = 0; c < C; ++c) {
-        acc[r][c] =
-            Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) * Vec::set1(carry[r]);
+        acc[r][c] = Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) *
+                    Vec::set1(s.carry[row + r]);
       }
     }
     for (int64_t j = low; j < high; ++j) {
       const T* value = values + j * dim + d;
-      if (row == 0 && d == 0 && ahead != nullptr) {
-        for (int64_t l = 0; l < lines; ++l) __builtin_prefetch(ahead + (j * lines + l) * 64, 0, 2);
-      }
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
         const Vec v = load_as(value + c * Vec::kLanes);
@@ -98,56 +88,57 @@ inline void add_stored(const AttentionScratch& s, const T* values, const std::by
   });
 }
 
-// A page whose form needs no table: `value_scales` empty, or a factor for each position.
+// A page of the kv heads [first, end), whose form needs no table: `value_scales` empty, or a factor
+// for each position. First the keys of all these heads, then their values: each lie side by side.
 template <class T>
-void attend_page(const AttentionScratch& s, const KvLayout& layout, const std::byte* page,
-                 const std::byte* next, int64_t kv_head, int64_t rows, int64_t low,
-                 int64_t high) noexcept {
+void attend_page(const AttentionScratch& scratch, const KvLayout& layout, const std::byte* page,
+                 int64_t first, int64_t end, int64_t rows, int64_t low, int64_t high) noexcept {
   const int64_t dim = layout.head_dim;
-  const int64_t first = kv_head * kPageTokens * dim;
   const std::byte* value_block = page + layout.block_bytes();
-  const T* keys = offset<T>(page, first);
-  const T* values = offset<T>(value_block, first);
-  const float *key_scales = nullptr, *value_scales = nullptr;
-  if constexpr (sizeof(T) == 1) {
-    key_scales = offset<float>(page + 2 * layout.block_bytes(), kv_head * kPageTokens);
-    value_scales = key_scales + layout.kv_heads * kPageTokens;
+  for (int64_t head = first; head < end; ++head) {
+    const AttentionScratch s = scratch.from_row((head - first) * rows, dim);
+    score_stored(s, offset<T>(page, head * kPageTokens * dim), dim, rows, high);
+    const float *key_scales = nullptr, *value_scales = nullptr;
+    if constexpr (sizeof(T) == 1) {
+      key_scales = offset<float>(page + 2 * layout.block_bytes(), head * kPageTokens);
+      value_scales = key_scales + layout.kv_heads * kPageTokens;
+    }
+    const auto scale_row = [&](int64_t r, const float* factors) {
+      float* scores = s.scores + r * kPageTokens;
+      for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
+        (Vec::load(scores + j) * Vec::load(factors + j)).store(scores + j);
+      }
+    };
+    for (int64_t r = 0; r < rows; ++r) {
+      if (key_scales != nullptr) scale_row(r, key_scales);
+      weigh_row(s, r, low, high);
+      if (value_scales != nullptr) scale_row(r, value_scales);
+    }
   }
-  score_stored(s, keys, reinterpret_cast<const std::byte*>(values), dim, rows, high);
-  const auto scale_row = [&](int64_t r, const float* factors) {
-    float* scores = s.scores + r * kPageTokens;
-    for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
-      (Vec::load(scores + j) * Vec::load(factors + j)).store(scores + j);
+  for (int64_t head = first; head < end; ++head) {
+    const AttentionScratch s = scratch.from_row((head - first) * rows, dim);
+    const T* values = offset<T>(value_block, head * kPageTokens * dim);
+    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+      add_stored(s, values, dim, row, std::min<int64_t>(Vec::kTileRows, rows - row), low, high);
     }
-  };
-  for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
-    const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
-    float carry[Vec::kTileRows];
-    for (int64_t r = 0; r < tile; ++r) {
-      if (key_scales != nullptr) scale_row(row + r, key_scales);
-      carry[r] = weigh_row(s, row + r, low, high);
-      if (value_scales != nullptr) scale_row(row + r, value_scales);
-    }
-    add_stored(s, values,
-               next == nullptr ? nullptr
-                               : reinterpret_cast<const std::byte*>(offset<T>(next, first)),
-               dim, row, tile, carry, low, high);
   }
 }
 
-void attention_part(const AttentionPart& part, ConstHeads q, const KvLayout& layout,
-                    const AttentionSpan& span, float scale, int64_t kv_head, int64_t begin,
-                    int64_t end, float* scratch) noexcept {
+void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
+                     const KvLayout& layout, const AttentionSpan& span, float scale,
+                     int64_t first_head, int64_t end_head, int64_t begin, int64_t end,
+                     float* memory) noexcept {
   const int64_t dim = layout.head_dim, stride = padded(dim);
-  const int64_t rows = q.heads / layout.kv_heads;
-  const AttentionScratch s(scratch, dim, kAttentionQueries * rows);
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* query = q.at(span.first_row, kv_head * rows + r);
-    for (int64_t d = 0; d < dim; ++d) s.q[r * stride + d] = query[d] * scale;
-    s.largest[r] = -std::numeric_limits<float>::infinity();
-    s.total[r] = 0;
+  const int64_t rows = q.heads / layout.kv_heads;  // of a kv head
+  const AttentionScratch scratch(memory, dim, kAttentionQueries * rows);
+  const int64_t all_rows = (end_head - first_head) * rows;
+  for (int64_t r = 0; r < all_rows; ++r) {
+    const float* query = q.at(span.first_row, first_head * rows + r);
+    for (int64_t d = 0; d < dim; ++d) scratch.q[r * stride + d] = query[d] * scale;
+    scratch.largest[r] = -std::numeric_limits<float>::infinity();
+    scratch.total[r] = 0;
   }
-  std::fill(s.sums, s.sums + rows * stride, 0.0f);
+  std::fill(scratch.sums, scratch.sums + all_rows * stride, 0.0f);
   // Vectors of values must not reach past a head's own, nor past the page.
   const bool whole_vectors = dim % Vec::kLanes == 0;
   for (int64_t p = begin / kPageTokens; p * kPageTokens < end; ++p) {
@@ -155,30 +146,34 @@ void attention_part(const AttentionPart& part, ConstHeads q, const KvLayout& lay
     const int64_t low = std::max<int64_t>(0, begin - base);
     const int64_t high = std::min(kPageTokens, end - base);
     const std::byte* page = span.kv.pages[p] + span.kv.layer_offset;
-    const std::byte* next =
-        base + kPageTokens < end ? span.kv.pages[p + 1] + span.kv.layer_offset : nullptr;
     if (whole_vectors && layout.dtype != DType::U8) {
+      const auto attend = [&](auto tag) {
+        attend_page<decltype(tag)>(scratch, layout, page, first_head, end_head, rows, low, high);
+      };
       switch (layout.dtype) {
-        case DType::F16: attend_page<F16>(s, layout, page, next, kv_head, rows, low, high); break;
-        case DType::BF16: attend_page<Bf16>(s, layout, page, next, kv_head, rows, low, high); break;
-        case DType::I8: attend_page<int8_t>(s, layout, page, next, kv_head, rows, low, high); break;
-        default: attend_page<float>(s, layout, page, next, kv_head, rows, low, high); break;
+        case DType::F16: attend(F16{}); break;
+        case DType::BF16: attend(Bf16{}); break;
+        case DType::I8: attend(int8_t{}); break;
+        default: attend(float{}); break;
       }
       continue;
     }
-    decode_page(s, layout, page, kv_head, high);
-    score_page(s, dim, rows, high);
-    for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
-      const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
-      float carry[Vec::kTileRows];
-      for (int64_t r = 0; r < tile; ++r) carry[r] = weigh_row(s, row + r, low, high);
-      add_values(s, dim, row, tile, carry, high);
+    for (int64_t head = first_head; head < end_head; ++head) {
+      const AttentionScratch s = scratch.from_row((head - first_head) * rows, dim);
+      decode_page(s, layout, page, head, high);
+      score_page(s, dim, rows, high);
+      for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
+        const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
+        for (int64_t r = 0; r < tile; ++r) weigh_row(s, row + r, low, high);
+        add_values(s, dim, row, tile, high);
+      }
     }
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    std::copy_n(s.sums + r * stride, dim, part.sums + r * dim);
-    part.largest[r] = s.largest[r];
-    part.total[r] = s.total[r];
+  for (int64_t r = 0; r < all_rows; ++r) {
+    const int64_t head = r / rows, own = r % rows;
+    std::copy_n(scratch.sums + r * stride, dim, part.sums + head * part_step + own * dim);
+    part.largest[head * part_step + own] = scratch.largest[r];
+    part.total[head * part_step + own] = scratch.total[r];
   }
 }
 

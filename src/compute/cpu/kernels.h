@@ -66,11 +66,13 @@ struct Kernels {
   int64_t (*attention_scratch_floats)(const KvLayout& layout, int64_t group) noexcept;
 
   // One query of a span over a part of the past, the positions [begin, end), read in their stored
-  // form: a softmax that is not divided by its total yet. `part` belongs to heads that read kv head
-  // `kv_head`; parts are put together by attention_merge.
-  void (*attention_part)(const AttentionPart& part, ConstHeads q, const KvLayout& layout,
-                         const AttentionSpan& span, float scale, int64_t kv_head, int64_t begin,
-                         int64_t end, float* scratch) noexcept;
+  // form: softmaxes that are not divided by their totals yet. At most kAttentionQueries kv heads,
+  // [first_head, end_head): `part` is the first one's, those of the others lie `part_step` floats
+  // apart. Parts are put together by attention_merge.
+  void (*attention_parts)(const AttentionPart& part, int64_t part_step, ConstHeads q,
+                          const KvLayout& layout, const AttentionSpan& span, float scale,
+                          int64_t first_head, int64_t end_head, int64_t begin, int64_t end,
+                          float* scratch) noexcept;
   // out [group, head_dim], of parts that follow each other in memory and positions.
   void (*attention_merge)(float* out, const AttentionPart& first, int64_t parts, int64_t group,
                           int64_t head_dim) noexcept;

@@ -21,7 +21,7 @@ constexpr Kernels make_table(Isa isa) noexcept {
       .decode_row = decode_row,
       .attention = attention,
       .attention_scratch_floats = attention_scratch_floats,
-      .attention_part = attention_part,
+      .attention_parts = attention_parts,
       .attention_merge = attention_merge,
       .fma_loop = fma_loop,
       .fma_flops_per_round = int64_t{2} * kChains * Vec::kLanes,
