@@ -5,8 +5,6 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <vector>
@@ -14,33 +12,11 @@
 #include "compute/cpu/cpu_training_backend.h"
 #include "compute/cpu/machine.h"
 #include "core/rng.h"
+#include "race.h"
 
 namespace {
 
 using namespace quern;
-
-double seconds_of(FunctionRef<void()> work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Median of alternating runs: seconds of each candidate.
-std::vector<double> race(const std::vector<std::function<void()>>& candidates, int rounds) {
-  std::vector<std::vector<double>> times(candidates.size());
-  for (int round = 0; round <= rounds; ++round) {
-    for (size_t i = 0; i < candidates.size(); ++i) {
-      const double elapsed = seconds_of(candidates[i]);
-      if (round > 0) times[i].push_back(elapsed);
-    }
-  }
-  std::vector<double> medians;
-  for (auto& t : times) {
-    std::sort(t.begin(), t.end());
-    medians.push_back(t[t.size() / 2]);
-  }
-  return medians;
-}
 
 // OpenBLAS by dlopen: an optional yardstick, not a dependency.
 using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int,
@@ -109,7 +85,7 @@ int main(int argc, char** argv) {
                    y.floats().data(), int(out));
         });
       }
-      const auto times = race(candidates, 5);
+      const auto times = bench::race(candidates, 5);
       const double flops = 2.0 * static_cast<double>(rows * out * in);
       const auto speed = [&](size_t i) {
         return times.size() > i ? fmt::format("{:.0f}", flops / times[i] / 1e9) : "";

@@ -5,31 +5,17 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
 #include <regex>
 #include <vector>
 
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/machine.h"
 #include "core/rng.h"
+#include "race.h"
 
 namespace {
 
 using namespace quern;
-
-// The median of five runs, after one that warms up.
-double median_seconds(FunctionRef<void()> work) {
-  std::vector<double> times;
-  for (int round = 0; round <= 5; ++round) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    if (round > 0) times.push_back(elapsed.count());
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
 
 struct Kind {
   const char* name;
@@ -86,17 +72,15 @@ int main(int argc, char** argv) {
         for (float& value : x.floats()) {
           value = static_cast<float>(rng.next_u32() >> 8) * 0x1p-23f - 1;
         }
-        const double seconds = median_seconds([&] {
-                                 for (size_t i = 0; i < count; ++i) {
-                                   const Weight weight = {.format = WeightFormat::Packed,
-                                                          .rows = out,
-                                                          .cols = in,
-                                                          .packed = &matrices[i]};
-                                   const MatmulPart part = {rows_of(y, rows), &weight, {}, false};
-                                   run.matmul({x.floats().data(), rows, in, in}, {&part, 1});
-                                 }
-                               }) /
-                               static_cast<double>(count);
+        const auto multiply_all = [&] {
+          for (size_t i = 0; i < count; ++i) {
+            const Weight weight = {
+                .format = WeightFormat::Packed, .rows = out, .cols = in, .packed = &matrices[i]};
+            const MatmulPart part = {rows_of(y, rows), &weight, {}, false};
+            run.matmul({x.floats().data(), rows, in, in}, {&part, 1});
+          }
+        };
+        const double seconds = bench::race({multiply_all}, 5)[0] / static_cast<double>(count);
         fmt::print("{:<28} {:>8.0f} {:>10.1f} {:>8.1f}\n", name, 1e6 * seconds,
                    static_cast<double>(rows * out * in) / seconds / 1e9,
                    static_cast<double>(matrices[0].bytes()) / seconds / 1e9);

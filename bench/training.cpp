@@ -20,6 +20,7 @@
 #include "compute/cpu/machine.h"
 #include "core/rng.h"
 #include "model/backward.h"
+#include "race.h"
 
 namespace {
 
@@ -54,11 +55,6 @@ double cpu_seconds() {
   timespec now{};
   ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
 }
 
 void run(const BenchShape& shape, Precision precision, int steps, int threads) {
@@ -107,7 +103,7 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   const auto count = count_parameters(config);
   const double flops_per_token = 6.0 * static_cast<double>(count.total - count.embedding) +
                                  6.0 * static_cast<double>(shape.layers * shape.seq * shape.hidden);
-  const double step_s = median(passes) + median(updates);
+  const double step_s = bench::median(passes) + bench::median(updates);
   const double rate = static_cast<double>(tokens) / step_s;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -117,8 +113,8 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
       "pass {:.3f} s, optimizer {:.3f} s, CPU {:.3f} s, peak memory {:.2f} GB, loss {:.3f}\n",
       shape.name, threads, cpu::name(backend.isa()), precision == Precision::F32 ? "fp32" : "bf16",
       rate, rate * flops_per_token * 1e-9, 100 * rate * flops_per_token / peak, peak * 1e-9,
-      median(passes), median(updates), median(cpu), static_cast<double>(usage.ru_maxrss) * 1024e-9,
-      loss);
+      bench::median(passes), bench::median(updates), bench::median(cpu),
+      static_cast<double>(usage.ru_maxrss) * 1024e-9, loss);
 }
 
 }  // namespace

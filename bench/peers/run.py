@@ -79,9 +79,10 @@ class Quern:
     def prefill(self, model, tokens):
         return self.bench(model, "--prompt", tokens, "--generate", 0)["prefill_tokens_per_s"]
 
-    def decode(self, model, tokens, depth=0, streams=1):
+    def decode(self, model, tokens, depth=0, streams=1, cache="fp16"):
+        own = {"fp16": "fp16", "int8": "int8-token"}[cache]
         return self.bench(model, "--prompt", 0, "--generate", tokens, "--depth", depth, "--streams",
-                          streams, "--kv-cache", "fp16")["decode_tokens_per_s"]
+                          streams, "--kv-cache", own)["decode_tokens_per_s"]
 
 
 class Llama:
@@ -99,10 +100,14 @@ class Llama:
     def prefill(self, model, tokens):
         return self.bench(model, "-p", tokens, "-n", 0)
 
-    def decode(self, model, tokens, depth=0, streams=1):
+    def decode(self, model, tokens, depth=0, streams=1, cache="fp16"):
         if streams > 1:
             return self.batched(model, tokens, streams)
-        return self.bench(model, "-p", 0, "-n", tokens, "-d", depth)
+        return self.bench(model, "-p", 0, "-n", tokens, "-d", depth, *self.cache_options(cache))
+
+    @staticmethod
+    def cache_options(cache):  # float16 is what they take by themselves
+        return ["-ctk", "q8_0", "-ctv", "q8_0"] if cache == "int8" else []
 
     def batched(self, model, tokens, streams, *options):
         # One of the peers prints its table among its messages, and leaves a log where it stands.
@@ -125,12 +130,13 @@ class IkLlama(Llama):
     def bench(self, model, *options):
         return super().bench(model, "-rtr", 1, *options)
 
-    def decode(self, model, tokens, depth=0, streams=1):
+    def decode(self, model, tokens, depth=0, streams=1, cache="fp16"):
         if streams > 1:
             return self.batched(model, tokens, streams, "-rtr")
         if depth == 0:
             return self.bench(model, "-p", 0, "-n", tokens)
-        return self.bench(model, "-p", 0, "-n", 0, "-gp", f"{depth},{tokens}")
+        return self.bench(model, "-p", 0, "-n", 0, "-gp", f"{depth},{tokens}",
+                          *self.cache_options(cache))
 
 
 def main():
@@ -146,6 +152,10 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--depths", nargs="*", type=int, default=[4096],
+                        help="tokens in the cache; peers must first compute them")
+    parser.add_argument("--caches", nargs="*", choices=["fp16", "int8"], default=["fp16"],
+                        help="types of the cache at a depth")
     parser.add_argument("--only", default="", help="a regular expression for rows of the table")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -159,8 +169,12 @@ def main():
         tests = [("prefill 512", lambda p: p.prefill(model, 512)),
                  ("decode", lambda p: p.decode(model, 24)),
                  ("8 streams", lambda p: p.decode(model, 8, streams=8)),
-                 ("16 streams", lambda p: p.decode(model, 8, streams=16)),
-                 ("decode at depth 4096", lambda p: p.decode(model, 12, depth=4096))]
+                 ("16 streams", lambda p: p.decode(model, 8, streams=16))]
+        for depth in args.depths:
+            for cache in args.caches:
+                name = f"decode at depth {depth}" + (", int8 cache" if cache == "int8" else "")
+                tests.append((name, lambda p, depth=depth, cache=cache:
+                              p.decode(model, 12, depth=depth, cache=cache)))
         for name, test in tests:
             if not re.search(args.only, f"{kind} {name}"):
                 continue
