@@ -1,8 +1,8 @@
 // Products of several rows: too many for the speed of memory to be all that counts, too few to
-// repack weights for. x is packed by matmul_pack. A panel of weight rows, a stretch of columns
-// wide, is read in its stored form and meets all tiles of x while it stays in the first cache; the
-// tiles ask for one that comes later meanwhile, so that memory and arithmetic work at the same
-// time.
+// repack weights for. x is packed by matmul_pack. A panel of weight rows, one of each quarter as in
+// few_rows, a stretch of columns wide, is read in its stored form and meets all tiles of x while it
+// stays in the first cache; the tiles ask for one that comes later meanwhile, so that memory and
+// arithmetic work at the same time.
 //
 // At most so many rows, by measuring: halves are widened again for each tile.
 constexpr int64_t kSeveralRows = Vec::kLanes == 16 ? 128 : 32;
@@ -57,36 +57,35 @@ void several_rows(const MatmulPart& part, const float* packed, int64_t rows, int
                   int64_t begin, int64_t end, const T* weight) noexcept {
   float sums[kSeveralRows * kPanel];
   const int64_t tiles = (rows + Vec::kTileRows - 1) / Vec::kTileRows;
-  // Stretch k of the weight rows [first, first + width). `next`: the stretch of a panel to ask for.
-  const auto multiply = [&](int64_t first, auto width, int64_t k, const T* next) {
+  // Columns from k on of `width` weight rows, `stride` apart. `next`: the panel's stretch to ask for.
+  const auto multiply = [&](int64_t first, auto width, int64_t stride, int64_t k, const T* next) {
     const int64_t columns = std::min(kDepth, cols - k), depth = whole_lanes(columns);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t row = tile * Vec::kTileRows;
       with_constant<Vec::kTileRows>(std::min<int64_t>(Vec::kTileRows, rows - row), [&](auto n) {
         several_tile<T, n, width>(sums + row * kPanel, k > 0, packed + k * rows + row * depth,
-                                  weight + first * cols + k, cols, columns, {next, tile, tiles});
+                                  weight + first * cols + k, stride, columns, {next, tile, tiles});
       });
     }
   };
-  const auto write = [&](int64_t first, int64_t width) {
-    for (int64_t r = 0; r < rows; ++r) write_sums(part, r, first, width, sums + r * kPanel);
-  };
-  const int64_t stretches = (cols + kDepth - 1) / kDepth;
-  for (; begin + kPanel <= end; begin += kPanel) {
+  const int64_t quarter = (end - begin) / kPanel, stride = quarter * cols;
+  for (int64_t i = 0; i < quarter; ++i) {
     for (int64_t k = 0; k < cols; k += kDepth) {
-      const int64_t later = k / kDepth + kStretchesAhead;
-      const int64_t panel = begin + later / stretches * kPanel;
-      const T* next =
-          panel + kPanel <= end ? weight + panel * cols + later % stretches * kDepth : nullptr;
-      multiply(begin, std::integral_constant<int, kPanel>{}, k, next);
+      const int64_t later = (begin + i) * cols + k + kStretchesAhead * kDepth;
+      const T* next = later + kDepth <= (begin + quarter) * cols ? weight + later : nullptr;
+      multiply(begin + i, std::integral_constant<int, kPanel>{}, stride, k, next);
     }
-    write(begin, kPanel);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < kPanel; ++c) {
+        write_sums(part, r, begin + c * quarter + i, 1, sums + r * kPanel + c);
+      }
+    }
   }
-  for (; begin < end; ++begin) {
+  for (int64_t col = begin + kPanel * quarter; col < end; ++col) {
     for (int64_t k = 0; k < cols; k += kDepth) {
-      multiply(begin, std::integral_constant<int, 1>{}, k, nullptr);
+      multiply(col, std::integral_constant<int, 1>{}, 0, k, nullptr);
     }
-    write(begin, 1);
+    for (int64_t r = 0; r < rows; ++r) write_sums(part, r, col, 1, sums + r * kPanel);
   }
 }
 
