@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <thread>
 
 #include "core/checked.h"
 #include "core/dtype.h"
@@ -130,6 +131,28 @@ TEST(ThreadPool, EveryIndexIsVisitedOnce) {
       ASSERT_EQ(*std::max_element(visits.begin(), visits.end()), 1);
     }
   }
+}
+
+TEST(ThreadPool, AThreadTakesItsShareAndThenTheEndOfAnothers) {
+  ThreadPool pool(2);
+  constexpr int64_t kChunks = 20;
+  std::atomic<int64_t> done{0};
+  std::vector<int64_t> taken;  // by the second thread
+  pool.parallel_for(kChunks, 1, [&](int64_t begin, int64_t, int thread) {
+    if (thread == 1) {
+      taken.push_back(begin);
+    } else {  // its first chunk keeps the first thread until all others are done
+      while (done < kChunks - 1) std::this_thread::yield();
+    }
+    ++done;
+  });
+  std::vector<int64_t> expected(kChunks / 2);
+  std::iota(expected.begin(), expected.end(), kChunks / 2);
+  for (int64_t chunk = kChunks / 2 - 1; chunk >= 0; --chunk) expected.push_back(chunk);
+  // Where the first thread came too late for any chunk, the second has taken all.
+  ASSERT_GE(static_cast<int64_t>(taken.size()), kChunks - 1);
+  expected.resize(taken.size());
+  EXPECT_EQ(taken, expected);
 }
 
 TEST(ThreadPool, AnExceptionReachesTheCaller) {
