@@ -35,10 +35,9 @@ struct Lanes {
   using Floats = __m256;
   using Ints = __m256i;
   static constexpr int kLanes = 8;
-  // Registers of a tile of one row, of many rows (they share each broadcast of the rows), and of
-  // others.
+  // Registers of a tile of one row, of others, and of others with two sums.
   static constexpr int64_t kFewRows = 1;
-  static constexpr int kRegistersOfFew = 4, kRegistersOfMany = 2, kRegisters = 2;
+  static constexpr int kRegistersOfFew = 4, kRegisters = 2, kRegistersOfTwoSums = 2;
   // Rows of levels that share the unpacked weights of so many registers.
   static constexpr int tile_rows(int registers) noexcept {
     return registers == kRegistersOfFew ? 1 : 4;

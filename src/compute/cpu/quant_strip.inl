@@ -3,10 +3,14 @@
 
 using V = Lanes;
 
-// Blocks of inputs that tiles of rows take one after another: the strips' levels stay in the first
-// cache meanwhile.
+// Blocks of inputs that tiles take one after another: the strip's levels stay in the first cache
+// meanwhile, and the sums of so many rows of levels wait.
 constexpr int64_t kQuantBlocks = 32;
-constexpr int64_t kQuantRows = 48;  // rows of levels whose sums wait for the next inputs
+constexpr int64_t kQuantRows = 48;
+// With at most so many rows, fewer blocks, while the next ones are asked for into the second cache.
+// One row alone is faster with nothing but the machine's own prefetching.
+constexpr int64_t kSeveralRows = 24;
+constexpr int64_t kSeveralBlocks = 4;
 
 // A tile's outputs and rows: those of a strip from its output `lane` on, its scales so many bytes
 // behind its levels; rows of levels and of scales so far apart from `x` and `x_scales` on. Of the
@@ -22,6 +26,7 @@ struct Tile {
   int64_t scale_step;
   int64_t first_block, end_block;
   int64_t blocks;  // of a row
+  bool ahead;      // asks for the levels behind these blocks
 };
 
 // weight = scale · level + sum_factor(F) · offset of a register's outputs, the strip's from `lane`
@@ -189,6 +194,14 @@ template <int Bits, RoundedForm F, PackedScales S, int R, int C>
     for (int c = 0; c < C; ++c) sum[r][c] = V::load(sums + (r * C + c) * V::kLanes);
   }
   for (int64_t block = t.first_block; block < t.end_block; ++block) {
+    if (t.ahead) {
+#pragma GCC unroll 8
+      for (int i = 0; i < Bits; ++i) {
+        for (size_t line = 0; line < sizeof(V::Ints[C]); line += 64) {
+          __builtin_prefetch(levels + kSeveralBlocks * kLevelBytes + i * kInputBytes + line, 0, 2);
+        }
+      }
+    }
     const auto add = [&](const V::Ints(&total)[R][C], int64_t sixteen)
         __attribute__((always_inline)) {
 #pragma GCC unroll 4
@@ -304,14 +317,11 @@ struct StripProduct {
   // By C registers at a time.
   template <int C>
   void take(int64_t strip_begin, int64_t strip_end) noexcept {
-    static_assert(kStripRows % (C * V::kLanes) == 0);
     for (int64_t strip = strip_begin; strip < strip_end; ++strip) {
       t.strip = part.weight->packed->strip(strip);
-      for (t.lane = 0; t.lane < kStripRows; t.lane += C * V::kLanes) {
-        for (int64_t first = begin; first < end; first += kQuantRows) {
-          rows_with<C>(strip * kStripRows + t.lane - part.weight->first_row, first,
-                       std::min(kQuantRows, end - first));
-        }
+      for (int64_t first = begin; first < end; first += kQuantRows) {
+        rows_with<C>(strip * kStripRows - part.weight->first_row, first,
+                     std::min(kQuantRows, end - first));
       }
     }
   }
@@ -319,26 +329,41 @@ struct StripProduct {
  private:
   template <int C>
   void rows_with(int64_t output, int64_t first, int64_t rows) noexcept {
-    constexpr int kFloats = C * V::kLanes;  // of a row
-    const int64_t step = rows <= V::tile_rows(C) ? t.blocks : kQuantBlocks;
-    alignas(64) float sums[kQuantRows * kFloats];
-    std::fill_n(sums, rows * kFloats, 0.0f);
+    constexpr int kFloats = C * V::kLanes;  // of a tile's row
+    static_assert(kStripRows % kFloats == 0);
+    const bool one_tile = kFloats == kStripRows && rows <= V::tile_rows(C);
+    const int64_t step = one_tile ? t.blocks : rows > kSeveralRows ? kQuantBlocks : kSeveralBlocks;
+    alignas(64) float sums[kQuantRows * kStripRows];  // [kStripRows / kFloats, rows, kFloats]
+    std::fill_n(sums, rows * kStripRows, 0.0f);
     for (t.first_block = 0; t.first_block < t.blocks; t.first_block += step) {
       t.end_block = std::min(t.first_block + step, t.blocks);
-      for (int64_t row = 0; row < rows;) {
-        t.x = x.levels + (first + row) * t.x_step;
-        t.x_scales = x.scales + (first + row) * t.scale_step;
-        row += tile_of<C>(sums + row * kFloats, rows - row);
+      float* to = sums;
+      for (t.lane = 0; t.lane < kStripRows; t.lane += kFloats) {
+        for (int64_t row = 0; row < rows;) {
+          t.x = x.levels + (first + row) * t.x_step;
+          t.x_scales = x.scales + (first + row) * t.scale_step;
+          t.ahead = row == 0 && rows > V::kFewRows && rows <= kSeveralRows;
+          const int64_t taken = tile_of<C>(to, even_tile(rows - row, V::tile_rows(C)));
+          to += taken * kFloats;
+          row += taken;
+        }
       }
     }
     const int64_t planes = x.form == RoundedForm::TwoBytes ? 2 : 1;
     for (int64_t row = 0; row < rows; row += planes) {
-      float* from = sums + row * kFloats;
-      if (planes == 2) {
-        for (int64_t i = 0; i < kFloats; ++i) from[i] += from[kFloats + i];
+      for (int64_t lane = 0; lane < kStripRows; lane += kFloats) {
+        float* from = sums + lane * rows + row * kFloats;
+        if (planes == 2) {
+          for (int64_t i = 0; i < kFloats; ++i) from[i] += from[kFloats + i];
+        }
+        write_outputs<kFloats>(part, (first + row) / planes, output + lane, from);
       }
-      write_outputs<kFloats>(part, (first + row) / planes, output, from);
     }
+  }
+
+  // Eight rows are two tiles of four, not one of six and one of two.
+  static int64_t even_tile(int64_t rows, int64_t most) noexcept {
+    return rows > most && rows <= 8 ? (rows + 1) / 2 : rows;
   }
 
   // A tile of R rows, or the largest of fewer; how many it has.
@@ -355,16 +380,14 @@ struct StripProduct {
 template <int Bits, RoundedForm F, PackedScales S>
 void multiply_strips(const MatmulPart& part, const RoundedRows& x, int64_t row_begin,
                      int64_t row_end, int64_t strip_begin, int64_t strip_end) noexcept {
-  // One or two rows leave registers for a whole line of a strip. Most rows share as many outputs as
-  // registers take. Between them, and where a block has two sums, a tile has fewer outputs and more
-  // rows.
+  // Where a block has two sums, a tile has fewer outputs and more rows.
   constexpr bool kTwoSums = S == PackedScales::Sixteens || (S == PackedScales::Minima && Bits == 8);
   StripProduct<Bits, F, S> product(part, x, row_begin, row_end);
   const int64_t rows = product.end - product.begin;
   if (rows <= V::kFewRows) {
     product.template take<V::kRegistersOfFew>(strip_begin, strip_end);
-  } else if (rows > V::tile_rows(1) && !kTwoSums) {
-    product.template take<V::kRegistersOfMany>(strip_begin, strip_end);
+  } else if (kTwoSums) {
+    product.template take<V::kRegistersOfTwoSums>(strip_begin, strip_end);
   } else {
     product.template take<V::kRegisters>(strip_begin, strip_end);
   }
