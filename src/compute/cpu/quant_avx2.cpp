@@ -38,6 +38,7 @@ struct Lanes {
   // Registers of a tile of one row, of others, and of others with two sums.
   static constexpr int64_t kFewRows = 1;
   static constexpr int kRegistersOfFew = 4, kRegisters = 2, kRegistersOfTwoSums = 2;
+  static constexpr int64_t kSeveralBlocks = 16;
   // Rows of levels that share the unpacked weights of so many registers.
   static constexpr int tile_rows(int registers) noexcept {
     return registers == kRegistersOfFew ? 1 : 4;

@@ -10,7 +10,6 @@ constexpr int64_t kQuantRows = 48;
 // With at most so many rows, fewer blocks, while the next ones are asked for into the second cache.
 // One row alone is faster with nothing but the machine's own prefetching.
 constexpr int64_t kSeveralRows = 24;
-constexpr int64_t kSeveralBlocks = 4;
 
 // A tile's outputs and rows: those of a strip from its output `lane` on, its scales so many bytes
 // behind its levels; rows of levels and of scales so far apart from `x` and `x_scales` on. Of the
@@ -198,7 +197,8 @@ template <int Bits, RoundedForm F, PackedScales S, int R, int C>
 #pragma GCC unroll 8
       for (int i = 0; i < Bits; ++i) {
         for (size_t line = 0; line < sizeof(V::Ints[C]); line += 64) {
-          __builtin_prefetch(levels + kSeveralBlocks * kLevelBytes + i * kInputBytes + line, 0, 2);
+          __builtin_prefetch(levels + V::kSeveralBlocks * kLevelBytes + i * kInputBytes + line, 0,
+                             2);
         }
       }
     }
@@ -332,7 +332,9 @@ struct StripProduct {
     constexpr int kFloats = C * V::kLanes;  // of a tile's row
     static_assert(kStripRows % kFloats == 0);
     const bool one_tile = kFloats == kStripRows && rows <= V::tile_rows(C);
-    const int64_t step = one_tile ? t.blocks : rows > kSeveralRows ? kQuantBlocks : kSeveralBlocks;
+    const int64_t step = one_tile              ? t.blocks
+                         : rows > kSeveralRows ? kQuantBlocks
+                                               : V::kSeveralBlocks;
     alignas(64) float sums[kQuantRows * kStripRows];  // [kStripRows / kFloats, rows, kFloats]
     std::fill_n(sums, rows * kStripRows, 0.0f);
     for (t.first_block = 0; t.first_block < t.blocks; t.first_block += step) {

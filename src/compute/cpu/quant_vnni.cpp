@@ -28,6 +28,7 @@ struct Lanes {
   // Registers of a tile of one or two rows, of others, and of others with two sums.
   static constexpr int64_t kFewRows = 2;
   static constexpr int kRegistersOfFew = 2, kRegisters = 2, kRegistersOfTwoSums = 1;
+  static constexpr int64_t kSeveralBlocks = 4;
   // Rows of levels that share the unpacked weights of so many registers. Loads are what a tile of
   // one register waits for: each row's four bytes are loaded for it alone.
   static constexpr int tile_rows(int registers) noexcept { return registers == 1 ? 8 : 6; }
