@@ -106,9 +106,11 @@ TEST_F(Api, AStreamHoldsTheSameTextAsAWholeAnswer) {
 }
 
 TEST_F(Api, AStreamEndsWithTheCountsWhenAsked) {
-  const auto events = stream(
-      "/v1/chat/completions",
-      {{"messages", user("hi")}, {"max_tokens", 4}, {"stream_options", {{"include_usage", true}}}});
+  const auto events =
+      stream("/v1/chat/completions", {{"messages", user("hi")},
+                                      {"max_tokens", 4},
+                                      {"seed", 3},
+                                      {"stream_options", {{"include_usage", true}}}});
   EXPECT_TRUE(events.back()["choices"].empty());
   EXPECT_EQ(events.back()["usage"]["completion_tokens"], 4);
   EXPECT_TRUE(events.front()["usage"].is_null());
