@@ -109,7 +109,7 @@ TEST_F(Api, AStreamEndsWithTheCountsWhenAsked) {
   const auto events =
       stream("/v1/chat/completions", {{"messages", user("hi")},
                                       {"max_tokens", 4},
-                                      {"seed", 3},
+                                      {"ignore_eos", true},
                                       {"stream_options", {{"include_usage", true}}}});
   EXPECT_TRUE(events.back()["choices"].empty());
   EXPECT_EQ(events.back()["usage"]["completion_tokens"], 4);

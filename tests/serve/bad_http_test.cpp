@@ -214,6 +214,7 @@ TEST(SlowHttp, AReaderThatNeverReadsIsCancelled) {
                                           {"stream", true},
                                           {"logprobs", true},
                                           {"top_logprobs", 20},
+                                          {"ignore_eos", true},
                                           {"max_tokens", 900}}
                                          .dump()));
   }
@@ -278,10 +279,11 @@ TEST(Keys, MayBeLimited) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(asked("unlimited-key-01").status, 200);
 
   Client client = server.connect();
-  client.send(
-      request_text("POST", "/v1/chat/completions",
-                   json{{"messages", user("x")}, {"stream", true}, {"max_tokens", 900}}.dump(),
-                   {{"Authorization", "Bearer one-at-once-key1"}}));
+  client.send(request_text(
+      "POST", "/v1/chat/completions",
+      json{{"messages", user("x")}, {"stream", true}, {"ignore_eos", true}, {"max_tokens", 900}}
+          .dump(),
+      {{"Authorization", "Bearer one-at-once-key1"}}));
   client.read_until("data:");
   EXPECT_EQ(asked("one-at-once-key1").status, 429);
   client.close();
