@@ -43,28 +43,41 @@ using ConstHeads = Heads<const float>;
 
 // How a page of the KV cache lies in memory, for one layer. A page holds `page_tokens` positions:
 //   keys   [kv_heads, head_dim, page_tokens] of `dtype`: a dim of all positions side by side, so
-//   that
-//          scores of neighbouring positions are neighbours in a vector register;
-//   values [kv_heads, page_tokens, head_dim];
-//   U8, I8: floats after them, of keys [1 or 2][kv_heads, page_tokens], then of values.
-// U8 is the Qwen release's 8-bit cache: x = scale · (q - zero), scales and zeros, floats both. I8
-// has a scale for each token and head: x = scale · q, -127 <= q <= 127.
+//          that scores of neighbouring positions are neighbours in a vector register;
+//   values [kv_heads, page_tokens, head_dim].
+// Before keys and values of bytes there are floats, [kv_heads, 1 or 2, page_tokens]: scales, then
+// zeros in U8. U8 is the Qwen release's 8-bit cache: x = scale · (q - zero), 0 <= q <= 255. I8 has
+// a scale for each token and head: x = scale · q, -127 <= q <= 127.
+// They lie in fours, which products of bytes take at once: keys [dims / 4, page_tokens] of four
+// dims, values [page_tokens / 4, dims] of four positions, `dims` being head_dim rounded up to a
+// multiple of 4. Keys are stored as 0 to 255 (I8: q + 128), values as -128 to 127 (U8: q - 128).
 struct KvLayout {
   DType dtype = DType::F32;  // F32, F16, BF16, U8 or I8
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   static constexpr int64_t page_tokens = 64;
 
-  int64_t block_bytes() const noexcept {  // keys, or values
-    return kv_heads * page_tokens * head_dim * static_cast<int64_t>(size_bytes(dtype));
+  bool of_bytes() const noexcept { return dtype == DType::U8 || dtype == DType::I8; }
+  int64_t dims() const noexcept { return of_bytes() ? (head_dim + 3) / 4 * 4 : head_dim; }
+  // Where an element lies among a head's keys, or values.
+  int64_t key_at(int64_t position, int64_t d) const noexcept {
+    return of_bytes() ? (d / 4 * page_tokens + position) * 4 + d % 4 : d * page_tokens + position;
   }
-  int64_t scale_floats() const noexcept {  // scales and zeros of keys, or of values
-    const int64_t each = dtype == DType::U8 ? 2 : dtype == DType::I8 ? 1 : 0;
-    return each * kv_heads * page_tokens;
+  int64_t value_at(int64_t position, int64_t d) const noexcept {
+    return of_bytes() ? (position / 4 * dims() + d) * 4 + position % 4 : position * head_dim + d;
   }
+  // Where a head's floats and elements begin in the block of keys, or of values, in bytes.
+  int64_t floats_at(int64_t head) const noexcept {
+    const int64_t floats = dtype == DType::U8 ? 2 : dtype == DType::I8 ? 1 : 0;
+    return head * floats * page_tokens * int64_t{sizeof(float)};
+  }
+  int64_t elements_at(int64_t head) const noexcept {
+    return floats_at(kv_heads) +
+           head * page_tokens * dims() * static_cast<int64_t>(size_bytes(dtype));
+  }
+  int64_t block_bytes() const noexcept { return elements_at(kv_heads); }  // keys, or values
   int64_t layer_bytes() const noexcept {  // one layer's part of a page
-    const int64_t bytes = 2 * (block_bytes() + 4 * scale_floats());
-    return (bytes + 63) / 64 * 64;
+    return (2 * block_bytes() + 63) / 64 * 64;
   }
 };
 

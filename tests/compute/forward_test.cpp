@@ -292,71 +292,109 @@ TEST_P(EveryIsa, AttentionAgreesWithTheDefinition) {
   }
 }
 
-// A scale for each token and head: what is stored is exact to half a step, and attention over it is
-// the definition over what is stored, for one query and for many.
-TEST_P(EveryIsa, AttentionOverBytesWithAScaleForEachToken) {
-  ThreadPool pool(2);
-  CpuBackend run(pool, GetParam());
-  constexpr int64_t kHeads = 4, kKvHeads = 2;
-  for (const auto& [tokens, dim] : {std::pair<int64_t, int64_t>{70, 16}, {700, 64}, {130, 12}}) {
-    const auto q = random_floats(size_t(tokens * kHeads * dim), 1);
-    auto k = random_floats(size_t(tokens * kKvHeads * dim), 2);
-    auto v = random_floats(size_t(tokens * kKvHeads * dim), 3);
-    Cache cache(DType::I8, kKvHeads, dim, tokens);
-    const AttentionSpan all = {{cache.pages.data(), 0}, 0, tokens, 0};
-    run.kv_store(cache.layout, {&all, 1}, {k.data(), tokens, kKvHeads, dim, kKvHeads * dim},
-                 {v.data(), tokens, kKvHeads, dim, kKvHeads * dim});
-    for (auto* values : {&k, &v}) {
-      for (auto head = values->begin(); head != values->end(); head += dim) {
-        float largest = 0;
-        for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(head[d]));
-        const float scale = largest / 127;
-        for (int64_t d = 0; d < dim; ++d) head[d] = std::nearbyint(head[d] / scale) * scale;
+// What a cache of bytes keeps of keys or values [tokens, heads, dim].
+std::vector<float> kept_as_bytes(DType dtype, std::vector<float> x, int64_t heads, int64_t dim) {
+  const auto width = static_cast<size_t>(dim), step = static_cast<size_t>(heads) * width;
+  for (size_t head = 0; head < step; head += width) {
+    float min = x[head], max = x[head];
+    for (size_t token = head; token < x.size(); token += step) {
+      for (size_t i = token; i < token + width; ++i) {
+        min = std::min(min, x[i]);
+        max = std::max(max, x[i]);
       }
     }
-    for (const int64_t past : {int64_t{0}, tokens - 1}) {
-      const int64_t count = tokens - past, stride = kHeads * dim;
-      const AttentionSpan last = {{cache.pages.data(), 0}, 0, count, past};
-      const std::vector<float> scales(static_cast<size_t>(count), 0.25f);
-      std::vector<float> out(static_cast<size_t>(count * stride));
-      run.attention({out.data(), count, kHeads, dim, stride},
-                    {q.data() + past * stride, count, kHeads, dim, stride}, cache.layout,
-                    {&last, 1}, scales, 0);
-      check_close(out, attention_reference(q, k, v, tokens, kHeads, kKvHeads, dim, 0.25, 0, past),
-                  {5e-6, 1e-5},
-                  "tokens " + std::to_string(tokens) + " past " + std::to_string(past));
+    const auto code = cpu::ByteCode::of_range(min, max);
+    for (size_t token = head; token < x.size(); token += step) {
+      float largest = 0;
+      for (size_t i = token; i < token + width; ++i) largest = std::max(largest, std::abs(x[i]));
+      const float scale = largest / 127;
+      for (size_t i = token; i < token + width; ++i) {
+        x[i] = dtype == DType::I8
+                   ? std::nearbyint(x[i] / scale) * scale
+                   : code.scale * (static_cast<float>(code.encode(x[i])) - code.zero);
+      }
+    }
+  }
+  return x;
+}
+
+// Attention over bytes is the definition over what is stored, for one query, which is rounded to
+// levels of 14 bits as the weights are, and for many, which are not.
+TEST_P(EveryIsa, AttentionOverBytes) {
+  ThreadPool pool(2);
+  CpuBackend run(pool, GetParam());
+  constexpr int64_t kKvHeads = 2;
+  struct Case {
+    int64_t tokens, heads, dim, window;
+  };
+  for (const Case& c : {Case{70, 4, 16, 0}, Case{700, 2, 64, 0}, Case{130, 6, 12, 50},
+                        Case{90, 10, 7, 0}, Case{300, 4, 128, 290}}) {
+    for (const DType dtype : {DType::I8, DType::U8}) {
+      const auto q = random_floats(size_t(c.tokens * c.heads * c.dim), 1);
+      auto k = random_floats(size_t(c.tokens * kKvHeads * c.dim), 2);
+      auto v = random_floats(size_t(c.tokens * kKvHeads * c.dim), 3);
+      for (float& x : k) x += 0.5f;  // keys and values far from the middle of their range
+      for (float& x : v) x -= 2;
+      Cache cache(dtype, kKvHeads, c.dim, c.tokens);
+      const AttentionSpan all = {{cache.pages.data(), 0}, 0, c.tokens, 0};
+      run.kv_store(cache.layout, {&all, 1}, {k.data(), c.tokens, kKvHeads, c.dim, kKvHeads * c.dim},
+                   {v.data(), c.tokens, kKvHeads, c.dim, kKvHeads * c.dim});
+      k = kept_as_bytes(dtype, k, kKvHeads, c.dim);
+      v = kept_as_bytes(dtype, v, kKvHeads, c.dim);
+      for (const int64_t past : {int64_t{0}, c.tokens - 1}) {
+        const int64_t count = c.tokens - past, stride = c.heads * c.dim;
+        const AttentionSpan last = {{cache.pages.data(), 0}, 0, count, past};
+        const std::vector<float> scales(static_cast<size_t>(count), 0.25f);
+        std::vector<float> out(static_cast<size_t>(count * stride));
+        run.attention({out.data(), count, c.heads, c.dim, stride},
+                      {q.data() + past * stride, count, c.heads, c.dim, stride}, cache.layout,
+                      {&last, 1}, scales, c.window);
+        check_close(
+            out,
+            attention_reference(q, k, v, c.tokens, c.heads, kKvHeads, c.dim, 0.25, c.window, past),
+            past == 0 ? test::Tolerance{5e-6, 1e-5} : test::Tolerance{5e-5, 1e-5},
+            std::string(name(dtype)) + " tokens " + std::to_string(c.tokens) + " past " +
+                std::to_string(past));
+      }
     }
   }
 }
 
-// One query alone and beside other sequences, with one thread and with three: the same bits.
+// One query alone and beside other sequences, which decode or have a prompt, with one thread and
+// with three: the same bits.
 TEST_P(EveryIsa, DecodingDoesNotDependOnCompanyOrThreads) {
-  constexpr int64_t kHeads = 4, kKvHeads = 2, kDim = 64, kTokens = 1200;
-  const auto q = random_floats(size_t(3 * kHeads * kDim), 1);
+  constexpr int64_t kHeads = 4, kKvHeads = 2, kDim = 64, kTokens = 1200, kRows = 5;
+  const auto q = random_floats(size_t(kRows * kHeads * kDim), 1);
   const auto k = random_floats(size_t(kTokens * kKvHeads * kDim), 2);
   const auto v = random_floats(size_t(kTokens * kKvHeads * kDim), 3);
-  Cache cache(DType::F16, kKvHeads, kDim, kTokens);
-  ThreadPool one(1), three(3);
-  const AttentionSpan all = {{cache.pages.data(), 0}, 0, kTokens, 0};
-  CpuBackend(one, GetParam())
-      .kv_store(cache.layout, {&all, 1}, {k.data(), kTokens, kKvHeads, kDim, kKvHeads * kDim},
-                {v.data(), kTokens, kKvHeads, kDim, kKvHeads * kDim});
-  const std::vector<float> scales(3, 0.125f);
-  const auto attend = [&](ThreadPool& pool, std::span<const AttentionSpan> spans) {
-    CpuBackend run(pool, GetParam());
-    std::vector<float> out(size_t(3 * kHeads * kDim));
-    run.attention({out.data(), 3, kHeads, kDim, kHeads * kDim},
-                  {q.data(), 3, kHeads, kDim, kHeads * kDim}, cache.layout, spans, scales, 0);
-    return out;
-  };
-  const AttentionSpan crowd[] = {{{cache.pages.data(), 0}, 0, 1, 70},
-                                 {{cache.pages.data(), 0}, 1, 1, kTokens - 1},
-                                 {{cache.pages.data(), 0}, 2, 1, 600}};
-  const auto together = attend(three, crowd);
-  const auto alone = attend(one, std::span(crowd).subspan(1, 1));
-  const size_t begin = kHeads * kDim;
-  EXPECT_EQ(std::memcmp(alone.data() + begin, together.data() + begin, begin * 4), 0);
-  EXPECT_NE(together[begin], 0.0f);
+  for (const DType dtype : {DType::F16, DType::I8, DType::U8}) {
+    Cache cache(dtype, kKvHeads, kDim, kTokens);
+    ThreadPool one(1), three(3);
+    const AttentionSpan all = {{cache.pages.data(), 0}, 0, kTokens, 0};
+    CpuBackend(one, GetParam())
+        .kv_store(cache.layout, {&all, 1}, {k.data(), kTokens, kKvHeads, kDim, kKvHeads * kDim},
+                  {v.data(), kTokens, kKvHeads, kDim, kKvHeads * kDim});
+    const std::vector<float> scales(kRows, 0.125f);
+    const auto attend = [&](ThreadPool& pool, std::span<const AttentionSpan> spans) {
+      CpuBackend run(pool, GetParam());
+      std::vector<float> out(size_t(kRows * kHeads * kDim));
+      run.attention({out.data(), kRows, kHeads, kDim, kHeads * kDim},
+                    {q.data(), kRows, kHeads, kDim, kHeads * kDim}, cache.layout, spans, scales, 0);
+      return out;
+    };
+    const AttentionSpan crowd[] = {{{cache.pages.data(), 0}, 0, 1, 70},
+                                   {{cache.pages.data(), 0}, 1, 1, kTokens - 1},
+                                   {{cache.pages.data(), 0}, 2, 3, 600}};
+    const auto with_a_prompt = attend(three, crowd);
+    const auto together = attend(three, std::span(crowd).first(2));
+    const auto alone = attend(one, std::span(crowd).subspan(1, 1));
+    const size_t row = kHeads * kDim;
+    for (const auto& company : {together, with_a_prompt}) {
+      EXPECT_EQ(std::memcmp(alone.data() + row, company.data() + row, row * 4), 0) << name(dtype);
+      EXPECT_NE(company[row], 0.0f);
+    }
+    EXPECT_NE(with_a_prompt[2 * row], 0.0f);
+  }
 }
 
 TEST(ByteCode, TruncatesAsTheReferenceAndSurvivesConstants) {

@@ -5,19 +5,30 @@ constexpr int64_t kPageTokens = KvLayout::page_tokens;
 
 inline int64_t padded(int64_t dim) noexcept { return (dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
 
+// What a row has besides in a cache of bytes; see attention_bytes.inl.
+struct ByteRow {
+  float query_unit, query_levels;  // of the query's levels; their sum
+  float query_sum;                 // of the query itself
+  float weight_unit;               // of a page's weights
+  float shift;                     // what a page adds to all dims
+};
+constexpr int64_t kByteRowFloats = sizeof(ByteRow) / sizeof(float);
+
 // Scratch of one call, laid out in one block of floats.
 struct AttentionScratch {
   float* keys;     // [head_dim, kPageTokens]
   float* values;   // [kPageTokens, padded dim]
-  float* q;        // [rows, head_dim], times the score scale
-  float* scores;   // [rows, kPageTokens]
+  float* q;        // [rows, head_dim], times the score scale; or its levels
+  float* scores;   // [rows, kPageTokens]; or the weights' levels
   float* sums;     // [rows, padded dim], weighted values so far
   float* largest;  // [rows]
   float* total;    // [rows]
   float* carry;    // [rows], what sums are multiplied by before a page's are added
+  ByteRow* bytes;  // [rows]
 
   static int64_t floats(int64_t dim, int64_t rows) noexcept {
-    return 2 * kPageTokens * padded(dim) + rows * (2 * padded(dim) + kPageTokens + 3);
+    return 2 * kPageTokens * padded(dim) +
+           rows * (2 * padded(dim) + kPageTokens + 3 + kByteRowFloats);
   }
   AttentionScratch(float* base, int64_t dim, int64_t rows) noexcept {
     const auto take = [&](int64_t count) {
@@ -33,6 +44,7 @@ struct AttentionScratch {
     largest = take(rows);
     total = take(rows);
     carry = take(rows);
+    bytes = reinterpret_cast<ByteRow*>(take(rows * kByteRowFloats));
   }
 
   // What belongs to the rows from `row` on.
@@ -44,6 +56,7 @@ struct AttentionScratch {
     rest.largest += row;
     rest.total += row;
     rest.carry += row;
+    rest.bytes += row;
     return rest;
   }
 };
@@ -52,27 +65,27 @@ int64_t attention_scratch_floats(const KvLayout& layout, int64_t group) noexcept
   return AttentionScratch::floats(layout.head_dim, kAttentionQueries * group);
 }
 
+// A head's keys, or values, as they are stored.
 template <class T>
-inline const T* offset(const std::byte* base, int64_t elements) noexcept {
-  return reinterpret_cast<const T*>(base) + elements;
+inline const T* stored(const std::byte* head) noexcept {
+  return reinterpret_cast<const T*>(head);
 }
 
 // One kv head's keys and values of a page as floats; only the first `used` positions matter.
 inline void decode_page(const AttentionScratch& s, const KvLayout& layout, const std::byte* page,
                         int64_t kv_head, int64_t used) noexcept {
   const int64_t dim = layout.head_dim, stride = padded(dim);
-  const std::byte* key_block = page;
-  const std::byte* value_block = page + layout.block_bytes();
-  const int64_t first = kv_head * kPageTokens * dim;
+  const std::byte* key_block = page + layout.elements_at(kv_head);
+  const std::byte* value_block = key_block + layout.block_bytes();
   const int64_t key_lanes = padded(used);  // whole vectors: the rest of a page is never read
   const auto dense = [&](auto tag) {
     using T = decltype(tag);
-    const T* keys = offset<T>(key_block, first);
+    const T* keys = stored<T>(key_block);
     for (int64_t d = 0; d < dim; ++d) {
       decode_stretch(s.keys + d * kPageTokens, keys + d * kPageTokens,
                      std::min(key_lanes, kPageTokens));
     }
-    const T* values = offset<T>(value_block, first);
+    const T* values = stored<T>(value_block);
     for (int64_t j = 0; j < used; ++j) decode_stretch(s.values + j * stride, values + j * dim, dim);
   };
   switch (layout.dtype) {
@@ -82,44 +95,25 @@ inline void decode_page(const AttentionScratch& s, const KvLayout& layout, const
     case DType::I8: break;
     default: return dense(float{});
   }
-  if (layout.dtype == DType::I8) {
-    const float* key_scale =
-        offset<float>(page + 2 * layout.block_bytes(), kv_head * kPageTokens);
-    const float* value_scale = key_scale + layout.kv_heads * kPageTokens;
-    const auto* keys = offset<int8_t>(key_block, first);
-    for (int64_t d = 0; d < dim; ++d) {
-      for (int64_t j = 0; j < key_lanes; j += Vec::kLanes) {
-        (Vec::load(key_scale + j) * load_as(keys + d * kPageTokens + j))
-            .store(s.keys + d * kPageTokens + j);
-      }
-    }
-    const auto* values = offset<int8_t>(value_block, first);
-    for (int64_t j = 0; j < used; ++j) {
-      for (int64_t d = 0; d < dim; ++d) {
-        s.values[j * stride + d] = value_scale[j] * static_cast<float>(values[j * dim + d]);
-      }
-    }
-    return;
-  }
-  // scale · (q - zero), each position with its own.
-  const float* scales = offset<float>(page + 2 * layout.block_bytes(), 0);
-  const int64_t positions = layout.kv_heads * kPageTokens;
-  const float* key_scale = scales + kv_head * kPageTokens;
-  const float* key_zero = key_scale + positions;
-  const float* value_scale = key_scale + 2 * positions;
-  const float* value_zero = key_scale + 3 * positions;
-  const auto* keys = offset<uint8_t>(key_block, first);
+  // scale · (byte - zero), each position with its own; in I8 zero lies in the middle.
+  const bool zeros = layout.dtype == DType::U8;
+  const float* key_scale = stored<float>(page + layout.floats_at(kv_head));
+  const float* value_scale = stored<float>(page + layout.block_bytes() + layout.floats_at(kv_head));
+  const auto* keys = stored<uint8_t>(key_block);
+  const auto* values = stored<uint8_t>(value_block);
   for (int64_t d = 0; d < dim; ++d) {
     for (int64_t j = 0; j < key_lanes; j += Vec::kLanes) {
-      const Vec q = Vec::load_u8(keys + d * kPageTokens + j);
-      (Vec::load(key_scale + j) * (q - Vec::load(key_zero + j))).store(s.keys + d * kPageTokens + j);
+      const Vec zero = zeros ? Vec::load(key_scale + kPageTokens + j) : Vec::set1(128);
+      const Vec level = Vec::load_byte(keys + layout.key_at(j, d) - d % 4, d % 4, 0);
+      (Vec::load(key_scale + j) * (level - zero)).store(s.keys + d * kPageTokens + j);
     }
   }
-  const auto* values = offset<uint8_t>(value_block, first);
   for (int64_t j = 0; j < used; ++j) {
-    for (int64_t d = 0; d < dim; ++d) {
-      s.values[j * stride + d] =
-          value_scale[j] * (static_cast<float>(values[j * dim + d]) - value_zero[j]);
+    const Vec scale = Vec::set1(value_scale[j]);
+    const Vec zero = Vec::set1(zeros ? value_scale[kPageTokens + j] : 128);
+    for (int64_t d = 0; d < dim; d += Vec::kLanes) {
+      const Vec level = Vec::load_byte(values + layout.value_at(j, d) - j % 4, j % 4, 0x80);
+      (scale * (level - zero)).store(s.values + j * stride + d);
     }
   }
 }

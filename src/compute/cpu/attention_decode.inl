@@ -88,8 +88,8 @@ inline void add_stored(const AttentionScratch& s, const T* values, int64_t dim, 
   });
 }
 
-// A page of the kv heads [first, end), whose form needs no table: `value_scales` empty, or a factor
-// for each position. First the keys of all these heads, then their values: each lie side by side.
+// A page of the kv heads [first, end). First the keys of all these heads, then their values: each
+// lie side by side.
 template <class T>
 void attend_page(const AttentionScratch& scratch, const KvLayout& layout, const std::byte* page,
                  int64_t first, int64_t end, int64_t rows, int64_t low, int64_t high) noexcept {
@@ -97,27 +97,12 @@ void attend_page(const AttentionScratch& scratch, const KvLayout& layout, const 
   const std::byte* value_block = page + layout.block_bytes();
   for (int64_t head = first; head < end; ++head) {
     const AttentionScratch s = scratch.from_row((head - first) * rows, dim);
-    score_stored(s, offset<T>(page, head * kPageTokens * dim), dim, rows, high);
-    const float *key_scales = nullptr, *value_scales = nullptr;
-    if constexpr (sizeof(T) == 1) {
-      key_scales = offset<float>(page + 2 * layout.block_bytes(), head * kPageTokens);
-      value_scales = key_scales + layout.kv_heads * kPageTokens;
-    }
-    const auto scale_row = [&](int64_t r, const float* factors) {
-      float* scores = s.scores + r * kPageTokens;
-      for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
-        (Vec::load(scores + j) * Vec::load(factors + j)).store(scores + j);
-      }
-    };
-    for (int64_t r = 0; r < rows; ++r) {
-      if (key_scales != nullptr) scale_row(r, key_scales);
-      weigh_row(s, r, low, high);
-      if (value_scales != nullptr) scale_row(r, value_scales);
-    }
+    score_stored(s, stored<T>(page + layout.elements_at(head)), dim, rows, high);
+    for (int64_t r = 0; r < rows; ++r) weigh_row(s, r, low, high);
   }
   for (int64_t head = first; head < end; ++head) {
     const AttentionScratch s = scratch.from_row((head - first) * rows, dim);
-    const T* values = offset<T>(value_block, head * kPageTokens * dim);
+    const T* values = stored<T>(value_block + layout.elements_at(head));
     for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
       add_stored(s, values, dim, row, std::min<int64_t>(Vec::kTileRows, rows - row), low, high);
     }
@@ -134,7 +119,9 @@ void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
   const int64_t all_rows = (end_head - first_head) * rows;
   for (int64_t r = 0; r < all_rows; ++r) {
     const float* query = q.at(span.first_row, first_head * rows + r);
-    for (int64_t d = 0; d < dim; ++d) scratch.q[r * stride + d] = query[d] * scale;
+    float* row = scratch.q + r * stride;
+    for (int64_t d = 0; d < dim; ++d) row[d] = query[d] * scale;
+    if (layout.of_bytes()) round_query(scratch, r, dim);
     scratch.largest[r] = -std::numeric_limits<float>::infinity();
     scratch.total[r] = 0;
   }
@@ -146,14 +133,17 @@ void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
     const int64_t low = std::max<int64_t>(0, begin - base);
     const int64_t high = std::min(kPageTokens, end - base);
     const std::byte* page = span.kv.pages[p] + span.kv.layer_offset;
-    if (whole_vectors && layout.dtype != DType::U8) {
+    if (layout.of_bytes()) {
+      attend_page_of_bytes(scratch, layout, page, first_head, end_head, rows, low, high);
+      continue;
+    }
+    if (whole_vectors) {
       const auto attend = [&](auto tag) {
         attend_page<decltype(tag)>(scratch, layout, page, first_head, end_head, rows, low, high);
       };
       switch (layout.dtype) {
         case DType::F16: attend(F16{}); break;
         case DType::BF16: attend(Bf16{}); break;
-        case DType::I8: attend(int8_t{}); break;
         default: attend(float{}); break;
       }
       continue;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "compute/cpu/kv_store.h"
 #include "compute/cpu/machine.h"
@@ -274,8 +275,18 @@ void CpuBackend::kv_store(const KvLayout& layout, std::span<const AttentionSpan>
 void CpuBackend::attention(MutHeads out, ConstHeads q, const KvLayout& layout,
                            std::span<const AttentionSpan> spans, std::span<const float> scale,
                            int64_t window) {
-  if (std::ranges::all_of(spans, [](const AttentionSpan& span) { return span.count == 1; })) {
+  // One token goes its way in any company.
+  const auto one_token = [](const AttentionSpan& span) { return span.count == 1; };
+  if (std::ranges::all_of(spans, one_token)) {
     return attention_decode(out, q, layout, spans, scale, window);
+  }
+  if (std::ranges::any_of(spans, one_token)) {
+    one_token_.clear();
+    several_tokens_.clear();
+    std::ranges::partition_copy(spans, std::back_inserter(one_token_),
+                                std::back_inserter(several_tokens_), one_token);
+    attention_decode(out, q, layout, one_token_, scale, window);
+    spans = several_tokens_;
   }
   const int64_t group = q.heads / layout.kv_heads;
   const int64_t floats = kernels_.attention_scratch_floats(layout, group);

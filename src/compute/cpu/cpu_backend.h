@@ -73,12 +73,14 @@ class CpuBackend : public Backend {
   ThreadPool& pool_;
   const cpu::Kernels& kernels_;
   const cpu::QuantKernels& quant_;
-  const cpu::Bf16PairKernels* pairs_;  // or null
-  Tensor quant_rows_;                  // the rounded input of a product
-  Tensor pair_rows_;                   // likewise, in bfloat16
-  Tensor attention_parts_;             // of one call
-  Tensor packed_rows_;                 // the input of a product, grown as scratch_ is
-  std::vector<Tensor> scratch_;        // one for each thread, grown when a larger shape comes
+  const cpu::Bf16PairKernels* pairs_;          // or null
+  Tensor quant_rows_;                          // the rounded input of a product
+  Tensor pair_rows_;                           // likewise, in bfloat16
+  Tensor attention_parts_;                     // of one call
+  std::vector<AttentionSpan> one_token_;       // of one call
+  std::vector<AttentionSpan> several_tokens_;  // of one call
+  Tensor packed_rows_;                         // the input of a product, grown as scratch_ is
+  std::vector<Tensor> scratch_;  // one for each thread, grown when a larger shape comes
 };
 
 // Zeroed, 64-byte aligned memory that the system provides page by page as it is touched.

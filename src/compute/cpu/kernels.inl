@@ -8,6 +8,7 @@
 #include "compute/cpu/matmul_formats.inl"
 #include "compute/cpu/elementwise.inl"
 #include "compute/cpu/attention.inl"
+#include "compute/cpu/attention_bytes.inl"
 #include "compute/cpu/attention_decode.inl"
 // clang-format on
 

@@ -19,7 +19,7 @@ uint8_t ByteCode::encode(float x) const noexcept {
 
 void kv_store(const KvLayout& layout, const AttentionSpan& span, int64_t kv_head, ConstHeads k,
               ConstHeads v) noexcept {
-  const int64_t dim = layout.head_dim, per_page = layout.page_tokens;
+  const int64_t dim = layout.head_dim;
   ByteCode key_code = {1, 0}, value_code = {1, 0};
   if (layout.dtype == DType::U8) {
     const auto code_of = [&](ConstHeads x) {
@@ -36,37 +36,40 @@ void kv_store(const KvLayout& layout, const AttentionSpan& span, int64_t kv_head
   }
   for (int64_t i = 0; i < span.count; ++i) {
     const int64_t position = span.first_position + i;
-    const int64_t slot = position % per_page;
-    std::byte* page = span.kv.pages[position / per_page] + span.kv.layer_offset;
+    const int64_t slot = position % layout.page_tokens;
+    std::byte* page = span.kv.pages[position / layout.page_tokens] + span.kv.layer_offset;
     const float* key = k.at(span.first_row + i, kv_head);
     const float* value = v.at(span.first_row + i, kv_head);
-    const auto put = [&](auto* keys, auto* values, auto encode_key, auto encode_value) {
-      keys += kv_head * per_page * dim + slot;
-      values += (kv_head * per_page + slot) * dim;
-      for (int64_t d = 0; d < dim; ++d) keys[d * per_page] = encode_key(key[d]);
-      for (int64_t d = 0; d < dim; ++d) values[d] = encode_value(value[d]);
+    std::byte* keys = page + layout.elements_at(kv_head);
+    std::byte* values = keys + layout.block_bytes();
+    const auto put = [&](auto tag, auto encode_key, auto encode_value) {
+      using T = decltype(tag);
+      for (int64_t d = 0; d < dim; ++d) {
+        reinterpret_cast<T*>(keys)[layout.key_at(slot, d)] = encode_key(key[d]);
+        reinterpret_cast<T*>(values)[layout.value_at(slot, d)] = encode_value(value[d]);
+      }
     };
-    std::byte* values = page + layout.block_bytes();
-    const auto words = [](std::byte* p) { return reinterpret_cast<uint16_t*>(p); };
+    // Of bytes from 0 to 255.
+    const auto put_bytes = [&](auto encode_key, auto encode_value) {
+      put(uint8_t{}, encode_key,
+          [&](float x) { return static_cast<uint8_t>(encode_value(x) ^ 0x80); });
+    };
+    float* key_floats = reinterpret_cast<float*>(page + layout.floats_at(kv_head)) + slot;
+    float* value_floats = key_floats + layout.block_bytes() / int64_t{sizeof(float)};
     switch (layout.dtype) {
       case DType::F16:
-        put(words(page), words(values), to_f16, to_f16);
+        put(uint16_t{}, to_f16, to_f16);
         break;
       case DType::BF16:
-        put(words(page), words(values), to_bf16, to_bf16);
+        put(uint16_t{}, to_bf16, to_bf16);
         break;
       case DType::U8: {
-        put(
-            reinterpret_cast<uint8_t*>(page), reinterpret_cast<uint8_t*>(values),
-            [&](float x) { return key_code.encode(x); },
-            [&](float x) { return value_code.encode(x); });
-        float* codes = reinterpret_cast<float*>(page + 2 * layout.block_bytes());
-        const int64_t positions = layout.kv_heads * per_page;
-        const int64_t at = kv_head * per_page + slot;
-        codes[at] = key_code.scale;
-        codes[positions + at] = key_code.zero;
-        codes[2 * positions + at] = value_code.scale;
-        codes[3 * positions + at] = value_code.zero;
+        put_bytes([&](float x) { return key_code.encode(x); },
+                  [&](float x) { return value_code.encode(x); });
+        key_floats[0] = key_code.scale;
+        key_floats[layout.page_tokens] = key_code.zero;
+        value_floats[0] = value_code.scale;
+        value_floats[layout.page_tokens] = value_code.zero;
         break;
       }
       case DType::I8: {
@@ -76,19 +79,16 @@ void kv_store(const KvLayout& layout, const AttentionSpan& span, int64_t kv_head
           return largest > 0 ? largest / 127 : 1.0f;
         };
         const float key_scale = scale_of(key), value_scale = scale_of(value);
-        const auto level = [](float x) { return static_cast<int8_t>(std::lrint(x)); };
-        put(
-            reinterpret_cast<int8_t*>(page), reinterpret_cast<int8_t*>(values),
-            [&](float x) { return level(x / key_scale); },
-            [&](float x) { return level(x / value_scale); });
-        float* scales = reinterpret_cast<float*>(page + 2 * layout.block_bytes());
-        scales[kv_head * per_page + slot] = key_scale;
-        scales[(layout.kv_heads + kv_head) * per_page + slot] = value_scale;
+        const auto level = [](float x) { return static_cast<uint8_t>(std::lrint(x) + 128); };
+        put_bytes([&](float x) { return level(x / key_scale); },
+                  [&](float x) { return level(x / value_scale); });
+        key_floats[0] = key_scale;
+        value_floats[0] = value_scale;
         break;
       }
       default: {
         const auto same = [](float x) { return x; };
-        put(reinterpret_cast<float*>(page), reinterpret_cast<float*>(values), same, same);
+        put(float{}, same, same);
       }
     }
   }

@@ -35,9 +35,11 @@ struct Vec {
   static Vec load_f16_n(const uint16_t* p, int64_t n) noexcept {
     return {_mm256_cvtph_ps(load_words_n(p, n))};
   }
-  static Vec load_u8(const uint8_t* p) noexcept {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))};
+  static Vec load_byte(const uint8_t* p, int64_t i, uint8_t flip) noexcept {
+    const __m256i word = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+                                          _mm256_set1_epi8(char(flip)));
+    const __m256i byte = _mm256_srl_epi32(word, _mm_cvtsi64_si128(8 * i));
+    return {_mm256_cvtepi32_ps(_mm256_and_si256(byte, _mm256_set1_epi32(255)))};
   }
   void store(float* p) const noexcept { _mm256_storeu_ps(p, v); }
   void store_n(float* p, int64_t n) const noexcept { _mm256_maskstore_ps(p, mask(n), v); }
@@ -101,7 +103,33 @@ struct Vec {
   }
 };
 
-inline Vec load_as(const int8_t* p) noexcept {
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
-}
+struct ByteSums {
+  static constexpr int kLowBits = 7;
+  using Bytes = __m256i;
+  __m256i v;
+
+  static Bytes load(const void* p) noexcept {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  }
+  static Bytes all(const void* p) noexcept {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+  }
+  void add(Bytes a, Bytes b) noexcept {
+    const __m256i pairs = _mm256_maddubs_epi16(a, b);
+    v = _mm256_add_epi32(v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  Vec floats() const noexcept { return {_mm256_cvtepi32_ps(v)}; }
+  static void store_levels(Vec levels, int32_t low_offset, std::byte* out) noexcept {
+    const __m256i level = _mm256_cvtps_epi32(levels.v);
+    const __m256i high =
+        _mm256_srai_epi32(_mm256_add_epi32(level, _mm256_set1_epi32(low_offset)), kLowBits);
+    const __m256i low = _mm256_sub_epi32(level, _mm256_slli_epi32(high, kLowBits));
+    // Each half of a register has one group of four, its high and its low words side by side.
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(high, low), _mm256_setzero_si256());
+    auto* to = reinterpret_cast<__m128i*>(out);
+    _mm_storel_epi64(to, _mm256_castsi256_si128(bytes));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 8), _mm256_extracti128_si256(bytes, 1));
+  }
+};

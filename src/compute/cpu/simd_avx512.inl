@@ -27,9 +27,10 @@ struct Vec {
   static Vec load_f16_n(const uint16_t* p, int64_t n) noexcept {
     return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p))};
   }
-  static Vec load_u8(const uint8_t* p) noexcept {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
+  static Vec load_byte(const uint8_t* p, int64_t i, uint8_t flip) noexcept {
+    const __m512i word = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(char(flip)));
+    const __m512i byte = _mm512_srl_epi32(word, _mm_cvtsi64_si128(8 * i));
+    return {_mm512_cvtepi32_ps(_mm512_and_si512(byte, _mm512_set1_epi32(255)))};
   }
   void store(float* p) const noexcept { _mm512_storeu_ps(p, v); }
   void store_n(float* p, int64_t n) const noexcept { _mm512_mask_storeu_ps(p, mask(n), v); }
@@ -102,7 +103,30 @@ struct Vec {
   }
 };
 
-inline Vec load_as(const int8_t* p) noexcept {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
-}
+struct ByteSums {
+  static constexpr int kLowBits = 7;
+  using Bytes = __m512i;
+  __m512i v;
+
+  static Bytes load(const void* p) noexcept { return _mm512_loadu_si512(p); }
+  static Bytes all(const void* p) noexcept {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+  }
+  void add(Bytes a, Bytes b) noexcept {
+    const __m512i pairs = _mm512_maddubs_epi16(a, b);
+    v = _mm512_add_epi32(v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  }
+  Vec floats() const noexcept { return {_mm512_cvtepi32_ps(v)}; }
+  static void store_levels(Vec levels, int32_t low_offset, std::byte* out) noexcept {
+    const __m512i level = _mm512_cvtps_epi32(levels.v);
+    const __m512i high =
+        _mm512_srai_epi32(_mm512_add_epi32(level, _mm512_set1_epi32(low_offset)), kLowBits);
+    const __m512i low = _mm512_sub_epi32(level, _mm512_slli_epi32(high, kLowBits));
+    const __m128i above = _mm512_cvtepi32_epi8(high), below = _mm512_cvtepi32_epi8(low);
+    auto* to = reinterpret_cast<__m128i*>(out);
+    _mm_storeu_si128(to, _mm_unpacklo_epi32(above, below));
+    _mm_storeu_si128(to + 1, _mm_unpackhi_epi32(above, below));
+  }
+};

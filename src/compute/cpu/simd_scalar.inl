@@ -41,9 +41,10 @@ struct Vec {
     for (int64_t i = 0; i < n; ++i) r.v[i] = from_f16(p[i]);
     return r;
   }
-  static Vec load_u8(const uint8_t* p) noexcept {
+  // Of each four bytes the i-th, as 0 to 255, the bits of `flip` turned.
+  static Vec load_byte(const uint8_t* p, int64_t i, uint8_t flip) noexcept {
     Vec r;
-    for (int i = 0; i < kLanes; ++i) r.v[i] = p[i];
+    for (int lane = 0; lane < kLanes; ++lane) r.v[lane] = p[4 * lane + i] ^ flip;
     return r;
   }
   void store(float* p) const noexcept {
@@ -120,8 +121,42 @@ struct Vec {
   }
 };
 
-inline Vec load_as(const int8_t* p) noexcept {
-  Vec r;
-  for (int i = 0; i < Vec::kLanes; ++i) r.v[i] = p[i];
-  return r;
-}
+// In each lane of a Vec a sum of products of four bytes with four.
+struct ByteSums {
+  static constexpr int kLowBits = 7;  // of a level's two bytes
+  struct Bytes {
+    uint8_t v[4 * Vec::kLanes];
+  };
+  int32_t v[Vec::kLanes];
+
+  static Bytes load(const void* p) noexcept {
+    Bytes bytes;
+    std::memcpy(bytes.v, p, sizeof bytes.v);
+    return bytes;
+  }
+  // The same four bytes in all lanes.
+  static Bytes all(const void* p) noexcept {
+    Bytes bytes;
+    for (int i = 0; i < Vec::kLanes; ++i) std::memcpy(bytes.v + 4 * i, p, 4);
+    return bytes;
+  }
+  // Of unsigned a and signed b. Two neighbouring products together are at most 32767 in size.
+  void add(Bytes a, Bytes b) noexcept {
+    for (int i = 0; i < 4 * Vec::kLanes; ++i) v[i / 4] += a.v[i] * static_cast<int8_t>(b.v[i]);
+  }
+  Vec floats() const noexcept {
+    Vec r;
+    for (int i = 0; i < Vec::kLanes; ++i) r.v[i] = static_cast<float>(v[i]);
+    return r;
+  }
+  // Whole levels in two bytes each, those above `low_offset` less than a high byte's step as 1 more
+  // in the high byte: of four levels the high bytes, then the low ones.
+  static void store_levels(Vec levels, int32_t low_offset, std::byte* out) noexcept {
+    for (int i = 0; i < Vec::kLanes; ++i) {
+      const auto level = static_cast<int32_t>(levels.v[i]);
+      const int32_t high = (level + low_offset) >> kLowBits;
+      out[i / 4 * 8 + i % 4] = static_cast<std::byte>(high);
+      out[i / 4 * 8 + 4 + i % 4] = static_cast<std::byte>(level - (high << kLowBits));
+    }
+  }
+};

@@ -1,0 +1,183 @@
+// Attention of one query over pages of bytes, by products of bytes: what meets the bytes, a query
+// and the weights of a page's values, is rounded to whole levels of 14 bits. A level is two bytes
+// of seven bits, so that neighbouring products fit in the 16 bits that some machines add them in:
+// level = kHighStep · high + low. Their sums are exact.
+
+constexpr float kHighStep = 1 << ByteSums::kLowBits;
+constexpr float kMiddle = 128;  // of a key's bytes, 0 to 255
+
+// Rounds x [count], a number of whole vectors, to levels of at most `most` times a unit. They take
+// the place of x: of four, the high bytes and then the low ones.
+struct Levels {
+  float unit;
+  float sum;  // of the levels
+};
+inline Levels to_levels(float* x, int64_t count, float most, int32_t low_offset) noexcept {
+  Vec largest = Vec::zero();
+  for (int64_t i = 0; i < count; i += Vec::kLanes) {
+    const Vec v = Vec::load(x + i);
+    largest = Vec::max(largest, Vec::max(v, Vec::zero() - v));
+  }
+  const float size = largest.largest();
+  const Vec inverse = Vec::set1(size > 0 ? most / size : 0);
+  Vec sum = Vec::zero();
+  for (int64_t i = 0; i < count; i += Vec::kLanes) {
+    const Vec level = Vec::round(Vec::load(x + i) * inverse);
+    sum = sum + level;
+    ByteSums::store_levels(level, low_offset, reinterpret_cast<std::byte*>(x) + 2 * i);
+  }
+  return {size / most, sum.sum()};
+}
+
+// The query of a row. Its bytes are -64 to 64 and meet keys of 0 to 255.
+inline void round_query(const AttentionScratch& s, int64_t row, int64_t dim) noexcept {
+  float* q = s.q + row * padded(dim);
+  std::fill(q + dim, q + padded(dim), 0.0f);
+  s.bytes[row].query_sum = std::accumulate(q, q + dim, 0.0f);
+  const Levels levels = to_levels(q, padded(dim), 8191, 1 << (ByteSums::kLowBits - 1));
+  s.bytes[row].query_unit = levels.unit;
+  s.bytes[row].query_levels = levels.sum;
+}
+
+// The weights of a row over a page. Their bytes are 0 to 127 and meet values of -128 to 127.
+inline void round_weights(const AttentionScratch& s, int64_t row) noexcept {
+  s.bytes[row].weight_unit = to_levels(s.scores + row * kPageTokens, kPageTokens, 16383, 0).unit;
+}
+
+// R rows' sums of levels times bytes in C vectors: `groups` groups of four bytes a lane, `stride`
+// bytes apart, meet the levels of rows `level_stride` floats apart. add(sum, bytes, levels) adds
+// products, done(row, column, sums) takes the sums.
+template <int R, int C, class Add, class Done>
+[[gnu::always_inline]] inline void sum_bytes(const float* levels, int64_t level_stride,
+                                             const std::byte* bytes, int64_t stride, int64_t groups,
+                                             const Add& add, const Done& done) noexcept {
+  ByteSums high[R][C] = {}, low[R][C] = {};
+  for (int64_t g = 0; g < groups; ++g) {
+    ByteSums::Bytes four[C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) four[c] = ByteSums::load(bytes + g * stride + c * 4 * Vec::kLanes);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const float* level = levels + r * level_stride + 2 * g;
+      const ByteSums::Bytes above = ByteSums::all(level), below = ByteSums::all(level + 1);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) {
+        add(high[r][c], four[c], above);
+        add(low[r][c], four[c], below);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      done(r, c, Vec::fma(Vec::set1(kHighStep), high[r][c].floats(), low[r][c].floats()));
+    }
+  }
+}
+
+// Calls tile(row, lane, rows, vectors) over `rows` by `lanes`, at most `Most` vectors at once and
+// as many as the registers of sums allow: two for each row and vector.
+template <int Most, class Tile>
+inline void for_byte_tiles(int64_t rows, int64_t lanes, const Tile& tile) noexcept {
+  constexpr int kSums = Vec::kLanes == 16 ? 8 : 4, kRows = 2;
+  for (int64_t row = 0; row < rows; row += kRows) {
+    with_constant<kRows>(std::min<int64_t>(kRows, rows - row), [&](auto height) {
+      constexpr int kWidth = std::min(Most, kSums / height);
+      int64_t lane = 0;
+      for (; lane + kWidth * Vec::kLanes <= lanes; lane += kWidth * Vec::kLanes) {
+        tile(row, lane, height, std::integral_constant<int, kWidth>{});
+      }
+      for (; lane < lanes; lane += Vec::kLanes) {
+        tile(row, lane, height, std::integral_constant<int, 1>{});
+      }
+    });
+  }
+}
+
+// scores[r][j] = q[r] · (byte of key j - kMiddle) over the whole page.
+inline void score_bytes(const AttentionScratch& s, const std::byte* keys, const KvLayout& layout,
+                        int64_t rows) noexcept {
+  const int64_t stride = padded(layout.head_dim);
+  constexpr int kMost = kPageTokens / Vec::kLanes;
+  for_byte_tiles<kMost>(rows, kPageTokens, [&](int64_t row, int64_t lane, auto r, auto c) {
+    sum_bytes<r, c>(
+        s.q + row * stride, stride, keys + 4 * lane, 4 * kPageTokens, layout.dims() / 4,
+        [](ByteSums& sum, ByteSums::Bytes key, ByteSums::Bytes q) { sum.add(key, q); },
+        [&](int i, int k, Vec sum) {
+          const ByteRow& own = s.bytes[row + i];
+          const Vec levels = sum - Vec::set1(kMiddle * own.query_levels);
+          (levels * Vec::set1(own.query_unit))
+              .store(s.scores + (row + i) * kPageTokens + lane + k * Vec::kLanes);
+        });
+  });
+}
+
+// sums[r] = sums[r] · carry[r] + Σ weight[r][j] · byte of value j + shift[r] over the positions
+// [low, high).
+inline void add_bytes(const AttentionScratch& s, const std::byte* values, const KvLayout& layout,
+                      int64_t rows, int64_t low, int64_t high) noexcept {
+  const int64_t stride = padded(layout.head_dim);
+  const int64_t first = low / 4, groups = (high + 3) / 4 - first;
+  const int64_t group_bytes = 4 * layout.dims();
+  for_byte_tiles<8>(rows, stride, [&](int64_t row, int64_t lane, auto r, auto c) {
+    sum_bytes<r, c>(
+        s.scores + row * kPageTokens + 2 * first, kPageTokens,
+        values + first * group_bytes + 4 * lane, group_bytes, groups,
+        [](ByteSums& sum, ByteSums::Bytes value, ByteSums::Bytes w) { sum.add(w, value); },
+        [&](int i, int k, Vec sum) {
+          const ByteRow& own = s.bytes[row + i];
+          float* sums = s.sums + (row + i) * stride + lane + k * Vec::kLanes;
+          const Vec before =
+              Vec::fma(Vec::load(sums), Vec::set1(s.carry[row + i]), Vec::set1(own.shift));
+          Vec::fma(Vec::set1(own.weight_unit), sum, before).store(sums);
+        });
+  });
+}
+
+// Scores of a page become weights, times the keys' and the values' scales, and these levels.
+inline void weigh_bytes(const AttentionScratch& s, const float* keys, const float* values,
+                        bool zeros, int64_t rows, int64_t low, int64_t high) noexcept {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* scores = s.scores + r * kPageTokens;
+    for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
+      Vec score = Vec::load(scores + j);
+      if (zeros) {
+        const Vec shift = Vec::set1(kMiddle) - Vec::load(keys + kPageTokens + j);
+        score = Vec::fma(Vec::set1(s.bytes[r].query_sum), shift, score);
+      }
+      (score * Vec::load(keys + j)).store(scores + j);
+    }
+    weigh_row(s, r, low, high);
+    float& shift = s.bytes[r].shift;
+    shift = 0;
+    for (int64_t j = low; j < high; ++j) {
+      scores[j] *= values[j];
+      if (zeros) shift += scores[j] * (kMiddle - values[kPageTokens + j]);
+    }
+    round_weights(s, r);
+  }
+}
+
+// A page of the kv heads [first, end). The keys of all these heads lie side by side, and so do
+// their values: they are read in one stretch each.
+void attend_page_of_bytes(const AttentionScratch& scratch, const KvLayout& layout,
+                          const std::byte* page, int64_t first, int64_t end, int64_t rows,
+                          int64_t low, int64_t high) noexcept {
+  const std::byte* value_block = page + layout.block_bytes();
+  const auto rows_of = [&](int64_t head) {
+    return scratch.from_row((head - first) * rows, layout.head_dim);
+  };
+  for (int64_t head = first; head < end; ++head) {
+    score_bytes(rows_of(head), page + layout.elements_at(head), layout, rows);
+  }
+  for (int64_t head = first; head < end; ++head) {
+    const std::byte* keys = page + layout.floats_at(head);
+    const std::byte* values = value_block + layout.floats_at(head);
+    weigh_bytes(rows_of(head), stored<float>(keys), stored<float>(values),
+                layout.dtype == DType::U8, rows, low, high);
+  }
+  for (int64_t head = first; head < end; ++head) {
+    add_bytes(rows_of(head), value_block + layout.elements_at(head), layout, rows, low, high);
+  }
+}
