@@ -5,6 +5,7 @@
 // the call, nor on the number of threads: a sequence gets the same bits alone and in a batch.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <type_traits>
@@ -49,13 +50,15 @@ using ConstHeads = Heads<const float>;
 // zeros in U8. U8 is the Qwen release's 8-bit cache: x = scale · (q - zero), 0 <= q <= 255. I8 has
 // a scale for each token and head: x = scale · q, -127 <= q <= 127.
 // They lie in fours, which products of bytes take at once: keys [dims / 4, page_tokens] of four
-// dims, values [page_tokens / 4, dims] of four positions, `dims` being head_dim rounded up to a
-// multiple of 4. Keys are stored as 0 to 255 (I8: q + 128), values as -128 to 127 (U8: q - 128).
+// dims, values in panels of 64 dims, [page_tokens / 4, 64] of four positions, `dims` being head_dim
+// rounded up to a multiple of 4, and the last panel as wide as is left. Keys are stored as 0 to 255
+// (I8: q + 128), values as -128 to 127 (U8: q - 128).
 struct KvLayout {
   DType dtype = DType::F32;  // F32, F16, BF16, U8 or I8
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   static constexpr int64_t page_tokens = 64;
+  static constexpr int64_t panel_dims = 64;
 
   bool of_bytes() const noexcept { return dtype == DType::U8 || dtype == DType::I8; }
   int64_t dims() const noexcept { return of_bytes() ? (head_dim + 3) / 4 * 4 : head_dim; }
@@ -64,8 +67,11 @@ struct KvLayout {
     return of_bytes() ? (d / 4 * page_tokens + position) * 4 + d % 4 : d * page_tokens + position;
   }
   int64_t value_at(int64_t position, int64_t d) const noexcept {
-    return of_bytes() ? (position / 4 * dims() + d) * 4 + position % 4 : position * head_dim + d;
+    if (!of_bytes()) return position * head_dim + d;
+    const int64_t panel = d / panel_dims * panel_dims, width = panel_width(panel);
+    return panel * page_tokens + (position / 4 * width + d - panel) * 4 + position % 4;
   }
+  int64_t panel_width(int64_t panel) const noexcept { return std::min(panel_dims, dims() - panel); }
   // Where a head's floats and elements begin in the block of keys, or of values, in bytes.
   int64_t floats_at(int64_t head) const noexcept {
     const int64_t floats = dtype == DType::U8 ? 2 : dtype == DType::I8 ? 1 : 0;
@@ -77,7 +83,9 @@ struct KvLayout {
   }
   int64_t block_bytes() const noexcept { return elements_at(kv_heads); }  // keys, or values
   int64_t layer_bytes() const noexcept {  // one layer's part of a page
-    return (2 * block_bytes() + 63) / 64 * 64;
+    // The register that takes the last bytes of values may reach past them.
+    const int64_t past = of_bytes() && dims() % 16 != 0 ? 64 : 0;
+    return (2 * block_bytes() + past + 63) / 64 * 64;
   }
 };
 

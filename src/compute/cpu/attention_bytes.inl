@@ -3,7 +3,8 @@
 // of seven bits, so that neighbouring products fit in the 16 bits that some machines add them in:
 // level = kHighStep · high + low. Their sums are exact.
 
-constexpr float kHighStep = 1 << ByteSums::kLowBits;
+constexpr int64_t kMostByteDims = 1024;  // of a head, whose sums fit in 32 bits
+constexpr int16_t kHighStep = 1 << ByteSums::kLowBits;
 constexpr float kMiddle = 128;  // of a key's bytes, 0 to 255
 
 // Rounds x [count], a number of whole vectors, to levels of at most `most` times a unit. They take
@@ -45,13 +46,13 @@ inline void round_weights(const AttentionScratch& s, int64_t row) noexcept {
 }
 
 // R rows' sums of levels times bytes in C vectors: `groups` groups of four bytes a lane, `stride`
-// bytes apart, meet the levels of rows `level_stride` floats apart. add(sum, bytes, levels) adds
-// products, done(row, column, sums) takes the sums.
+// bytes apart, meet the levels of rows `level_stride` floats apart. add(sum, bytes, levels, factor)
+// adds products, done(row, vector, sums) takes the sums.
 template <int R, int C, class Add, class Done>
 [[gnu::always_inline]] inline void sum_bytes(const float* levels, int64_t level_stride,
                                              const std::byte* bytes, int64_t stride, int64_t groups,
                                              const Add& add, const Done& done) noexcept {
-  ByteSums high[R][C] = {}, low[R][C] = {};
+  ByteSums sums[R][C] = {};
   for (int64_t g = 0; g < groups; ++g) {
     ByteSums::Bytes four[C];
 #pragma GCC unroll 8
@@ -59,51 +60,50 @@ template <int R, int C, class Add, class Done>
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const float* level = levels + r * level_stride + 2 * g;
-      const ByteSums::Bytes above = ByteSums::all(level), below = ByteSums::all(level + 1);
+      const ByteSums::Bytes high = ByteSums::all(level), low = ByteSums::all(level + 1);
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
-        add(high[r][c], four[c], above);
-        add(low[r][c], four[c], below);
+        add(sums[r][c], four[c], high, kHighStep);
+        add(sums[r][c], four[c], low, int16_t{1});
       }
     }
   }
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      done(r, c, Vec::fma(Vec::set1(kHighStep), high[r][c].floats(), low[r][c].floats()));
-    }
+    for (int c = 0; c < C; ++c) done(r, c, sums[r][c].floats());
   }
 }
 
-// Calls tile(row, lane, rows, vectors) over `rows` by `lanes`, at most `Most` vectors at once and
-// as many as the registers of sums allow: two for each row and vector.
-template <int Most, class Tile>
+// Calls tile(row, lane, rows, vectors) over `rows` by `lanes`, of which there are as many as a page
+// has positions, or fewer: all at once, or vector by vector.
+template <class Tile>
 inline void for_byte_tiles(int64_t rows, int64_t lanes, const Tile& tile) noexcept {
-  constexpr int kSums = Vec::kLanes == 16 ? 8 : 4, kRows = 2;
+  constexpr int kRows = Vec::kLanes == 16 ? 4 : 1;
   for (int64_t row = 0; row < rows; row += kRows) {
     with_constant<kRows>(std::min<int64_t>(kRows, rows - row), [&](auto height) {
-      constexpr int kWidth = std::min(Most, kSums / height);
-      int64_t lane = 0;
-      for (; lane + kWidth * Vec::kLanes <= lanes; lane += kWidth * Vec::kLanes) {
-        tile(row, lane, height, std::integral_constant<int, kWidth>{});
+      if (lanes == kPageTokens) {
+        tile(row, 0, height, std::integral_constant<int, kPageTokens / Vec::kLanes>{});
+        return;
       }
-      for (; lane < lanes; lane += Vec::kLanes) {
+      for (int64_t lane = 0; lane < lanes; lane += Vec::kLanes) {
         tile(row, lane, height, std::integral_constant<int, 1>{});
       }
     });
   }
 }
+static_assert(KvLayout::panel_dims == kPageTokens);
 
 // scores[r][j] = q[r] · (byte of key j - kMiddle) over the whole page.
 inline void score_bytes(const AttentionScratch& s, const std::byte* keys, const KvLayout& layout,
                         int64_t rows) noexcept {
   const int64_t stride = padded(layout.head_dim);
-  constexpr int kMost = kPageTokens / Vec::kLanes;
-  for_byte_tiles<kMost>(rows, kPageTokens, [&](int64_t row, int64_t lane, auto r, auto c) {
+  for_byte_tiles(rows, kPageTokens, [&](int64_t row, int64_t lane, auto r, auto c) {
     sum_bytes<r, c>(
         s.q + row * stride, stride, keys + 4 * lane, 4 * kPageTokens, layout.dims() / 4,
-        [](ByteSums& sum, ByteSums::Bytes key, ByteSums::Bytes q) { sum.add(key, q); },
+        [](ByteSums& sum, ByteSums::Bytes key, ByteSums::Bytes q, int16_t factor) {
+          sum.add(key, q, factor);
+        },
         [&](int i, int k, Vec sum) {
           const ByteRow& own = s.bytes[row + i];
           const Vec levels = sum - Vec::set1(kMiddle * own.query_levels);
@@ -119,20 +119,25 @@ inline void add_bytes(const AttentionScratch& s, const std::byte* values, const 
                       int64_t rows, int64_t low, int64_t high) noexcept {
   const int64_t stride = padded(layout.head_dim);
   const int64_t first = low / 4, groups = (high + 3) / 4 - first;
-  const int64_t group_bytes = 4 * layout.dims();
-  for_byte_tiles<8>(rows, stride, [&](int64_t row, int64_t lane, auto r, auto c) {
-    sum_bytes<r, c>(
-        s.scores + row * kPageTokens + 2 * first, kPageTokens,
-        values + first * group_bytes + 4 * lane, group_bytes, groups,
-        [](ByteSums& sum, ByteSums::Bytes value, ByteSums::Bytes w) { sum.add(w, value); },
-        [&](int i, int k, Vec sum) {
-          const ByteRow& own = s.bytes[row + i];
-          float* sums = s.sums + (row + i) * stride + lane + k * Vec::kLanes;
-          const Vec before =
-              Vec::fma(Vec::load(sums), Vec::set1(s.carry[row + i]), Vec::set1(own.shift));
-          Vec::fma(Vec::set1(own.weight_unit), sum, before).store(sums);
-        });
-  });
+  for (int64_t panel = 0; panel < layout.dims(); panel += KvLayout::panel_dims) {
+    const int64_t width = layout.panel_width(panel);
+    const std::byte* group = values + layout.value_at(4 * first, panel);
+    for_byte_tiles(rows, width, [&](int64_t row, int64_t lane, auto r, auto c) {
+      sum_bytes<r, c>(
+          s.scores + row * kPageTokens + 2 * first, kPageTokens, group + 4 * lane, 4 * width,
+          groups,
+          [](ByteSums& sum, ByteSums::Bytes value, ByteSums::Bytes weight, int16_t factor) {
+            sum.add(weight, value, factor);
+          },
+          [&](int i, int k, Vec sum) {
+            const ByteRow& own = s.bytes[row + i];
+            float* sums = s.sums + (row + i) * stride + panel + lane + k * Vec::kLanes;
+            const Vec before =
+                Vec::fma(Vec::load(sums), Vec::set1(s.carry[row + i]), Vec::set1(own.shift));
+            Vec::fma(Vec::set1(own.weight_unit), sum, before).store(sums);
+          });
+    });
+  }
 }
 
 // Scores of a page become weights, times the keys' and the values' scales, and these levels.

@@ -42,22 +42,24 @@ inline void score_stored(const AttentionScratch& s, const T* keys, int64_t dim, 
   }
 }
 
-// sums[r] = sums[r] · carry[r] + Σ weight[r][j] · value j over the positions [low, high).
+// sums[r] = sums[r] · carry[r] + Σ weight[r][j] · value j over the positions [low, high). Where the
+// registers do not take all dims at once, some positions' values go through the first cache at a
+// time, so that memory is read in one stretch.
 template <class T>
 inline void add_stored(const AttentionScratch& s, const T* values, int64_t dim, int64_t row,
                        int64_t rows, int64_t low, int64_t high) noexcept {
   const int64_t stride = padded(dim);
-  const auto columns = [&](int64_t d, auto height, auto width) {
+  const auto columns = [&](int64_t begin, int64_t end, int64_t d, auto height, auto width) {
     constexpr int R = height;
     constexpr int C = width;
     Vec acc[R][C];
     for (int r = 0; r < R; ++r) {
+      const Vec carry = Vec::set1(begin == low ? s.carry[row + r] : 1);
       for (int c = 0; c < C; ++c) {
-        acc[r][c] = Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) *
-                    Vec::set1(s.carry[row + r]);
+        acc[r][c] = Vec::load(s.sums + (row + r) * stride + d + c * Vec::kLanes) * carry;
       }
     }
-    for (int64_t j = low; j < high; ++j) {
+    for (int64_t j = begin; j < end; ++j) {
       const T* value = values + j * dim + d;
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
@@ -75,16 +77,22 @@ inline void add_stored(const AttentionScratch& s, const T* values, int64_t dim, 
     }
   };
   with_constant<Vec::kTileRows>(rows, [&](auto n) {
-    int64_t d = 0;
-    if constexpr (n == 1) {
-      for (; d + 8 * Vec::kLanes <= dim; d += 8 * Vec::kLanes) {
-        columns(d, n, std::integral_constant<int, 8>{});
+    constexpr int kSome = 4, kMost = n == 1 ? 2 * kSome : kSome;
+    const bool at_once = dim == kSome * Vec::kLanes || dim == kMost * Vec::kLanes;
+    const int64_t step = at_once ? kPageTokens : kPageTokens / 4;
+    for (int64_t begin = low; begin < high; begin += step) {
+      const int64_t end = std::min(begin + step, high);
+      int64_t d = 0;
+      for (; d + kMost * Vec::kLanes <= dim; d += kMost * Vec::kLanes) {
+        columns(begin, end, d, n, std::integral_constant<int, kMost>{});
+      }
+      for (; d + kSome * Vec::kLanes <= dim; d += kSome * Vec::kLanes) {
+        columns(begin, end, d, n, std::integral_constant<int, kSome>{});
+      }
+      for (; d < dim; d += Vec::kLanes) {
+        columns(begin, end, d, n, std::integral_constant<int, 1>{});
       }
     }
-    for (; d + 4 * Vec::kLanes <= dim; d += 4 * Vec::kLanes) {
-      columns(d, n, std::integral_constant<int, 4>{});
-    }
-    for (; d < dim; d += Vec::kLanes) columns(d, n, std::integral_constant<int, 1>{});
   });
 }
 
@@ -117,11 +125,12 @@ void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
   const int64_t rows = q.heads / layout.kv_heads;  // of a kv head
   const AttentionScratch scratch(memory, dim, kAttentionQueries * rows);
   const int64_t all_rows = (end_head - first_head) * rows;
+  const bool bytes = layout.of_bytes() && dim <= kMostByteDims;
   for (int64_t r = 0; r < all_rows; ++r) {
     const float* query = q.at(span.first_row, first_head * rows + r);
     float* row = scratch.q + r * stride;
     for (int64_t d = 0; d < dim; ++d) row[d] = query[d] * scale;
-    if (layout.of_bytes()) round_query(scratch, r, dim);
+    if (bytes) round_query(scratch, r, dim);
     scratch.largest[r] = -std::numeric_limits<float>::infinity();
     scratch.total[r] = 0;
   }
@@ -133,11 +142,11 @@ void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
     const int64_t low = std::max<int64_t>(0, begin - base);
     const int64_t high = std::min(kPageTokens, end - base);
     const std::byte* page = span.kv.pages[p] + span.kv.layer_offset;
-    if (layout.of_bytes()) {
+    if (bytes) {
       attend_page_of_bytes(scratch, layout, page, first_head, end_head, rows, low, high);
       continue;
     }
-    if (whole_vectors) {
+    if (whole_vectors && !layout.of_bytes()) {
       const auto attend = [&](auto tag) {
         attend_page<decltype(tag)>(scratch, layout, page, first_head, end_head, rows, low, high);
       };

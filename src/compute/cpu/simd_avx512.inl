@@ -114,9 +114,9 @@ struct ByteSums {
     std::memcpy(&four, p, 4);
     return _mm512_set1_epi32(four);
   }
-  void add(Bytes a, Bytes b) noexcept {
+  void add(Bytes a, Bytes b, int16_t factor) noexcept {
     const __m512i pairs = _mm512_maddubs_epi16(a, b);
-    v = _mm512_add_epi32(v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    v = _mm512_add_epi32(v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(factor)));
   }
   Vec floats() const noexcept { return {_mm512_cvtepi32_ps(v)}; }
   static void store_levels(Vec levels, int32_t low_offset, std::byte* out) noexcept {

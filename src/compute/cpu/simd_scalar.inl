@@ -140,9 +140,11 @@ struct ByteSums {
     for (int i = 0; i < Vec::kLanes; ++i) std::memcpy(bytes.v + 4 * i, p, 4);
     return bytes;
   }
-  // Of unsigned a and signed b. Two neighbouring products together are at most 32767 in size.
-  void add(Bytes a, Bytes b) noexcept {
-    for (int i = 0; i < 4 * Vec::kLanes; ++i) v[i / 4] += a.v[i] * static_cast<int8_t>(b.v[i]);
+  // Products of unsigned a and signed b, two neighbours at most 32767 together, times a factor.
+  void add(Bytes a, Bytes b, int16_t factor) noexcept {
+    for (int i = 0; i < 4 * Vec::kLanes; ++i) {
+      v[i / 4] += a.v[i] * static_cast<int8_t>(b.v[i]) * factor;
+    }
   }
   Vec floats() const noexcept {
     Vec r;
