@@ -360,6 +360,32 @@ TEST_P(EveryIsa, AttentionOverBytes) {
   }
 }
 
+// Weights of a page, and a query, that are too small to be rounded to levels count nothing.
+TEST_P(EveryIsa, AttentionOverBytesWithNothingToSee) {
+  ThreadPool pool(1);
+  CpuBackend run(pool, GetParam());
+  constexpr int64_t kTokens = 100, kDim = 16;
+  auto k = random_floats(size_t(kTokens * kDim), 2);
+  const auto v = random_floats(size_t(kTokens * kDim), 3);
+  std::fill_n(k.begin(), 64 * kDim, -50.0f);
+  Cache cache(DType::I8, 1, kDim, kTokens);
+  const AttentionSpan all = {{cache.pages.data(), 0}, 0, kTokens, 0};
+  run.kv_store(cache.layout, {&all, 1}, {k.data(), kTokens, 1, kDim, kDim},
+               {v.data(), kTokens, 1, kDim, kDim});
+  const auto kept_k = kept_as_bytes(DType::I8, k, 1, kDim);
+  const auto kept_v = kept_as_bytes(DType::I8, v, 1, kDim);
+  for (const float size : {1.0f, 1e-38f}) {  // the first page is far away; or all look the same
+    const std::vector<float> q(size_t(kTokens * kDim), size), scale = {0.25f};
+    std::vector<float> out(kDim);
+    const AttentionSpan last = {{cache.pages.data(), 0}, 0, 1, kTokens - 1};
+    run.attention({out.data(), 1, 1, kDim, kDim}, {q.data(), 1, 1, kDim, kDim}, cache.layout,
+                  {&last, 1}, scale, 0);
+    check_close(out,
+                attention_reference(q, kept_k, kept_v, kTokens, 1, 1, kDim, 0.25, 0, kTokens - 1),
+                {5e-5, 1e-5}, "a query of " + std::to_string(size));
+  }
+}
+
 // One query alone and beside other sequences, which decode or have a prompt, with one thread and
 // with three: the same bits.
 TEST_P(EveryIsa, DecodingDoesNotDependOnCompanyOrThreads) {

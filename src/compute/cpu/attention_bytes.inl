@@ -7,12 +7,13 @@ constexpr int64_t kMostByteDims = 1024;  // of a head, whose sums fit in 32 bits
 constexpr int16_t kHighStep = 1 << ByteSums::kLowBits;
 constexpr float kMiddle = 128;  // of a key's bytes, 0 to 255
 
-// Rounds x [count], a number of whole vectors, to levels of at most `most` times a unit. They take
-// the place of x: of four, the high bytes and then the low ones.
 struct Levels {
   float unit;
   float sum;  // of the levels
 };
+
+// Rounds x [count], a number of whole vectors, to levels of at most `most` times a unit. They take
+// the place of x: of four, the high bytes and then the low ones, which begin at -low_offset.
 inline Levels to_levels(float* x, int64_t count, float most, int32_t low_offset) noexcept {
   Vec largest = Vec::zero();
   for (int64_t i = 0; i < count; i += Vec::kLanes) {
@@ -20,7 +21,8 @@ inline Levels to_levels(float* x, int64_t count, float most, int32_t low_offset)
     largest = Vec::max(largest, Vec::max(v, Vec::zero() - v));
   }
   const float size = largest.largest();
-  const Vec inverse = Vec::set1(size > 0 ? most / size : 0);
+  constexpr float kNothing = 1e-30f;  // what is smaller has no finite inverse
+  const Vec inverse = Vec::set1(size > kNothing ? most / size : 0);
   Vec sum = Vec::zero();
   for (int64_t i = 0; i < count; i += Vec::kLanes) {
     const Vec level = Vec::round(Vec::load(x + i) * inverse);

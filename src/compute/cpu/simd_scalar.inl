@@ -151,8 +151,8 @@ struct ByteSums {
     for (int i = 0; i < Vec::kLanes; ++i) r.v[i] = static_cast<float>(v[i]);
     return r;
   }
-  // Whole levels in two bytes each, those above `low_offset` less than a high byte's step as 1 more
-  // in the high byte: of four levels the high bytes, then the low ones.
+  // Whole levels in two bytes each: of four levels the high bytes, then the low ones, which begin
+  // at -low_offset.
   static void store_levels(Vec levels, int32_t low_offset, std::byte* out) noexcept {
     for (int i = 0; i < Vec::kLanes; ++i) {
       const auto level = static_cast<int32_t>(levels.v[i]);
