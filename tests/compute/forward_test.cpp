@@ -328,7 +328,7 @@ TEST_P(EveryIsa, AttentionOverBytes) {
     int64_t tokens, heads, dim, window;
   };
   for (const Case& c : {Case{70, 4, 16, 0}, Case{700, 2, 64, 0}, Case{130, 6, 12, 50},
-                        Case{90, 10, 7, 0}, Case{300, 4, 128, 290}}) {
+                        Case{90, 10, 7, 0}, Case{300, 4, 128, 290}, Case{70, 2, 1028, 0}}) {
     for (const DType dtype : {DType::I8, DType::U8}) {
       const auto q = random_floats(size_t(c.tokens * c.heads * c.dim), 1);
       auto k = random_floats(size_t(c.tokens * kKvHeads * c.dim), 2);
