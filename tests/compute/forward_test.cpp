@@ -199,11 +199,13 @@ TEST_P(EveryIsa, RopeRotatesTheFirstDimsOnly) {
   }
 }
 
-// A cache of one layer with its pages scattered backwards in memory.
+// A cache of one layer with its pages scattered backwards in memory. What is not written yet is
+// NaN.
 struct Cache {
   Cache(DType dtype, int64_t heads, int64_t dim, int64_t tokens)
       : layout{.dtype = dtype, .kv_heads = heads, .head_dim = dim},
-        memory(static_cast<size_t>(layout.layer_bytes() * (tokens / 64 + 1) + 64)) {
+        memory(static_cast<size_t>(layout.layer_bytes() * (tokens / 64 + 1) + 64),
+               std::byte{0xff}) {
     auto base = reinterpret_cast<uintptr_t>(memory.data());
     base = (base + 63) / 64 * 64;
     for (int64_t p = tokens / 64; p >= 0; --p) {

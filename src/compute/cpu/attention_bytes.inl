@@ -142,7 +142,8 @@ inline void add_bytes(const AttentionScratch& s, const std::byte* values, const 
   }
 }
 
-// Scores of a page become weights, times the keys' and the values' scales, and these levels.
+// Scores of a page become weights, times the keys' and the values' scales, and these levels. Scales
+// and zeros from `high` on may be anything.
 inline void weigh_bytes(const AttentionScratch& s, const float* keys, const float* values,
                         bool zeros, int64_t rows, int64_t low, int64_t high) noexcept {
   for (int64_t r = 0; r < rows; ++r) {
@@ -156,12 +157,17 @@ inline void weigh_bytes(const AttentionScratch& s, const float* keys, const floa
       (score * Vec::load(keys + j)).store(scores + j);
     }
     weigh_row(s, r, low, high);
-    float& shift = s.bytes[r].shift;
-    shift = 0;
-    for (int64_t j = low; j < high; ++j) {
-      scores[j] *= values[j];
-      if (zeros) shift += scores[j] * (kMiddle - values[kPageTokens + j]);
+    Vec shift = Vec::zero();
+    for (int64_t j = 0; j < high; j += Vec::kLanes) {
+      const int64_t count = std::min<int64_t>(Vec::kLanes, high - j);
+      const Vec weight = Vec::load(scores + j) * Vec::load_n(values + j, count);
+      if (zeros) {
+        const Vec zero = Vec::load_n(values + kPageTokens + j, count);
+        shift = Vec::fma(weight, Vec::set1(kMiddle) - zero, shift);
+      }
+      weight.store(scores + j);
     }
+    s.bytes[r].shift = shift.sum();
     round_weights(s, r);
   }
 }
