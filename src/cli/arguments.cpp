@@ -13,7 +13,8 @@
 namespace quern::cli {
 
 void ModelArguments::declare(Command& command, bool required) {
-  const Option name = command.positional("model", model, "Folder of a Hugging Face checkpoint");
+  const Option name =
+      command.positional("model", model, "Folder of a Hugging Face checkpoint, or a GGUF file");
   if (required) name.required();
   command.group("Model");
   command.option("--adapter", adapters, "LoRA adapter folder (PEFT's layout); may be repeated");

@@ -61,10 +61,11 @@ const cpu::AttentionKernels& CpuTrainingBackend::attention_kernels() const noexc
 }
 
 // Both factors are packed once by all threads. Then the output is cut into blocks of as many panels
-// as stay in a cache, and of many rows, because a block reads its panels anew.
+// as stay in a cache, and of many rows, because a block reads its panels anew; but not of so many
+// that a thread waits long for the other's last block.
 void CpuTrainingBackend::multiply(const cpu::Strided& a, int64_t m, int64_t depth,
                                   std::span<const RightFactor> factors) {
-  constexpr int64_t kRows = 512;
+  constexpr int64_t kRows = 256;
   const cpu::GemmKernels& kernels = products();
   const int64_t threads = pool().size(), rows = kernels.tile_rows, cols = kernels.panel_cols;
   std::vector<cpu::GemmPart> parts;
