@@ -1,6 +1,6 @@
 // What keeping answers to a grammar costs: the same streams with and without, over a checkpoint.
 //   bench_grammar [MODEL]
-#include "generate/grammar.h"
+#include "grammar/grammar.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "cli/command.h"
+#include "cli/framework/command.h"
 
 namespace quern::cli {
 

@@ -1,3 +1,3 @@
-#include "cli/command.h"
+#include "cli/framework/command.h"
 
 int main(int argc, char** argv) { return quern::cli::run_program(argc, argv); }

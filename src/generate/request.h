@@ -5,13 +5,13 @@
 #include <exception>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "generate/sampler.h"
 #include "generate/stop.h"
+#include "grammar/constraint.h"
 
 namespace quern {
 
@@ -21,16 +21,6 @@ std::string_view name(FinishReason reason) noexcept;
 
 // One vector for a whole prompt instead of new tokens.
 enum class Pooling { None, Mean, Last };
-
-// Rules beyond text that a sequence keeps to, such as a grammar. One object for each sequence.
-class Constraint {
- public:
-  virtual ~Constraint() = default;
-  // Sets the logits of tokens that must not come next to -infinity; some token always may.
-  virtual void mask(std::span<float> logits) = 0;
-  // `id` was chosen and is the next token.
-  virtual void accept(TokenId id) = 0;
-};
 
 struct Request {
   std::vector<TokenId> ids;  // the prompt: at least one

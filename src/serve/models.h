@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "generate/grammar.h"
 #include "generate/model.h"
+#include "grammar/grammar.h"
 #include "serve/task_pool.h"
 #include "serve/worker.h"
 

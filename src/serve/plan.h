@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "core/json.h"
-#include "generate/grammar.h"
 #include "generate/model.h"
 #include "generate/request.h"
+#include "grammar/grammar.h"
 #include "serve/parameters.h"
 #include "text/chatml.h"
 

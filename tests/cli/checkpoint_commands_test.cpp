@@ -81,7 +81,7 @@ TEST(Init, ADiskThatIsFullIsExitCode4AndLeavesNothing) {
   // A limit on the size of files stands in for the disk: 64 KiB of 2 MB.
   const Outcome outcome =
       run({"bash", "-c",
-           "trap '' XFSZ; ulimit -f 64; exec '" + std::string(QUERN_PROGRAM) + "' init '" +
+           "trap '' XFSZ; ulimit -f 64; exec '" + std::string(test::program_path()) + "' init '" +
                (folder.path() / "model").string() + "' --preset tiny"});
   EXPECT_EQ(outcome.code, 4) << outcome.err;
   EXPECT_TRUE(fs::is_empty(folder.path())) << outcome.err;

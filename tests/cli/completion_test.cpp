@@ -11,7 +11,7 @@ bool installed(const std::string& program) {
 // What bash offers for the last word of a command line.
 std::string offered(const std::string& line) {
   const Outcome outcome = run({"bash", "--norc", "-c",
-                               std::string("source <('") + QUERN_PROGRAM +
+                               std::string("source <('") + test::program_path() +
                                    "' completion bash)\n"
                                    "COMP_WORDS=(" +
                                    line +

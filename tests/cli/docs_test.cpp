@@ -52,7 +52,8 @@ class Sandbox {
     put_batch();
     put_training();
     fs::create_directories(folder_ / ".local/share/bash-completion/completions");
-    outer_.write("bin/quern", std::string("#!/bin/sh\nexec '") + QUERN_PROGRAM + "' \"$@\"\n");
+    outer_.write("bin/quern",
+                 std::string("#!/bin/sh\nexec '") + test::program_path() + "' \"$@\"\n");
     // Building and testing are what goes on already.
     put("run", "#!/bin/sh\ncase $1 in build|test|bench) exit 0 ;; esac\nexec quern \"$@\"\n");
     for (const fs::path& script : {outer_.path() / "bin/quern", folder_ / "run"}) {

@@ -1,4 +1,4 @@
-#include "cli/edit_buffer.h"
+#include "cli/terminal/edit_buffer.h"
 
 #include <gtest/gtest.h>
 

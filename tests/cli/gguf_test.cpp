@@ -98,7 +98,7 @@ TEST_F(Gguf, TokenizerSpecialTokensAndTextComeAlong) {
   const fs::path file = convert(model, "F16");
   const std::string text = "Hello <|im_start|> w\xC3\xB6rld 12";
   const auto ids = [&](const fs::path& where) {
-    return run({QUERN_PROGRAM, "tokenize", where.string()}, {.input = text}).out;
+    return run({test::program_path(), "tokenize", where.string()}, {.input = text}).out;
   };
   EXPECT_EQ(ids(file), ids(model));
   const Outcome verified = quern({"verify", file.string()});

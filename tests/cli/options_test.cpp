@@ -153,14 +153,14 @@ TEST(Program, HelpShowsDefaultVariableAndExamples) {
 
 TEST(Program, AFullDiskUnderStandardOutputIsExitCode4) {
   const Outcome outcome =
-      run({"sh", "-c", std::string("'") + QUERN_PROGRAM + "' man --markdown > /dev/full"});
+      run({"sh", "-c", std::string("'") + test::program_path() + "' man --markdown > /dev/full"});
   EXPECT_EQ(outcome.code, 4) << outcome.err;
   EXPECT_NE(outcome.err.find("standard output"), std::string::npos) << outcome.err;
 }
 
 TEST(Program, AReaderThatLeavesEndsItWithoutAWord) {
   const Outcome outcome =
-      run({"bash", "-c", std::string("'") + QUERN_PROGRAM + "' man --markdown | head -n 1"});
+      run({"bash", "-c", std::string("'") + test::program_path() + "' man --markdown | head -n 1"});
   EXPECT_EQ(outcome.out, "# Commands\n");
   EXPECT_EQ(outcome.err, "");
 }

@@ -101,7 +101,8 @@ TEST_F(Pretrain, KilledTwentyTimesAtAnyMomentAndResumedItEndsInTheSameBytes) {
       const bool ready =
           ::chdir(temp_.path().c_str()) == 0 && ::dup2(nowhere, 1) == 1 && ::dup2(nowhere, 2) == 2;
       if (ready) {
-        ::execl(QUERN_PROGRAM, "quern", "pretrain", "run.toml", "--out", name.c_str(), nullptr);
+        ::execl(test::program_path(), "quern", "pretrain", "run.toml", "--out", name.c_str(),
+                nullptr);
       }
       ::_exit(1);
     }
@@ -163,10 +164,11 @@ TEST_F(Pretrain, DataOfAnotherTokenizerIsRefused) {
 TEST_F(Pretrain, ADiskThatFillsUpLeavesTheLastCheckpointWhole) {
   ASSERT_EQ(pretrain({"--out", "run", "--set", "train.steps=7"}).code, 0);
   // No file may grow past 100 kB: less than the weights.
-  const Outcome full = test::run({"bash", "-c",
-                                  std::string("trap '' XFSZ; ulimit -f 100; exec '") +
-                                      QUERN_PROGRAM + "' pretrain run.toml --out run --resume"},
-                                 {.folder = temp_.path()});
+  const Outcome full =
+      test::run({"bash", "-c",
+                 std::string("trap '' XFSZ; ulimit -f 100; exec '") + test::program_path() +
+                     "' pretrain run.toml --out run --resume"},
+                {.folder = temp_.path()});
   EXPECT_EQ(full.code, 4) << full.err;
   EXPECT_NE(full.err.find("free some disk space"), std::string::npos) << full.err;
   for (const auto& entry : fs::directory_iterator(temp_.path() / "run")) {
@@ -179,8 +181,8 @@ TEST_F(Pretrain, ADiskThatFillsUpLeavesTheLastCheckpointWhole) {
 TEST_F(Pretrain, TwoProcessesOnOneFolder) {
   fs::create_directory(temp_.path() / "run");
   const Outcome outcome = test::run({"bash", "-c",
-                                     std::string("exec 9>run/lock; flock 9; '") + QUERN_PROGRAM +
-                                         "' pretrain run.toml --out run"},
+                                     std::string("exec 9>run/lock; flock 9; '") +
+                                         test::program_path() + "' pretrain run.toml --out run"},
                                     {.folder = temp_.path()});
   EXPECT_EQ(outcome.code, 1) << outcome.err;
   EXPECT_NE(outcome.err.find("is training into this folder"), std::string::npos) << outcome.err;
@@ -189,7 +191,7 @@ TEST_F(Pretrain, TwoProcessesOnOneFolder) {
 TEST_F(Pretrain, CtrlCSavesAndEnds) {
   const Outcome outcome =
       test::run({"bash", "-c",
-                 std::string("'") + QUERN_PROGRAM +
+                 std::string("'") + test::program_path() +
                      "' pretrain run.toml --out run --set train.steps=100000 & child=$!; "
                      "until [ -e run/latest ]; do sleep 0.05; kill -0 $child || exit 9; done; "
                      "kill -INT $child; wait $child"},

@@ -70,7 +70,7 @@ Outcome run(const std::vector<std::string>& arguments, const Surroundings& aroun
 }
 
 Outcome quern(std::vector<std::string> arguments, const Surroundings& around) {
-  arguments.insert(arguments.begin(), QUERN_PROGRAM);
+  arguments.insert(arguments.begin(), test::program_path());
   return run(arguments, around);
 }
 
@@ -81,7 +81,7 @@ Json parsed(const Outcome& outcome) {
 
 Terminal::Terminal(std::vector<std::string> arguments,
                    const std::vector<std::pair<std::string, std::string>>& variables) {
-  arguments.insert(arguments.begin(), QUERN_PROGRAM);
+  arguments.insert(arguments.begin(), test::program_path());
   const winsize size = {.ws_row = 24, .ws_col = 80, .ws_xpixel = 0, .ws_ypixel = 0};
   process_ = ::forkpty(&descriptor_, nullptr, nullptr, &size);
   if (process_ == 0) execute(arguments, variables);

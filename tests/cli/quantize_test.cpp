@@ -245,12 +245,12 @@ void Quantize::kill_and_go_on(std::vector<std::string> slow) const {
   ASSERT_EQ(quern(slow).code, 0);
   slow[2] = path("killed").string();
   std::vector<std::string> command = slow;
-  command.insert(command.begin(), QUERN_PROGRAM);
+  command.insert(command.begin(), test::program_path());
   std::vector<char*> raw;
   for (std::string& word : command) raw.push_back(word.data());
   raw.push_back(nullptr);
   pid_t child = 0;
-  ASSERT_EQ(posix_spawn(&child, QUERN_PROGRAM, nullptr, nullptr, raw.data(), environ), 0);
+  ASSERT_EQ(posix_spawn(&child, test::program_path(), nullptr, nullptr, raw.data(), environ), 0);
   const fs::path first = path("killed.quantizing") / "block-00000.safetensors";
   for (int i = 0; i < 60'000 && !fs::exists(first); ++i) ::usleep(500);
   ::kill(child, SIGKILL);
@@ -343,7 +343,7 @@ TEST_F(Quantize, MisuseIsNamed) {
 // No disk of its own is at hand: a limit on the size of files stands in for a full one.
 TEST_F(Quantize, AFullDiskLeavesNothingUnderTheFinalName) {
   const Outcome out =
-      run({"/bin/sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"", QUERN_PROGRAM,
+      run({"/bin/sh", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"", test::program_path(),
            "quantize", model.string(), path("out").string(), "--to", "int8", "--group", "8"});
   EXPECT_NE(out.code, 0);
   EXPECT_LT(out.code, 128) << out.err;

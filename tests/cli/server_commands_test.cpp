@@ -14,7 +14,7 @@ class ServerCommands : public ::testing::Test {
   Outcome beside_server(const std::string& commands, const std::string& options = "") const {
     return run({"bash", "-c",
                 "cd '" + folder_.path().string() + "'; export XDG_STATE_HOME=$PWD Q='" +
-                    QUERN_PROGRAM + "' M='" + model_.string() +
+                    test::program_path() + "' M='" + model_.string() +
                     "'\n$Q serve $M --unix-socket s --access-log none " + options +
                     " >/dev/null &\nuntil test -S s; do sleep 0.05; kill -0 $! || exit 9; done\n" +
                     commands + "\ncode=$?; kill %1; wait %1; exit $code"});

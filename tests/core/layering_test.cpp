@@ -20,10 +20,12 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"model", {"compute", "formats"}},
     {"data", {"text"}},
     {"quantize", {"model"}},
-    {"generate", {"model", "text"}},
+    {"grammar", {"text"}},
+    {"generate", {"model", "text", "grammar"}},
+    {"evaluate", {"generate"}},
     {"train", {"model", "data"}},
     {"serve", {"generate"}},
-    {"cli", {"generate", "serve", "train", "quantize", "plot"}},
+    {"cli", {"evaluate", "serve", "train", "quantize", "plot"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

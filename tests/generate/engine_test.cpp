@@ -6,18 +6,12 @@
 #include "core/json.h"
 #include "formats/safetensors.h"
 #include "generate/model.h"
-#include "generate/perplexity.h"
 #include "support/support.h"
 
 int64_t allocations_so_far();  // counting_new.cpp
 
 namespace quern {
 namespace {
-
-fs::path case_folder(std::string_view name) {
-  const fs::path own = test::source("tests/fixtures/models") / name;
-  return fs::exists(own) ? own : test::shared("fixtures/models") / name;
-}
 
 std::vector<TokenId> ids_of(const SafetensorsFile& golden, const std::string& name) {
   const auto wide = to_integers(golden.at(name), name);
@@ -38,7 +32,7 @@ Engine engine_of(Model& model) {
 }
 
 TEST(Engine, DeterministicSettingsOfTheReference) {
-  const fs::path folder = case_folder("qwen1-generate");
+  const fs::path folder = test::case_folder("qwen1-generate");
   QUERN_NEED(folder);
   Model model(folder);
   Engine engine = engine_of(model);
@@ -70,7 +64,7 @@ TEST(Engine, DeterministicSettingsOfTheReference) {
 }
 
 TEST(Engine, ABatchOfUnequalPromptsAsTheReference) {
-  const fs::path folder = case_folder("qwen1-batch");
+  const fs::path folder = test::case_folder("qwen1-batch");
   QUERN_NEED(folder);
   Model model(folder);
   Engine engine = engine_of(model);
@@ -95,7 +89,7 @@ TEST(Engine, ABatchOfUnequalPromptsAsTheReference) {
 }
 
 TEST(Engine, ThePublishedStoryWordForWord) {
-  const fs::path folder = case_folder("stories260k");
+  const fs::path folder = test::case_folder("stories260k");
   QUERN_NEED(folder);
   Model model(folder);
   Engine engine = engine_of(model);
@@ -114,7 +108,7 @@ TEST(Engine, ThePublishedStoryWordForWord) {
 class TinyModel : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = case_folder("qwen1-longctx-both");
+    folder_ = test::case_folder("qwen1-longctx-both");
     QUERN_NEED(folder_);
     model_ = std::make_unique<Model>(folder_);
     const SafetensorsFile golden(folder_ / "golden.safetensors");
@@ -218,22 +212,6 @@ TEST_F(TinyModel, SamplesOfOnePromptDifferAndRepeat) {
   EXPECT_NE(first[1].ids, first[2].ids);
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(first[i].ids, second[i].ids);
   EXPECT_EQ(engine.run({requests[1]})[0].ids, first[1].ids);  // alone as in the crowd
-}
-
-// Perplexity from log-probabilities that the engine gives for the same continuation.
-TEST_F(TinyModel, PerplexityAgreesWithLogprobs) {
-  const auto text = std::span<const TokenId>(ids_).first(50);
-  KvCache cache(model_->backend(), model_->config(), DType::F32, 64);
-  Runner runner(model_->backend(), model_->config(), model_->weights(), 64, 64);
-  const auto logprobs = token_logprobs(*model_, runner, cache, text);
-  double nll = 0;
-  for (const float logprob : logprobs) nll -= logprob;
-  const PerplexityResult result = perplexity(*model_, text, 64, 64);
-  EXPECT_EQ(result.tokens, 49);
-  EXPECT_NEAR(result.nll, nll, 1e-4);
-  // Windows of half the length predict one token fewer for each further window.
-  EXPECT_EQ(perplexity(*model_, text, 25, 25).tokens, 48);
-  EXPECT_EQ(perplexity(*model_, text, 25, 5).tokens, 49);
 }
 
 }  // namespace

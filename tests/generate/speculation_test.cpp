@@ -13,11 +13,6 @@
 namespace quern {
 namespace {
 
-fs::path case_folder(std::string_view name) {
-  const fs::path own = test::source("tests/fixtures/models") / name;
-  return fs::exists(own) ? own : test::shared("fixtures/models") / name;
-}
-
 EngineOptions options_of(const Model& model, int64_t speculate, const Model* draft) {
   EngineOptions options = model.engine_options();
   options.speculate = speculate;
@@ -87,7 +82,8 @@ void expect_same_ids(const Outcome& got, const Outcome& want, const std::string&
 class Speculation : public testing::TestWithParam<std::pair<const char*, const char*>> {};
 
 TEST_P(Speculation, GreedyIdsAreThoseOfOneTokenAtATime) {
-  const fs::path folder = case_folder(GetParam().first), small = case_folder(GetParam().second);
+  const fs::path folder = test::case_folder(GetParam().first),
+                 small = test::case_folder(GetParam().second);
   QUERN_NEED(folder);
   QUERN_NEED(small);
   Model model(folder), draft(small);
@@ -127,7 +123,8 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 TEST(SpeculationGolden, TheReferencesGreedyIds) {
-  const fs::path folder = case_folder("qwen1-generate"), small = case_folder("qwen1-lora");
+  const fs::path folder = test::case_folder("qwen1-generate"),
+                 small = test::case_folder("qwen1-lora");
   QUERN_NEED(folder);
   QUERN_NEED(small);
   Model model(folder), draft(small);
@@ -147,7 +144,7 @@ TEST(SpeculationGolden, TheReferencesGreedyIds) {
 // Three sampled tokens of four candidates each: the counts of the 64 texts against probabilities
 // that plain steps tell, by a chi-square test.
 TEST(SpeculationDistribution, IsThatOfTheModel) {
-  const fs::path folder = case_folder("qwen1-generate");
+  const fs::path folder = test::case_folder("qwen1-generate");
   QUERN_NEED(folder);
   Model model(folder);
   constexpr int64_t kCandidates = 4;
@@ -239,7 +236,8 @@ TEST(SpeculationDistribution, IsThatOfTheModel) {
 
 // Who gives its memory back in the middle of a guess begins again without it.
 TEST(SpeculationMemory, WhenItRunsOutTheIdsStayTheSame) {
-  const fs::path folder = case_folder("qwen1-longctx-both"), small = case_folder("qwen1-generate");
+  const fs::path folder = test::case_folder("qwen1-longctx-both"),
+                 small = test::case_folder("qwen1-generate");
   QUERN_NEED(folder);
   QUERN_NEED(small);
   Model model(folder), draft(small);

@@ -16,12 +16,6 @@ namespace {
 
 using test::Tolerance;
 
-fs::path case_folder(std::string_view name) {
-  // Our own random checkpoints are in the repository; the rest lie beside it.
-  const fs::path own = test::source("tests/fixtures/models") / name;
-  return fs::exists(own) ? own : test::shared("fixtures/models") / name;
-}
-
 // A case's expected tensors with their tolerances.
 class Golden {
  public:
@@ -115,7 +109,7 @@ class Parity : public testing::TestWithParam<std::tuple<const char*, cpu::Isa>> 
  protected:
   void SetUp() override {
     const auto& [name, isa] = GetParam();
-    folder_ = case_folder(name);
+    folder_ = test::case_folder(name);
     QUERN_NEED(folder_);
     if (!cpu::supported(isa)) GTEST_SKIP() << "skipped: this CPU lacks " << cpu::name(isa);
     isa_ = isa;
@@ -420,7 +414,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, AdapterParity,
 // A cache in half precision costs little accuracy.
 class HalfCache : public testing::TestWithParam<DType> {};
 TEST_P(HalfCache, StaysNearTheFullOne) {
-  const fs::path folder = case_folder("qwen1-new");
+  const fs::path folder = test::case_folder("qwen1-new");
   QUERN_NEED(folder);
   ThreadPool pool(2);
   Loaded model(folder, pool, cpu::chosen_isa());
@@ -435,7 +429,7 @@ INSTANTIATE_TEST_SUITE_P(Types, HalfCache, testing::Values(DType::F16, DType::BF
 
 // The bits of a sequence's logits do not depend on its company, nor on the number of threads.
 TEST(BatchInvariance, AloneAndInACrowdTheSameBits) {
-  const fs::path folder = case_folder("qwen1-new");
+  const fs::path folder = test::case_folder("qwen1-new");
   QUERN_NEED(folder);
   const Golden golden(folder);
   const auto ids = golden.ids("prompt2.input_ids");
@@ -466,7 +460,7 @@ TEST(BatchInvariance, AloneAndInACrowdTheSameBits) {
 
 // Layer-wise windows: a window at least as long as the text changes nothing, a short one does.
 TEST(LayerWindows, ActOnlyOnceTheyAreShorterThanTheText) {
-  const fs::path folder = case_folder("qwen1-new");
+  const fs::path folder = test::case_folder("qwen1-new");
   QUERN_NEED(folder);
   ThreadPool pool(1);
   const Golden golden(folder);

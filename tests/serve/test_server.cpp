@@ -44,9 +44,9 @@ fs::path tiny_model() {
   static const fs::path model = [] {
     const fs::path vocabulary = folder.write("bytes.tiktoken", byte_vocabulary());
     const fs::path path = folder.path() / "tiny";
-    const std::string command = std::string("'") + QUERN_PROGRAM + "' init '" + path.string() +
-                                "' --preset tiny --seed 3 --tokenizer '" + vocabulary.string() +
-                                "' >/dev/null 2>&1";
+    const std::string command = std::string("'") + test::program_path() + "' init '" +
+                                path.string() + "' --preset tiny --seed 3 --tokenizer '" +
+                                vocabulary.string() + "' >/dev/null 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0) << command;
     return path;
   }();

@@ -14,6 +14,13 @@ fs::path shared(std::string_view relative) { return fs::path(QUERN_SHARED_DIR) /
 
 fs::path source(std::string_view relative) { return fs::path(QUERN_SOURCE_DIR) / relative; }
 
+const char* program_path() { return QUERN_PROGRAM; }
+
+fs::path case_folder(std::string_view name) {
+  const fs::path own = source("tests/fixtures/models") / name;
+  return fs::exists(own) ? own : shared("fixtures/models") / name;
+}
+
 TempFolder::TempFolder() {
   static std::atomic<int> next{0};
   path_ = fs::temp_directory_path() /

@@ -22,6 +22,13 @@ fs::path shared(std::string_view relative);
 // A file of the repository, e.g. source("tests/fixtures/...").
 fs::path source(std::string_view relative);
 
+// The built quern; empty where the program is not built.
+const char* program_path();
+
+// The folder of a golden case: our own random checkpoints are in the repository, the rest lie in
+// shared("fixtures/models").
+fs::path case_folder(std::string_view name);
+
 // A folder that is removed at the end of the scope.
 class TempFolder {
  public:

@@ -1,0 +1,174 @@
+#include "cli/commands/arguments.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "core/utf8.h"
+
+namespace quern::cli {
+
+void ModelArguments::declare(Command& command, bool required) {
+  const Option name =
+      command.positional("model", model, "Folder of a Hugging Face checkpoint, or a GGUF file");
+  if (required) name.required();
+  command.group("Model");
+  command.option("--adapter", adapters, "LoRA adapter folder (PEFT's layout); may be repeated");
+  command
+      .option("--kv-cache", kv_cache,
+              "Type of the KV cache: auto, fp32, fp16, bf16, int8 (the release's, a scale for each "
+              "call) or int8-token (a scale for each token)")
+      .one_of({"auto", "fp32", "fp16", "bf16", "int8", "int8-token"});
+  command.option("--context", context, "Positions a sequence may have; 0: as the checkpoint says")
+      .range(int64_t{0}, int64_t{1} << 31);
+  command
+      .option("--dynamic-ntk", dynamic_ntk, "Dynamic NTK: on or off; auto: as the checkpoint says")
+      .one_of({"auto", "on", "off"});
+  command.option("--logn", logn, "LogN scaling: on or off; auto: as the checkpoint says")
+      .one_of({"auto", "on", "off"});
+  command.option("--layer-windows", layer_windows,
+                 "Attention windows: one for all layers, a list, or FIRST:LAST; 0 is no limit",
+                 "the checkpoint's");
+  command.flag("--first-release", first_release,
+               "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
+  command.flag("--pack-cache", pack_cache,
+               "Keep weights of few bits in the form that the kernels read, in a file beside the "
+               "model, for a faster start");
+  command.option("--extra-vocab", extra_vocab, ".tiktoken file of added tokens");
+}
+
+ModelOptions ModelArguments::options() const {
+  ModelOptions options;
+  options.threads = globals().threads;
+  options.adapters.assign(adapters.begin(), adapters.end());
+  options.kv_cache = kv_cache;
+  options.dynamic_ntk = parse_switch("--dynamic-ntk", dynamic_ntk);
+  options.logn = parse_switch("--logn", logn);
+  options.layer_windows = layer_windows;
+  options.context = context;
+  options.pack_cache = pack_cache;
+  options.tokenizer = {.first_release = first_release, .extra_vocab = extra_vocab};
+  return options;
+}
+
+void SamplingArguments::declare(Command& command) {
+  command.group("Sampling");
+  command.flag("--greedy", greedy, "Always the most likely token, whatever the checkpoint says");
+  command.option("--temperature", temperature, "Divides the logits; 0 is greedy",
+                 "the checkpoint\'s");
+  command.option("--top-k", top_k, "Keep the k most likely tokens; 0 is off", "the checkpoint\'s");
+  command.option("--top-p", top_p, "Keep the fewest tokens that reach this probability; 1 is off",
+                 "the checkpoint\'s");
+  command.option("--min-p", min_p, "Keep tokens this likely beside the likeliest; 0 is off",
+                 "the checkpoint\'s");
+  command.option("--typical-p", typical_p, "Locally typical sampling; 1 is off",
+                 "the checkpoint\'s");
+  command.option("--repetition-penalty", repetition_penalty, "For ids seen before; 1 is off",
+                 "the checkpoint\'s");
+  command.option("--frequency-penalty", frequency_penalty, "Subtracted for each earlier use", "0");
+  command.option("--presence-penalty", presence_penalty, "Subtracted once for an earlier use", "0");
+  command.option("--no-repeat-ngram", no_repeat_ngram, "No n-gram twice; 0 is off",
+                 "the checkpoint\'s");
+  command.option("--logit-bias", logit_bias, "ID:BIAS, added to a token's logit; may be repeated");
+  command.option("--seed", seed, "Seed of the random numbers", "0");
+  command.group("Stopping");
+  command.option("--stop", stop, "Text that ends the answer and is not shown; may be repeated");
+  command.flag("--ignore-eos", ignore_eos, "Go on past end-of-text tokens");
+}
+
+SamplingOptions SamplingArguments::sampling(const Model& model) const {
+  SamplingOptions s = model.default_sampling();
+  if (greedy) s.greedy = true;
+  // Whoever names a way of sampling wants to sample.
+  if (temperature || top_k || top_p || min_p || typical_p) s.greedy = greedy;
+  s.temperature = temperature.value_or(s.temperature);
+  s.top_k = top_k.value_or(s.top_k);
+  s.top_p = top_p.value_or(s.top_p);
+  s.min_p = min_p.value_or(s.min_p);
+  s.typical_p = typical_p.value_or(s.typical_p);
+  s.repetition_penalty = repetition_penalty.value_or(s.repetition_penalty);
+  s.frequency_penalty = frequency_penalty.value_or(s.frequency_penalty);
+  s.presence_penalty = presence_penalty.value_or(s.presence_penalty);
+  s.no_repeat_ngram = no_repeat_ngram.value_or(s.no_repeat_ngram);
+  s.seed = seed.value_or(s.seed);
+  for (const std::string& entry : logit_bias) {
+    const size_t colon = entry.find(':');
+    TokenId id = -1;
+    float bias = 0;
+    const char* begin = entry.data();
+    const char* end = begin + entry.size();
+    const bool good = colon != entry.npos &&
+                      std::from_chars(begin, begin + colon, id).ptr == begin + colon &&
+                      std::from_chars(begin + colon + 1, end, bias).ptr == end;
+    if (!good || id < 0 || id >= model.config().output_vocab) {
+      throw Error(
+          Kind::Misused, fmt::format("--logit-bias is '{}'", printable(entry, 40)),
+          fmt::format("expected ID:BIAS with an id from 0 to {}", model.config().output_vocab - 1));
+    }
+    s.logit_bias.emplace_back(id, bias);
+  }
+  s.check();
+  return s;
+}
+
+StopRules SamplingArguments::stop_rules(const Model& model) const {
+  StopRules rules = model.default_stop();
+  rules.strings = stop;
+  rules.ignore_ids = ignore_eos;
+  return rules;
+}
+
+std::vector<std::vector<TokenId>> read_ids_file(const std::string& path) {
+  const Json json = Json::parse(read_input(path), path, {.max_bytes = size_t{1} << 30});
+  const auto ids_of = [](const Json& list) {
+    std::vector<TokenId> ids;
+    for (const Json& id : list.items()) {
+      ids.push_back(static_cast<TokenId>(id.integer(INT32_MIN, INT32_MAX)));
+    }
+    if (ids.empty()) list.fail("is empty, expected token ids");
+    return ids;
+  };
+  if (!json.is_array()) json.fail("is not a list of ids");
+  if (json.size() == 0) json.fail("is empty, expected token ids");
+  if (!json[0].is_array()) return {ids_of(json)};
+  std::vector<std::vector<TokenId>> lists;
+  for (const Json& list : json.items()) lists.push_back(ids_of(list));
+  return lists;
+}
+
+fs::path shipped_model() {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  for (const fs::path& folder :
+       {program / "models", program / "../../models", program / "../share/quern/models"}) {
+    const fs::path model = folder / "quern-mini";
+    if (fs::exists(model / "config.json")) return model;
+  }
+  throw Error(Kind::Misused, "no model is named, and none comes with this build",
+              "name the folder of a checkpoint; 'quern init' makes an untrained one");
+}
+
+std::string for_terminal(std::string_view text) {
+  static const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  if (!terminal) return std::string(text);
+  std::string out;
+  while (!text.empty()) {
+    const utf8::Point point = utf8::decode(text);
+    const bool control = (point.value < 0x20 && point.value != '\n' && point.value != '\t') ||
+                         (point.value >= 0x7F && point.value < 0xA0);
+    out += control ? std::string("\xEF\xBF\xBD") : std::string(text.substr(0, point.length));
+    text.remove_prefix(point.length);
+  }
+  return out;
+}
+
+std::string rate(double per_second, std::string_view unit) {
+  const int digits = per_second >= 100 ? 0 : per_second >= 10 ? 1 : 2;
+  return fmt::format("{:.{}f} {}", per_second, digits, unit);
+}
+
+}  // namespace quern::cli

@@ -1,0 +1,55 @@
+// Options that several commands share, declared once.
+#pragma once
+
+#include "cli/framework/command.h"
+#include "generate/model.h"
+
+namespace quern::cli {
+
+// Which model, and how it is to run.
+struct ModelArguments {
+  std::string model;
+  std::vector<std::string> adapters;
+  std::string kv_cache = "auto";
+  std::string dynamic_ntk = "auto", logn = "auto";
+  std::string layer_windows;
+  int64_t context = 0;
+  bool pack_cache = false;
+  bool first_release = false;
+  std::string extra_vocab;
+
+  void declare(Command& command, bool required = true);
+  ModelOptions options() const;
+};
+
+struct SamplingArguments {
+  bool greedy = false;
+  std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty;
+  std::optional<double> frequency_penalty, presence_penalty;
+  std::optional<int64_t> top_k, no_repeat_ngram;
+  std::vector<std::string> logit_bias;  // "ID:BIAS"
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+
+  void declare(Command& command);
+  // On top of what the checkpoint's generation config says.
+  SamplingOptions sampling(const Model& model) const;
+  StopRules stop_rules(const Model& model) const;
+};
+
+// Where the model that comes with Quern is, for when none is named. Throws Misused where this build
+// has none.
+fs::path shipped_model();
+
+// Ids from a JSON file: one list, or a list of lists. Throws BadInput naming the file and place.
+std::vector<std::vector<TokenId>> read_ids_file(const std::string& path);
+
+// Text for standard output: as it is for a file or pipe; on a terminal without control characters
+// that could move its cursor or change its state.
+std::string for_terminal(std::string_view text);
+
+// "1.2 GB" after what is measured; rates with three digits.
+std::string rate(double per_second, std::string_view unit);
+
+}  // namespace quern::cli

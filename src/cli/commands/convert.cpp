@@ -1,0 +1,252 @@
+// quern convert: a checkpoint in another type, in other shards, or out of PyTorch's .bin files.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/arguments.h"
+#include "cli/commands/checkpoint_files.h"
+#include "cli/commands/convert_gguf.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "formats/convert_floats.h"
+#include "formats/safetensors.h"
+#include "formats/tiktoken.h"
+#include "formats/tokenizer_json.h"
+#include "formats/torch_bin.h"
+#include "model/gguf_names.h"
+#include "text/gguf_tokenizer.h"
+#include "text/load.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string model, out, dtype, extra_vocab, to = "safetensors", type = "F16";
+  bool from_pickle = false;
+  int64_t shard_mb = 5000;
+};
+
+bool is_float(DType dtype) {
+  return dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F64;
+}
+
+// The tensors to write, wherever they come from.
+struct Source {
+  std::vector<NamedTensor> tensors;
+  std::optional<TensorStore> store;
+  std::optional<TorchBin> pickle;
+};
+
+Source open_source(const Arguments& args) {
+  Source source;
+  if (args.from_pickle) {
+    source.pickle = TorchBin::open(args.model);
+    source.tensors = source.pickle->tensors();
+  } else {
+    source.store = is_gguf(args.model) ? gguf_tensors(args.model, load_config(args.model))
+                                       : TensorStore::open(args.model);
+    for (const std::string& name : source.store->names()) {
+      source.tensors.push_back({name, source.store->at(name)});
+    }
+  }
+  return source;
+}
+
+// New tokens for a checkpoint: each begins as the mean of the tokens that its bytes were before.
+struct Growth {
+  int64_t first_id = 0, end_id = 0;
+  std::vector<std::vector<TokenId>> pieces;  // of each new token
+
+  // Rows of a table of `rows`, whole blocks of 128 as the releases have.
+  int64_t rows(int64_t rows_now) const { return std::max(rows_now, (end_id + 127) / 128 * 128); }
+};
+
+std::optional<Growth> read_growth(const Arguments& args) {
+  if (args.extra_vocab.empty()) return std::nullopt;
+  const auto before = load_tokenizer(args.model);
+  const RankedTokens extra = read_tiktoken(args.extra_vocab);
+  load_tokenizer(args.model,
+                 {.extra_vocab = args.extra_vocab});  // checks that they belong together
+  Growth growth;
+  growth.first_id = extra.first_rank;
+  growth.end_id = extra.first_rank + static_cast<int64_t>(extra.tokens.size());
+  for (const std::string& token : extra.tokens) {
+    growth.pieces.push_back(before->encode_bytes(token, BadText::Keep));
+  }
+  return growth;
+}
+
+// Embedding and head have a row for each token.
+bool has_token_rows(const std::string& name) {
+  return name == "transformer.wte.weight" || name == "model.embed_tokens.weight" ||
+         name == "lm_head.weight";
+}
+
+// Fills the rows of new tokens in `bytes`, the table with all its rows in `dtype`.
+void fill_new_rows(const Growth& growth, const NamedTensor& tensor, DType dtype,
+                   std::vector<std::byte>& bytes) {
+  const int64_t rows = tensor.view.shape[0], columns = tensor.view.shape[1];
+  const size_t row_bytes = static_cast<size_t>(columns) * size_bytes(dtype);
+  const size_t old_bytes = static_cast<size_t>(columns) * size_bytes(tensor.view.dtype);
+  bytes.resize(static_cast<size_t>(growth.rows(rows)) * row_bytes);
+  std::vector<float> mean(static_cast<size_t>(columns));
+  std::vector<std::byte> row;
+  for (size_t i = 0; i < growth.pieces.size(); ++i) {
+    std::fill(mean.begin(), mean.end(), 0.0f);
+    for (const TokenId piece : growth.pieces[i]) {
+      if (piece >= rows) throw_bad_input(fmt::format("{} has no row {}", tensor.name, piece));
+      const ConstTensorView one = {tensor.view.dtype,
+                                   {1, columns},
+                                   tensor.view.data + static_cast<size_t>(piece) * old_bytes};
+      const std::vector<float> values = to_floats(one, tensor.name);
+      for (size_t k = 0; k < mean.size(); ++k) {
+        mean[k] += values[k] / static_cast<float>(growth.pieces[i].size());
+      }
+    }
+    encode_floats(mean, dtype, row);
+    const auto at = static_cast<size_t>(growth.first_id) + i;
+    std::copy(row.begin(), row.end(), bytes.begin() + static_cast<ptrdiff_t>(at * row_bytes));
+  }
+}
+
+// config.json with the new type; everything else that belongs to a checkpoint as it is.
+void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype,
+                const std::optional<Growth>& growth) {
+  copy_side_files(from, to);
+  if (!fs::is_regular_file(from / "config.json")) return;
+  const Json config = Json::parse_file((from / "config.json").string());
+  nlohmann::ordered_json changed = config.raw();
+  if (dtype) {
+    changed["torch_dtype"] = *dtype == DType::F32   ? "float32"
+                             : *dtype == DType::F16 ? "float16"
+                                                    : "bfloat16";
+  }
+  if (growth && config.has("vocab_size")) {
+    changed["vocab_size"] = growth->rows(config.at("vocab_size").integer());
+  }
+  write_file(to / "config.json", dump(changed, 2) + "\n");
+}
+
+// What a folder has beside the weights, out of a GGUF file's metadata.
+void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
+  const GgufFile file(from);
+  Config config = gguf_config(file);
+  config.dtype = dtype.value_or(DType::F16);
+  write_file(to / "config.json", dump(to_json(config), 2) + "\n");
+  if (!has_gguf_tokenizer(file)) return;
+  if (const auto parts = gguf_tokenizer_json(file)) {
+    write_tokenizer_json(to / "tokenizer.json", *parts);
+  } else {
+    log::info(from.string() + ": its tokenizer is SentencePiece's and is not written");
+  }
+}
+
+void convert(const Arguments& args) {
+  std::optional<DType> dtype;
+  if (!args.dtype.empty()) {
+    dtype = dtype_from_user(args.dtype);
+    if (!dtype || !is_float(*dtype) || *dtype == DType::F64) {
+      throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(args.dtype, 40)),
+                  "expected fp32, fp16 or bf16");
+    }
+  }
+  if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such file or folder");
+  if (args.to == "gguf") {
+    convert_to_gguf(args.model, args.out, args.type);
+    return;
+  }
+  if (args.to != "safetensors") {
+    throw Error(Kind::Misused, fmt::format("--to is '{}'", printable(args.to, 40)),
+                "expected safetensors or gguf");
+  }
+  const Source source = open_source(args);
+  const std::optional<Growth> growth = read_growth(args);
+  // GPTQ's scales belong to its packing and keep their type.
+  const auto target = [&](const NamedTensor& tensor) {
+    const bool change = dtype && is_float(tensor.view.dtype) && !tensor.name.ends_with(".scales");
+    return change ? *dtype : tensor.view.dtype;
+  };
+  std::vector<PlannedTensor> plan;
+  uint64_t total = 0;
+  for (const NamedTensor& tensor : source.tensors) {
+    plan.push_back({tensor.name, target(tensor), tensor.view.shape});
+    if (growth && has_token_rows(tensor.name)) {
+      if (tensor.view.shape.rank() != 2 || !is_float(tensor.view.dtype)) {
+        throw_bad_input(tensor.name + " is not a table of numbers with a row for each token");
+      }
+      plan.back().shape = {growth->rows(tensor.view.shape[0]), tensor.view.shape[1]};
+    }
+    total += plan.back().bytes();
+  }
+  const InterruptScope scope;  // so that Ctrl-C removes what is half written
+  AtomicFolder folder(args.out);
+  CheckpointWriter writer(folder.temporary(), plan,
+                          static_cast<uint64_t>(args.shard_mb) * 1'000'000);
+  Progress progress("writing " + args.out, total, "bytes");
+  uint64_t written = 0;
+  std::vector<std::byte> bytes;
+  for (const NamedTensor& tensor : source.tensors) {
+    check_interrupted();
+    const std::span<const std::byte> raw(tensor.view.data, tensor.view.size_bytes());
+    if (growth && has_token_rows(tensor.name)) {
+      if (target(tensor) == tensor.view.dtype) {
+        bytes.assign(raw.begin(), raw.end());
+      } else {
+        encode_floats(to_floats(tensor.view, tensor.name), target(tensor), bytes);
+      }
+      fill_new_rows(*growth, tensor, target(tensor), bytes);
+      writer.write(bytes);
+      written += bytes.size();
+    } else if (target(tensor) == tensor.view.dtype) {
+      writer.write(raw);
+      written += raw.size();
+    } else {
+      encode_floats(to_floats(tensor.view, tensor.name), target(tensor), bytes);
+      writer.write(bytes);
+      written += bytes.size();
+    }
+    progress.update(written);
+  }
+  writer.finish();
+  if (is_gguf(args.model)) {
+    write_gguf_files(args.model, folder.temporary(), dtype);
+  } else {
+    const fs::path from =
+        fs::is_directory(args.model) ? fs::path(args.model) : fs::path(args.model).parent_path();
+    copy_files(from.empty() ? "." : from, folder.temporary(), dtype, growth);
+  }
+  folder.commit();
+  progress.finish();
+  print(fmt::format("{}: {} tensors, {}\n", args.out, plan.size(), human_bytes(total)));
+}
+
+}  // namespace
+
+void add_convert(CLI::App& root) {
+  Command command(root, "convert",
+                  "Rewrite a checkpoint: type, shard size, to and from GGUF, out of pickle files",
+                  {{"convert Qwen-7B Qwen-7B-fp16 --dtype fp16", "another number type"},
+                   {"convert Qwen-7B out --shard-size 2000", "files of at most 2 GB"},
+                   {"convert Qwen-7B qwen-7b.gguf --to gguf --type Q8_0", "a file for llama.cpp"},
+                   {"convert Qwen-7B out --extra-vocab extra.tiktoken", "rows for added tokens"},
+                   {"convert old-checkpoint out --from-pickle", "PyTorch .bin to safetensors"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("model", args->model, "Checkpoint folder or file, GGUF too").required();
+  command.positional("out", args->out, "Folder to make, or GGUF file").required();
+  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
+  command.option("--to", args->to, "safetensors or gguf");
+  command.option("--type", args->type,
+                 "GGUF: type of the matrices, F32, F16, BF16, Q8_0, Q4_0 or Q4_K");
+  command.option("--extra-vocab", args->extra_vocab,
+                 "Grow embedding and head for this .tiktoken file of added tokens, each the mean "
+                 "of what it was made of");
+  command.option("--shard-size", args->shard_mb, "Largest file, in MB")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.flag("--from-pickle", args->from_pickle,
+               "Read PyTorch .bin files, with a reader that can make nothing but tensors");
+  command.on_run([args] { convert(*args); });
+}
+
+}  // namespace quern::cli

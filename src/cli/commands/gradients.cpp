@@ -1,0 +1,137 @@
+// quern gradients: the loss and every gradient of a batch into a file, for comparing with another
+// implementation.
+#include <fmt/format.h>
+
+#include "cli/commands/arguments.h"
+#include "compute/cpu/cpu_training_backend.h"
+#include "core/error.h"
+#include "formats/safetensors.h"
+#include "model/backward.h"
+#include "train/optimizer.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string model, batch, out;
+  std::string decay = "matrices";
+  int64_t steps = 0;
+  double learning_rate = 1e-3;
+};
+
+// A tensor [batch, seq] of integers that fit an int32.
+std::vector<int32_t> read_integers(const SafetensorsFile& file, const std::string& name,
+                                   const Shape& shape) {
+  const ConstTensorView view = file.at(name);
+  if (!(view.shape == shape)) {
+    throw_bad_input(fmt::format("{}: {} is {}, expected {}", file.path().string(), name,
+                                to_string(view.shape), to_string(shape)));
+  }
+  std::vector<int32_t> out;
+  for (const int64_t value : to_integers(view, file.path().string() + ": " + name)) {
+    if (value < INT32_MIN || value > INT32_MAX) {
+      throw_bad_input(fmt::format("{}: {} has the value {}", file.path().string(), name, value));
+    }
+    out.push_back(static_cast<int32_t>(value));
+  }
+  return out;
+}
+
+void gradients(const Arguments& args) {
+  const Config config = load_config(args.model);
+  const SafetensorsFile file(args.batch);
+  const Shape shape = file.at("input_ids").shape;
+  if (shape.rank() != 2 || shape.count() == 0) {
+    throw_bad_input(
+        fmt::format("{}: input_ids is {}, expected [batch, seq]", args.batch, to_string(shape)));
+  }
+  const std::vector<int32_t> ids = read_integers(file, "input_ids", shape);
+  const std::vector<int32_t> labels = read_integers(file, "labels", shape);
+  check_ids(ids, config, args.batch + ": input_ids");
+  for (const int32_t label : labels) {
+    if (label == kIgnoredLabel || (label >= 0 && label < config.output_vocab)) continue;
+    throw_bad_input(fmt::format("{}: labels has {}, expected {} or an id up to {}", args.batch,
+                                label, kIgnoredLabel, config.output_vocab - 1));
+  }
+  std::vector<int32_t> starts;
+  if (file.find("attention_mask")) {
+    const std::vector<int32_t> mask = read_integers(file, "attention_mask", shape);
+    starts = starts_of_mask(shape[0], shape[1], mask, args.batch + ": attention_mask");
+  }
+  const TrainingBatch batch = {shape[0], shape[1], ids, labels, starts};
+  if (batch.count_labels() == 0) {
+    throw_bad_input(args.batch + ": no label counts, so there is no loss");
+  }
+
+  ThreadPool pool(globals().threads);
+  CpuTrainingBackend backend(pool);
+  Parameters parameters(backend, config);
+  parameters.load(TensorStore::open(args.model));
+  TrainingPass pass(backend, config,
+                    {.batch = shape[0],
+                     .seq = shape[1],
+                     .own_gradients = true,
+                     .rounded_activations = backend.rounds_products()});
+  Parameters& d_parameters = pass.gradients();
+  const auto scale = static_cast<float>(1.0 / static_cast<double>(batch.count_labels()));
+  const auto run = [&] {
+    const LossSum sum = pass.forward_backward(parameters, d_parameters, batch, scale);
+    return static_cast<float>(sum.loss / static_cast<double>(sum.count));
+  };
+
+  std::vector<PlannedTensor> plan = {{"loss", DType::F32, {}}};
+  for (const TensorSpec& spec : parameters.specs()) {
+    plan.push_back({spec.name, DType::F32, spec.shape});
+  }
+  if (args.steps > 0) {
+    plan.push_back({"losses", DType::F32, {args.steps}});
+    for (const TensorSpec& spec : parameters.specs()) {
+      plan.push_back({"after." + spec.name, DType::F32, spec.shape});
+    }
+  }
+  SafetensorsWriter writer(args.out, plan);
+  const auto write_all = [&](const Parameters& values) {
+    for (size_t i = 0; i < values.specs().size(); ++i) writer.write(bytes_of(values.tensor(i)));
+  };
+  std::vector<float> losses = {run()};
+  writer.write(bytes_of(std::span<const float>(losses)));
+  write_all(d_parameters);
+  if (args.steps > 0) {
+    Optimizer optimizer(backend, config, {.decay = parse_decay(args.decay)});
+    for (int64_t step = 0; step < args.steps; ++step) {
+      if (step > 0) losses.push_back(run());
+      optimizer.step(parameters, d_parameters, args.learning_rate,
+                     optimizer.measure(d_parameters).scale);
+    }
+    writer.write(bytes_of(std::span<const float>(losses)));
+    write_all(parameters);
+  }
+  writer.finish();
+}
+
+}  // namespace
+
+void add_gradients(CLI::App& root) {
+  Command command(
+      root, "gradients", "Write the loss and every gradient of a batch to a safetensors file",
+      {{"gradients MODEL --batch batch.safetensors --out gradients.safetensors",
+        "`loss`, and every gradient under its tensor's name in the checkpoint"},
+       {"gradients MODEL --batch batch.safetensors --out after.safetensors --steps 5 --lr 1e-3",
+        "also `losses`, and the parameters after five AdamW steps on the batch as "
+        "`after.<name>`"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("model", args->model, "Folder of a Hugging Face checkpoint").required();
+  command
+      .option("--batch", args->batch,
+              "safetensors file with input_ids and labels [batch, seq], and attention_mask or not")
+      .required();
+  command.option("--out", args->out, "The file to write").required();
+  command.option("--steps", args->steps, "Steps of AdamW; 0: gradients only")
+      .range(int64_t{0}, int64_t{1} << 20);
+  command.option("--lr", args->learning_rate, "Learning rate of the steps").range(0.0, 10.0);
+  command.option("--decay", args->decay, "What weight decay shrinks: matrices, hf or all")
+      .one_of({"matrices", "hf", "all"});
+  command.on_run([args] { gradients(*args); });
+}
+
+}  // namespace quern::cli

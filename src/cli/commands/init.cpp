@@ -1,0 +1,115 @@
+// quern init: a checkpoint with random weights.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/arguments.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "formats/convert_floats.h"
+#include "formats/generation_config.h"
+#include "formats/safetensors.h"
+#include "model/initialize.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string out, preset, config, dtype, tokenizer;
+  uint64_t seed = 0;
+  int64_t shard_mb = 5000;
+};
+
+void init(const Arguments& args) {
+  if (args.preset.empty() == args.config.empty()) {
+    throw Error(Kind::Misused, "give --preset or --config, one of them");
+  }
+  Config config =
+      args.preset.empty() ? parse_config(Json::parse_file(args.config)) : preset(args.preset);
+  if (!args.dtype.empty()) {
+    const auto dtype = dtype_from_user(args.dtype);
+    if (!dtype || size_bytes(*dtype) < 2 || size_bytes(*dtype) > 4) {
+      throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(args.dtype, 40)),
+                  "expected fp32, fp16 or bf16");
+    }
+    config.dtype = *dtype;
+  }
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!args.tokenizer.empty()) {
+    tokenizer = load_tokenizer(args.tokenizer);
+    if (tokenizer->size() > config.vocab) {
+      throw Error(Kind::Misused,
+                  fmt::format("the tokenizer has {} tokens, the model {} rows of "
+                              "embedding",
+                              tokenizer->size(), config.vocab),
+                  "take a --config with a larger vocab_size");
+    }
+  }
+  const auto specs = tensor_specs(config);
+  std::vector<PlannedTensor> plan;
+  uint64_t total = 0;
+  for (const TensorSpec& spec : specs) {
+    plan.push_back({spec.name, config.dtype, spec.shape});
+    total += plan.back().bytes();
+  }
+  const InterruptScope scope;  // so that Ctrl-C removes what is half written
+  AtomicFolder folder(args.out);
+  CheckpointWriter writer(folder.temporary(), plan,
+                          static_cast<uint64_t>(args.shard_mb) * 1'000'000);
+  ThreadPool pool(globals().threads);
+  Progress progress("writing " + args.out, total, "bytes");
+  constexpr int64_t kBlock = 1 << 22;  // elements in memory at a time
+  std::vector<float> values;
+  std::vector<std::byte> bytes;
+  uint64_t written = 0;
+  for (const TensorSpec& spec : specs) {
+    for (int64_t first = 0; first < spec.shape.count(); first += kBlock) {
+      check_interrupted();
+      const int64_t count = std::min(kBlock, spec.shape.count() - first);
+      values.resize(static_cast<size_t>(count));
+      pool.parallel_for(count, 1 << 16, [&](int64_t begin, int64_t end, int) {
+        initialize(std::span(values).subspan(size_t(begin), size_t(end - begin)), spec, config,
+                   args.seed, first + begin);
+      });
+      encode_floats(values, config.dtype, bytes);
+      writer.write(bytes);
+      progress.update(written += bytes.size());
+    }
+  }
+  writer.finish();
+  write_file(folder.temporary() / "config.json", dump(to_json(config), 2) + "\n");
+  const auto generation =
+      tokenizer ? new_generation_config(tokenizer->eos(), tokenizer->special("<|im_end|>"))
+                : new_generation_config({}, {});
+  write_file(folder.temporary() / "generation_config.json", dump(generation, 2) + "\n");
+  if (!args.tokenizer.empty()) copy_tokenizer(args.tokenizer, folder.temporary());
+  folder.commit();
+  progress.finish();
+  print(fmt::format("{}: {} parameters, {}, random weights\n", args.out,
+                    human_count(static_cast<uint64_t>(count_parameters(config).total)),
+                    human_bytes(total)));
+}
+
+}  // namespace
+
+void add_init(CLI::App& root) {
+  Command command(
+      root, "init", "Make a checkpoint with random weights",
+      {{"init my-7b --preset qwen-7b --tokenizer qwen.tiktoken", "the memo's shape, 15 GB in bf16"},
+       {"init tiny --config config.json --dtype fp32 --seed 1", "any config.json"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("out", args->out, "Folder to make").required();
+  command.option("--preset", args->preset,
+                 fmt::format("Shape by name: {}", fmt::join(preset_names(), ", ")));
+  command.option("--config", args->config, "Shape from a config.json").existing_file();
+  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16",
+                 "as the shape says");
+  command.option("--seed", args->seed, "Seed of the weights");
+  command.option("--shard-size", args->shard_mb, "Largest file, in MB")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.option("--tokenizer", args->tokenizer, "Tokenizer file or folder to copy into it");
+  command.on_run([args] { init(*args); });
+}
+
+}  // namespace quern::cli

@@ -1,0 +1,242 @@
+// quern quantize: a checkpoint to 4 or 8 bits.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/arguments.h"
+#include "cli/commands/checkpoint_files.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "plot/chart.h"
+#include "quantize/checkpoint.h"
+#include "quantize/sensitivity.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string model, out, to, method, calibration;
+  std::string embedding = "16", head = "16", plot;
+  double target_bits = 0;
+  int64_t group = 128, samples = 128, length = 0, shard_mb = 5000;
+  std::vector<std::string> keep = {"lm_head"};
+  bool act_order = false, static_groups = false, asymmetric = false;
+  bool report = false, json = false;
+};
+
+std::vector<int32_t> calibration_ids(const Arguments& args, int64_t length) {
+  std::vector<TokenId> ids;
+  load_tokenizer(args.model)->encode(read_input(args.calibration), ids);
+  const Config config = load_config(args.model);
+  check_ids(ids, config, args.calibration);
+  return calibration_samples(ids, args.samples, length, args.calibration);
+}
+
+void print_report(const std::vector<MatrixReport>& rows, bool json) {
+  if (json) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const MatrixReport& r : rows) {
+      list.push_back({{"module", r.module},
+                      {"rows", r.rows},
+                      {"cols", r.cols},
+                      {"bits", r.bits},
+                      {"group", r.group},
+                      {"method", r.gptq ? "gptq" : "rtn"},
+                      {"weight_error", r.weight_error}});
+      if (r.output_error) list.back()["output_error"] = *r.output_error;
+      if (r.damping > 0) list.back()["damping"] = r.damping;
+    }
+    print(dump(nlohmann::ordered_json{{"matrices", list}}, 2) + "\n");
+    return;
+  }
+  print(fmt::format("{:<44} {:>14} {:>4} {:>6} {:>6} {:>12} {:>12}\n", "matrix", "shape", "bits",
+                    "group", "method", "weight error", "output error"));
+  for (const MatrixReport& r : rows) {
+    const std::string output =
+        r.output_error ? fmt::format("{:.3g} %", 100 * *r.output_error) : std::string("-");
+    print(fmt::format("{:<44} {:>14} {:>4} {:>6} {:>6} {:>12} {:>12}{}\n", r.module,
+                      fmt::format("{} x {}", r.rows, r.cols), r.bits, r.group,
+                      r.gptq ? "gptq" : "rtn", fmt::format("{:.3g} %", 100 * r.weight_error),
+                      output, r.damping > 0.011 ? fmt::format("  damped by {:g}", r.damping) : ""));
+  }
+}
+
+// What each kind of matrix lost over the layers, as a picture.
+void draw_report(const std::vector<MatrixReport>& rows, const std::string& path) {
+  const bool outputs = rows[0].output_error.has_value();
+  Chart chart = {.title = outputs ? "What outputs lost" : "What weights lost",
+                 .x_label = "layer",
+                 .y_label = "share of the sum of squares",
+                 .log_y = true};
+  std::map<std::string, Series> kinds;
+  for (const MatrixReport& r : rows) {
+    // "transformer.h.3.mlp.w1": the layer's number stands between dots; head and embedding have
+    // none.
+    const size_t digit = r.module.find_first_of("0123456789");
+    const size_t end = digit == std::string::npos ? digit : r.module.find('.', digit);
+    if (end == std::string::npos) continue;
+    Series& series = kinds[r.module.substr(end + 1)];
+    series.x.push_back(std::stod(r.module.substr(digit, end - digit)));
+    series.y.push_back(outputs ? r.output_error.value_or(0) : r.weight_error);
+  }
+  for (auto& [name, series] : kinds) {
+    series.name = name;
+    series.color = static_cast<int>(chart.series.size());
+    series.markers = true;
+    chart.series.push_back(std::move(series));
+  }
+  write_picture(path, draw_svg({&chart, 1}, 1));
+}
+
+bool wants_int8(const char* option, const std::string& value) {
+  if (value == "int8" || value == "16") return value == "int8";
+  throw Error(Kind::Misused, fmt::format("{} is '{}'", option, printable(value, 40)),
+              "expected 16 or int8");
+}
+
+void run(const Arguments& args) {
+  const bool choose = args.target_bits > 0;
+  if (choose && !args.to.empty()) {
+    throw Error(Kind::Misused, "--to and --target-bits exclude each other");
+  }
+  if (!choose && args.to != "int4" && args.to != "int8") {
+    throw Error(Kind::Misused,
+                args.to.empty() ? std::string("neither --to nor --target-bits is given")
+                                : fmt::format("--to is '{}'", printable(args.to, 40)),
+                "expected --to int4 or int8, or --target-bits");
+  }
+  std::string method = args.method;
+  if (method.empty()) method = args.calibration.empty() && !choose ? "rtn" : "gptq";
+  if (method != "rtn" && method != "gptq") {
+    throw Error(Kind::Misused, fmt::format("--method is '{}'", printable(method, 40)),
+                "expected rtn or gptq");
+  }
+  const bool solve = method == "gptq";
+  if (choose && !solve) {
+    throw Error(Kind::Misused, "--target-bits chooses each matrix's method itself",
+                "leave --method out");
+  }
+  if (solve && args.calibration.empty()) {
+    throw Error(Kind::Misused,
+                fmt::format("{} needs a text to calibrate with",
+                            choose ? "--target-bits" : "--method gptq"),
+                "name one with --calibration");
+  }
+  if (args.group == 0 || args.group < -1) {
+    throw Error(Kind::Misused, fmt::format("--group is {}", args.group),
+                "expected a number of inputs, or -1 for one scale a row");
+  }
+  if (choose && args.group < 0) {
+    throw Error(Kind::Misused, "--target-bits takes no --group -1",
+                "expected the largest number of inputs that may share a scale");
+  }
+  if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such folder");
+  QuantizeJob job;
+  job.model = args.model;
+  job.out = args.out;
+  job.gptq = solve;
+  job.settings = {.bits = args.to == "int8" ? 8 : 4,
+                  .group = args.group,
+                  .symmetric = !args.asymmetric,
+                  .act_order = solve && args.act_order,
+                  .static_groups = solve && args.static_groups};
+  job.target_bits = args.target_bits;
+  job.embedding_int8 = wants_int8("--embedding", args.embedding);
+  job.head_int8 = wants_int8("--head", args.head);
+  for (const std::string& part : args.keep) {
+    if (part != "none") job.keep.push_back(part);
+  }
+  job.measure = solve && (args.report || !args.plot.empty());
+  job.max_shard_bytes = static_cast<uint64_t>(args.shard_mb) * 1'000'000;
+  job.add_files = [&](const fs::path& folder) { copy_side_files(args.model, folder); };
+  if (solve) {
+    const Config config = load_config(args.model);
+    job.length = args.length > 0 ? args.length : std::min<int64_t>(512, config.trained_context);
+    if (job.length > config.trained_context) {
+      throw Error(Kind::Misused, fmt::format("--length is {}, the model was trained on {} tokens",
+                                             job.length, config.trained_context));
+    }
+    job.calibration = calibration_ids(args, job.length);
+  }
+  const InterruptScope scope;  // what is done stays, to go on from
+  std::optional<Progress> progress;
+  job.on_progress = [&](uint64_t done, uint64_t total, std::string_view module) {
+    check_interrupted();
+    if (!progress) progress.emplace("quantizing", total, "weights", done);
+    progress->update(done, module);
+  };
+  ThreadPool pool(globals().threads);
+  const std::vector<MatrixReport> rows = quantize_checkpoint(job, pool);
+  if (progress) progress->finish();
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(args.out)) {
+    if (entry.path().extension() == ".safetensors") bytes += fs::file_size(entry.path());
+  }
+  if (!args.plot.empty()) draw_report(rows, args.plot);
+  if (args.report) print_report(rows, args.json);
+  if (args.json) return;
+  double bits = 0, weights = 0;
+  for (const MatrixReport& r : rows) {
+    const auto count = static_cast<double>(r.rows * r.cols);
+    bits += count * BitChoice{r.bits, r.group}.bits_per_weight();
+    weights += count;
+  }
+  print(fmt::format("{}: {} matrices to {:.4g} bits a weight ({}), {}\n", args.out, rows.size(),
+                    bits / weights, choose ? "chosen by matrix" : method, human_bytes(bytes)));
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& root) {
+  Command command(
+      root, "quantize", "A checkpoint to 4 or 8 bits, in the layout of GPTQ checkpoints",
+      {{"quantize Qwen-7B Qwen-7B-Int8 --to int8 --group 8", "rounded to nearest"},
+       {"quantize Qwen-7B Qwen-7B-Int4 --to int4 --group 8 --calibration book.txt --samples 4 "
+        "--length 128 --report",
+        "by GPTQ, with what it loses"},
+       {"quantize Qwen-7B Qwen-7B-mixed --target-bits 8 --group 8 --calibration book.txt "
+        "--samples 4 --length 128",
+        "each matrix by what its bits are worth"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("model", args->model, "Checkpoint folder").required();
+  command.positional("out", args->out, "Folder to make").required();
+  command.option("--to", args->to, "int4 or int8", "--target-bits");
+  command
+      .option("--target-bits", args->target_bits,
+              "Choose bits, group and method of each matrix by what it loses, so that the average, "
+              "scales and zeros included, is at most this; 0: --to for all")
+      .range(0.0, 16.0);
+  command.option("--group", args->group,
+                 "Inputs that share a scale; -1: all of a row. With --target-bits the largest");
+  command.option("--method", args->method, "gptq, or rtn: rounding to nearest",
+                 "gptq with --calibration, else rtn");
+  command.flag("--asymmetric", args->asymmetric, "Zero points of their own for each group");
+  command
+      .option("--keep", args->keep,
+              "Matrices to keep in 16 bits, by parts of their names; none: quantize lm_head, too",
+              "lm_head")
+      .separated_by(',');
+  command.option("--embedding", args->embedding, "Bits of the embedding: 16 or int8");
+  command.option("--head", args->head, "int8: the head in 8 bits, whatever --keep says");
+  command.option("--shard-size", args->shard_mb, "Largest file, in MB")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.group("GPTQ");
+  command.option("--calibration", args->calibration, "Text like what the model will read");
+  command.option("--samples", args->samples, "Sequences taken from it")
+      .range(int64_t{1}, int64_t{1} << 20);
+  command.option("--length", args->length, "Tokens of each; 0: 512, or the trained length")
+      .range(int64_t{0}, int64_t{1} << 20);
+  command.flag("--act-order", args->act_order, "Columns with the largest inputs first");
+  command.flag("--static-groups", args->static_groups,
+               "Groups stay in place: as fast as without --act-order");
+  command.group("Output");
+  command.flag("--report", args->report, "Print what each matrix lost");
+  command.option("--plot", args->plot, "Draw it, too, to an .svg or .png file");
+  command.flag("--json", args->json, "Print the report as one JSON object");
+  command.on_run([args] { run(*args); });
+}
+
+}  // namespace quern::cli

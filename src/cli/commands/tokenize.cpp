@@ -1,0 +1,214 @@
+// quern tokenize: text in, token ids out.
+#include <fmt/format.h>
+
+#include <bit>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/arguments.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "text/chatml.h"
+#include "text/load.h"
+#include "text/parallel_encode.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string model, text, file;
+  bool json = false, jsonl = false, specials = false, first_release = false;
+  std::string extra_vocab, out, invalid = "replace";
+};
+
+// JSON escapes may hold half a surrogate pair, which UTF-8 cannot: such a half is read as U+FFFD.
+std::string mend_surrogates(std::string line) {
+  const auto unit_at = [&](size_t i) -> int {
+    if (i + 6 > line.size() || line[i] != '\\' || line[i + 1] != 'u') return -1;
+    const std::string digits = line.substr(i + 2, 4);
+    if (digits.find_first_not_of("0123456789abcdefABCDEF") != digits.npos) return -1;
+    return std::stoi(digits, nullptr, 16);
+  };
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] != '\\') continue;
+    const int unit = unit_at(i);
+    if (unit < 0xD800 || unit > 0xDFFF) {
+      ++i;  // the escaped character is no escape of its own
+      continue;
+    }
+    const int next = unit_at(i + 6);
+    if (unit < 0xDC00 && next >= 0xDC00 && next <= 0xDFFF) {
+      i += 11;
+      continue;
+    }
+    line.replace(i + 2, 4, "fffd");
+    i += 5;
+  }
+  return line;
+}
+
+SpecialPolicy read_policy(const Json& request) {
+  using Set = SpecialPolicy::Set;
+  SpecialPolicy policy = SpecialPolicy::all();  // as the release's tokenizer does
+  const auto read = [&](const char* key, Set& set, std::vector<std::string>& names) {
+    const auto value = request.find(key);
+    if (!value) return;
+    if (value->is_string()) {
+      if (value->string() != "all") value->fail("is a string other than \"all\"");
+      set = Set::All;
+      return;
+    }
+    set = Set::Listed;
+    for (const Json& name : value->items()) names.push_back(name.string());
+  };
+  read("allowed_special", policy.allowed, policy.allowed_names);
+  read("disallowed_special", policy.refused, policy.refused_names);
+  return policy;
+}
+
+std::vector<TokenId> encode_request(const Tokenizer& tokenizer, const Json& request) {
+  if (const auto messages = request.find("messages")) {
+    std::vector<Message> conversation;
+    for (const Json& message : messages->items()) {
+      conversation.push_back({message.at("role").string(), message.at("content").string()});
+    }
+    const int64_t window = request.integer_or("max_window_size", kDefaultWindow, 0);
+    return ChatFormat(tokenizer).prompt(conversation, window).ids;
+  }
+  return tokenizer.encode(request.at("text").string(), read_policy(request));
+}
+
+void tokenize_lines(const Tokenizer& tokenizer, std::istream& input, const std::string& name) {
+  int64_t number = 0;
+  for (std::string line; std::getline(input, line);) {
+    const std::string where = fmt::format("{}: line {}", name, ++number);
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    const Json request = Json::parse(mend_surrogates(std::move(line)), where);
+    try {
+      print(dump(nlohmann::ordered_json{{"ids", encode_request(tokenizer, request)}}) + "\n");
+    } catch (const Error& failure) {
+      const std::string what = failure.what();
+      throw Error(failure.kind(), what.starts_with(where) ? what : where + ": " + what,
+                  failure.hint());
+    }
+  }
+}
+
+BadText bad_text(const std::string& word) {
+  if (word == "replace") return BadText::Replace;
+  if (word == "strict") return BadText::Refuse;
+  if (word == "raw") return BadText::Keep;
+  throw Error(Kind::Misused, fmt::format("--invalid is '{}'", printable(word, 40)),
+              "expected replace, strict or raw");
+}
+
+std::vector<TokenId> encode_text(const Tokenizer& tokenizer, std::string_view text,
+                                 const Arguments& args) {
+  const BadText bad = bad_text(args.invalid);
+  if (args.specials) {
+    if (bad == BadText::Keep) {
+      throw Error(Kind::Misused, "--specials and --invalid raw exclude each other");
+    }
+    if (bad == BadText::Refuse) tokenizer.encode_bytes(text, bad);
+    return tokenizer.encode(text, SpecialPolicy::all());
+  }
+  if (bad != BadText::Replace) return tokenizer.encode_bytes(text, bad);
+  ThreadPool threads(text.size() < (1 << 20) ? 1 : globals().threads);
+  return encode_parallel(tokenizer, text, threads);
+}
+
+// Ids as little-endian 32-bit numbers.
+void write_ids(const std::vector<TokenId>& ids, const fs::path& path) {
+  static_assert(std::endian::native == std::endian::little);
+  AtomicFile file(path);
+  file.write(std::as_bytes(std::span(ids)));
+  file.commit();
+}
+
+void tokenize(const Arguments& args) {
+  const auto tokenizer = load_tokenizer(
+      args.model, {.first_release = args.first_release, .extra_vocab = args.extra_vocab});
+  if (args.jsonl) {
+    if (args.file.empty() || args.file == "-") {
+      tokenize_lines(*tokenizer, std::cin, "standard input");
+    } else {
+      std::ifstream input(args.file);
+      if (!input || fs::is_directory(args.file)) throw_bad_input(args.file + ": cannot open");
+      tokenize_lines(*tokenizer, input, args.file);
+    }
+    return;
+  }
+  if (!args.text.empty() && !args.file.empty()) {
+    throw Error(Kind::Misused, "give a text or --file, not both");
+  }
+  if (!args.out.empty() && args.json) {
+    throw Error(Kind::Misused, "--out and --json exclude each other");
+  }
+  // A large file need not fit in memory, only its ids.
+  std::string read;
+  std::optional<MappedFile> mapped;
+  if (fs::is_regular_file(args.file)) {
+    mapped.emplace(args.file);
+  } else {
+    read = !args.text.empty() ? args.text : read_input(args.file.empty() ? "-" : args.file);
+  }
+  const std::vector<TokenId> ids =
+      encode_text(*tokenizer, mapped ? mapped->text() : std::string_view(read), args);
+  if (!args.out.empty()) {
+    write_ids(ids, args.out);
+    print(fmt::format("{}: {} tokens of {} bytes\n", args.out, ids.size(),
+                      mapped ? mapped->size() : read.size()));
+    return;
+  }
+  if (args.json) {
+    nlohmann::ordered_json pieces = nlohmann::ordered_json::array();
+    int64_t offset = 0;
+    for (const TokenId id : ids) {
+      const std::string bytes(tokenizer->token_bytes(id));
+      const auto length = static_cast<int64_t>(bytes.size());
+      pieces.push_back({{"id", id}, {"piece", bytes}, {"offsets", {offset, offset + length}}});
+      offset += length;
+    }
+    print(dump(nlohmann::ordered_json{{"ids", ids}, {"pieces", pieces}}) + "\n");
+    return;
+  }
+  print(fmt::format("{:>8} {:>8}  {}\n", "offset", "id", "piece"));
+  size_t offset = 0;
+  for (const TokenId id : ids) {
+    const std::string_view bytes = tokenizer->token_bytes(id);
+    print(fmt::format("{:>8} {:>8}  {}\n", offset, id, printable(bytes)));
+    offset += bytes.size();
+  }
+  print(fmt::format("{} tokens, {} bytes, {:.2f} bytes a token\n", ids.size(), offset,
+                    ids.empty() ? 0 : static_cast<double>(offset) / double(ids.size())));
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& root) {
+  Command command(root, "tokenize", "Text in, token ids out",
+                  {{"tokenize Qwen-7B 'Hello, world!'", "ids, pieces and byte offsets"},
+                   {"tokenize qwen.tiktoken --file book.txt --json", "as JSON"},
+                   {"tokenize Qwen-7B --file book.txt --out ids.bin --threads 2",
+                    "ids as little-endian 32-bit numbers; all threads without --threads"},
+                   {"tokenize Qwen-7B --jsonl < requests.jsonl",
+                    "a line {\"text\":...} or {\"messages\":[...]} in, {\"ids\":[...]} out"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("model", args->model, "Model folder, or a tokenizer's file").required();
+  command.positional("text", args->text, "The text; without it or --file standard input is read");
+  command.option("--file", args->file, "File to read; - is standard input");
+  command.option("--out", args->out, "Write the ids to this file, 32 bits each", "print them");
+  command.option("--invalid", args->invalid,
+                 "Bytes that are not UTF-8: replace (by U+FFFD), strict (an error), raw (kept; "
+                 "nothing is normalized)");
+  command.flag("--specials", args->specials, "Read special tokens' names as the tokens");
+  command.flag("--json", args->json, "Print one JSON object");
+  command.flag("--jsonl", args->jsonl, "Read and write a JSON object a line");
+  command.flag("--first-release", args->first_release,
+               "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
+  command.option("--extra-vocab", args->extra_vocab, ".tiktoken file of added tokens");
+  command.on_run([args] { tokenize(*args); });
+}
+
+}  // namespace quern::cli
