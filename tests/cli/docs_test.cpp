@@ -92,6 +92,9 @@ class Sandbox {
         "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}, "
         "{\"role\": \"assistant\", \"content\": \"Good day.\"}]}\n");
     put("notes.txt", "A note.");
+    put("tools.json", R"([{"name_for_model": "weather", "name_for_human": "Weather",
+        "description_for_model": "Weather of a city.", "parameters": []}])");
+    put("replies.jsonl", "{\"id\": 1, \"response\": \"Final Answer: 42\"}\n");
     for (const std::string run : {"mini", "other"}) {
       put("runs/" + run + "/metrics.csv",
           "step,tokens,seconds,loss,lr,grad_norm,tokens_per_s,share_of_peak\n"

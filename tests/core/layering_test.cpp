@@ -22,10 +22,11 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"quantize", {"model"}},
     {"grammar", {"text"}},
     {"generate", {"model", "text", "grammar"}},
+    {"agent", {"text"}},
     {"evaluate", {"generate"}},
     {"train", {"model", "data"}},
-    {"serve", {"generate"}},
-    {"cli", {"evaluate", "serve", "train", "quantize", "plot"}},
+    {"serve", {"generate", "agent"}},
+    {"cli", {"evaluate", "agent", "serve", "train", "quantize", "plot"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

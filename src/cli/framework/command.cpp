@@ -330,6 +330,7 @@ QUERN_OPTION_TYPE(uint64_t);
 QUERN_OPTION_TYPE(double);
 QUERN_OPTION_TYPE(std::vector<std::string>);
 QUERN_OPTION_TYPE(std::vector<int64_t>);
+QUERN_OPTION_TYPE(std::optional<std::string>);
 QUERN_OPTION_TYPE(std::optional<double>);
 QUERN_OPTION_TYPE(std::optional<int64_t>);
 QUERN_OPTION_TYPE(std::optional<uint64_t>);

@@ -122,6 +122,7 @@ std::string read_input(const std::string& path);
 void add_commands(CLI::App& root);
 int run_program(int argc, char** argv);
 
+void add_agent(CLI::App& root);
 void add_bench(CLI::App& root);
 void add_chat(CLI::App& root);
 void add_compare(CLI::App& root);
