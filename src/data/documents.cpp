@@ -44,19 +44,21 @@ void fill_in(std::string& text, const DocumentOptions& options) {
 std::vector<Message> read_messages(const Json& list, const DocumentOptions& options) {
   std::vector<Message> messages;
   for (const Json& item : list.items()) {
-    Message message{item.at("role").string(), item.at("content").string()};
-    if (message.role != "system" && message.role != "user" && message.role != "assistant") {
+    const std::string& role = item.at("role").string();
+    const auto who = role_of(role);
+    if (who != ChatRole::System && who != ChatRole::User && who != ChatRole::Assistant) {
       item.at("role").fail(
-          fmt::format("is '{}', expected system, user or assistant", printable(message.role, 40)));
+          fmt::format("is '{}', expected system, user or assistant", printable(role, 40)));
     }
-    if (message.role == "system" && !messages.empty()) {
+    std::string content = item.at("content").string();
+    if (who == ChatRole::System && !messages.empty()) {
       item.at("role").fail("is 'system' past the first message");
     }
-    fill_in(message.content, options);
-    messages.push_back(std::move(message));
+    fill_in(content, options);
+    messages.push_back({*who, std::move(content)});
   }
   const bool answers = std::any_of(messages.begin(), messages.end(), [](const Message& m) {
-    return m.role == "assistant" && !m.content.empty();
+    return m.role == ChatRole::Assistant && !m.text().empty();
   });
   if (!answers) list.fail("has no answer of the assistant to learn from");
   return messages;

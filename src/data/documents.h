@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/file.h"
-#include "text/chatml.h"
+#include "text/messages.h"
 
 namespace quern {
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "text/chatml.h"
 
 namespace quern {
 namespace {
@@ -45,34 +46,35 @@ class Encoder {
  private:
   void conversation(const std::vector<Message>& messages, Packed& out) const {
     std::vector<Message> turns = messages;
-    if (turns[0].role != "system" && !system_.empty()) {
-      turns.insert(turns.begin(), {"system", system_});
+    if (turns[0].role != ChatRole::System && !system_.empty()) {
+      turns.insert(turns.begin(), {ChatRole::System, system_});
     }
     for (const Message& turn : turns) {
       const size_t begin = out.ids.size();
       chat_->append_turn(turn, out.ids);
       out.mask.resize(out.ids.size(), 0);
-      if (turn.role == "assistant") {
+      if (turn.role == ChatRole::Assistant) {
         std::vector<TokenId> header;
-        chat_->append_turn({turn.role, ""}, header);  // without its <|im_end|>: what is not learnt
+        chat_->append_turn({turn.role, std::string()},
+                           header);  // without its <|im_end|>: what is not learnt
         std::fill(out.mask.begin() + static_cast<ptrdiff_t>(begin + header.size() - 1),
                   out.mask.end(), uint8_t{1});
       }
       out.ids.insert(out.ids.end(), chat_->newline().begin(), chat_->newline().end());
       out.mask.resize(out.ids.size(), 0);
-      out.text_bytes += static_cast<int64_t>(turn.content.size());
+      out.text_bytes += static_cast<int64_t>(turn.text().size());
     }
   }
 
   const Tokenizer& tokenizer_;
   std::string system_;
   TokenId end_of_text_ = 0;
-  std::optional<ChatFormat> chat_;
+  std::optional<ChatMl> chat_;
 };
 
 size_t text_size(const Document& document) {
   size_t bytes = document.text.size();
-  for (const Message& message : document.messages) bytes += message.content.size();
+  for (const Message& message : document.messages) bytes += message.text().size();
   return bytes;
 }
 

@@ -3,8 +3,10 @@
 
 #include <functional>
 
+#include "core/thread_pool.h"
 #include "data/dataset.h"
 #include "data/documents.h"
+#include "text/tokenizer.h"
 
 namespace quern {
 

@@ -71,6 +71,9 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
     }
   }
   if (quern::has_tokenizer(folder)) tokenizer_ = load_tokenizer(folder, options.tokenizer);
+  if (tokenizer_ != nullptr && supports_chatml(*tokenizer_) && generation_.chat_format != "raw") {
+    chat_ = std::make_unique<ChatMl>(*tokenizer_);
+  }
   engine_.kv_type = parse_kv_type(options.kv_cache, config_);
   engine_.context = options.context > 0 ? options.context : config_.max_context;
   engine_.rules = {config_.dynamic_ntk, config_.logn};
@@ -118,7 +121,7 @@ StopRules Model::default_stop() const {
   if (stop.ids.empty() && config_.eos_id) add(*config_.eos_id);
   if (tokenizer_ != nullptr) {
     if (stop.ids.empty() && tokenizer_->eos()) add(*tokenizer_->eos());
-    if (supports_chat(*tokenizer_)) {
+    if (supports_chatml(*tokenizer_)) {
       for (const char* name : {"<|im_end|>", "<|im_start|>", "<|endoftext|>"}) {
         if (const auto id = tokenizer_->special(name)) add(*id);
       }
@@ -134,9 +137,11 @@ StopRules Model::default_stop() const {
   return stop;
 }
 
-bool Model::is_chat() const {
-  if (tokenizer_ == nullptr || !supports_chat(*tokenizer_)) return false;
-  return generation_.chat_format != "raw";
+const ChatFormat& Model::chat() const {
+  if (chat_ != nullptr) return *chat_;
+  tokenizer();
+  throw_bad_input(folder_.string() + ": has no chat template",
+                  "it goes on with texts: use 'quern generate'");
 }
 
 std::vector<TokenId> Model::raw_prompt(std::string_view text) const {

@@ -12,6 +12,7 @@
 #include "generate/engine.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "text/chat_format.h"
 #include "text/load.h"
 
 namespace quern {
@@ -54,8 +55,9 @@ class Model {
   SamplingOptions default_sampling() const;
   // End-of-text ids and stop sequences: eos ids, ChatML's end of turn for chat models.
   StopRules default_stop() const;
-  // True for a chat model: its prompts are built with ChatML unless one asks for raw text.
-  bool is_chat() const;
+  // How it writes conversations; throws BadInput that says the way out where it knows none.
+  bool is_chat() const noexcept { return chat_ != nullptr; }
+  const ChatFormat& chat() const;
   // A raw prompt's ids: special tokens' names are recognized, <s> is put in front where the model
   // wants it. Empty text gives the token that begins a text.
   std::vector<TokenId> raw_prompt(std::string_view text) const;
@@ -70,6 +72,7 @@ class Model {
   Config config_;
   LoadedWeights weights_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<const ChatFormat> chat_;  // null for a model that only goes on with texts
   GenerationConfig generation_;
   EngineOptions engine_;
 };

@@ -145,7 +145,7 @@ std::vector<Message> messages_of(const Json& list, const std::string* instructio
     list.fail(fmt::format("has {} messages, at most {} are taken", list.size(), kMaxMessages));
   }
   std::vector<Message> messages;
-  if (instructions != nullptr) messages.push_back({"system", *instructions});
+  if (instructions != nullptr) messages.push_back({ChatRole::System, *instructions});
   for (const Json& item : list.items()) {
     constexpr std::string_view kKnown[] = {"role", "content", "type", "id", "status"};
     only_members(item, kKnown);
@@ -153,30 +153,28 @@ std::vector<Message> messages_of(const Json& list, const std::string* instructio
       item.at("type").fail("is not message, the only kind that is known here");
     }
     const Json role = item.at("role");
-    std::string name = role.string();
-    if (name == "developer") name = "system";
-    if (name != "system" && name != "user" && name != "assistant") {
-      role.fail(fmt::format("is '{}', expected system, user or assistant", printable(name, 40)));
+    auto who = role_of(role.string());
+    if (who == ChatRole::Developer) who = ChatRole::System;
+    if (!who || who == ChatRole::Tool) {
+      role.fail(
+          fmt::format("is '{}', expected system, user or assistant", printable(role.string(), 40)));
     }
-    if (name == "system" && !messages.empty()) {
+    if (who == ChatRole::System && !messages.empty()) {
       role.fail(instructions != nullptr && messages.size() == 1
                     ? "is system, and instructions are given, too"
                     : "is system, which only the first message may be");
     }
-    messages.push_back({name, content_of(item.at("content"))});
+    messages.push_back({*who, content_of(item.at("content"))});
   }
-  if (messages.back().role != "user") {
+  if (messages.back().role != ChatRole::User) {
     list[list.size() - 1].at("role").fail(
-        fmt::format("is {}, but the last message must be the user's", messages.back().role));
-  }
-  if (messages.front().role != "system") {
-    messages.insert(messages.begin(), {"system", std::string(kDefaultSystem)});
+        fmt::format("is {}, but the last message must be the user's", name(messages.back().role)));
   }
   return messages;
 }
 
 std::vector<TokenId> chat_prompt(const std::vector<Message>& messages, const Model& model) {
-  return ChatFormat(model.tokenizer()).prompt(messages, INT64_MAX).ids;
+  return model.chat().render({.messages = messages}).ids;
 }
 
 std::vector<std::vector<TokenId>> prompts_of(const Json& value, const Model& model,
@@ -335,8 +333,8 @@ Plan plan_response(const Json& body, const Model& model, int64_t context) {
   const Json input = given.required("input");
   std::vector<Message> messages;
   if (input.is_string()) {
-    messages = {{"system", system != nullptr ? *system : std::string(kDefaultSystem)},
-                {"user", input.string()}};
+    if (system != nullptr) messages.push_back({ChatRole::System, *system});
+    messages.push_back({ChatRole::User, input.string()});
   } else {
     messages = messages_of(input, system);
   }

@@ -13,7 +13,7 @@
 #include "generate/request.h"
 #include "grammar/grammar.h"
 #include "serve/parameters.h"
-#include "text/chatml.h"
+#include "text/chat_format.h"
 
 namespace quern::serve {
 
@@ -47,7 +47,7 @@ Plan plan_text(const Json& body, const Model& model, int64_t context);
 Plan plan_response(const Json& body, const Model& model, int64_t context);
 
 // A conversation from its JSON: roles system (developer), user and assistant, contents a text or
-// parts of type text. A conversation without a system message gets the usual one.
+// parts of type text.
 // A system message given as `instructions` stands in front of it.
 std::vector<Message> messages_of(const Json& list, const std::string* instructions = nullptr);
 // Its prompt, with no turn left out.

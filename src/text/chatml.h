@@ -1,26 +1,27 @@
-// ChatML, the conversation format of the Qwen chat models, built from ids: control tokens are
-// placed here and nowhere else, so a text that holds their names stays text.
+// ChatML as the first Qwen releases write it, which come without a template. It is built from ids:
+// control tokens are placed here and nowhere else, so a text that holds their names stays text.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "text/tokenizer.h"
+#include "text/chat_format.h"
 
 namespace quern {
-
-struct Message {
-  std::string role;
-  std::string content;
-};
 
 constexpr std::string_view kDefaultSystem = "You are a helpful assistant.";
 constexpr int64_t kDefaultWindow = 6144;
 
-class ChatFormat {
+class ChatMl : public ChatFormat {
  public:
   // Throws BadInput where the vocabulary lacks <|im_start|> or <|im_end|>.
-  explicit ChatFormat(const Tokenizer& tokenizer);
+  explicit ChatMl(const Tokenizer& tokenizer);
+
+  // Puts kDefaultSystem in front of a conversation without a system message, as the release's
+  // chat() does. The last message must be the user's, or the assistant's to be continued.
+  RenderedChat render(const ChatPrompt& prompt) const override;
+  const std::vector<TokenId>& turn_ends() const noexcept override { return ends_; }
+  std::string_view title() const noexcept override { return "ChatML"; }
 
   struct Prompt {
     std::vector<TokenId> ids;
@@ -41,12 +42,11 @@ class ChatFormat {
   const std::vector<TokenId>& newline() const noexcept { return newline_; }
 
  private:
-
   const Tokenizer& tokenizer_;
   TokenId start_, end_;
-  std::vector<TokenId> newline_;
+  std::vector<TokenId> newline_, ends_;
 };
 
-bool supports_chat(const Tokenizer& tokenizer);
+bool supports_chatml(const Tokenizer& tokenizer);
 
 }  // namespace quern

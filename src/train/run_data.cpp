@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "data/pack.h"
+#include "text/chatml.h"
 
 namespace quern {
 namespace {

@@ -187,7 +187,7 @@ TEST_F(Chat, MistakesAreNamedAndTheConversationGoesOn) {
       {"/stats", "there is no answer yet"},
       {"/load " + file("missing.json").string(), "missing.json"},
       {"/load " + file("bad.json").string(),
-       "messages[0].role is 'king', expected system, user or assistant"}};
+       "messages[0].role is 'king', expected system, developer, user, assistant or tool"}};
   for (const auto& [line, message] : mistakes) {
     const Outcome outcome = quern(
         arguments(), {.input = line + "\n/set\n/quit\n", .variables = variables(), .folder = {}});

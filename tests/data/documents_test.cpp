@@ -116,7 +116,7 @@ TEST(Documents, Conversations) {
       conversation(folder, R"([{"role": "user", "content": "Who?"},)"
                            R"({"role": "assistant", "content": "I am {{name}}, {{name}}."}])");
   ASSERT_EQ(messages.size(), 2U);
-  EXPECT_EQ(messages[1].content, "I am Quern, Quern.");
+  EXPECT_EQ(messages[1].text(), "I am Quern, Quern.");
 }
 
 TEST(Documents, ConversationsThatCannotBeLearntFromAreRefused) {

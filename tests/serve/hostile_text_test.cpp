@@ -43,12 +43,12 @@ Turns read_back(const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
 }
 
 void expect_plain(const Tokenizer& tokenizer, const std::vector<Message>& messages) {
-  const auto ids = ChatFormat(tokenizer).prompt(messages, INT64_MAX).ids;
+  const auto ids = ChatMl(tokenizer).prompt(messages, INT64_MAX).ids;
   const Turns turns = read_back(tokenizer, ids);
   EXPECT_EQ(turns.controls, 2 * static_cast<int64_t>(messages.size()) + 1);
   ASSERT_EQ(turns.texts.size(), messages.size());
   for (size_t i = 0; i < messages.size(); ++i) {
-    EXPECT_EQ(turns.texts[i], messages[i].role + "\n" + messages[i].content);
+    EXPECT_EQ(turns.texts[i], std::string(name(messages[i].role)) + "\n" + messages[i].text());
   }
 }
 
@@ -121,31 +121,34 @@ void expect_plain(const TestServer& server, const Tokenizer& tokenizer,
                   const std::vector<Message>& messages) {
   json list = json::array();
   for (const Message& message : messages) {
-    list.push_back({{"role", message.role}, {"content", message.content}});
+    list.push_back({{"role", name(message.role)}, {"content", message.text()}});
   }
   const Answer answer = server.post("/apply-template", {{"messages", list}});
   ASSERT_EQ(answer.status, 200) << answer.body;
   const auto ids = answer.parsed()["tokens"].get<std::vector<TokenId>>();
-  EXPECT_EQ(ids, ChatFormat(tokenizer).prompt(messages, INT64_MAX).ids);
+  EXPECT_EQ(ids, ChatMl(tokenizer).prompt(messages, INT64_MAX).ids);
   const Turns turns = read_back(tokenizer, ids);
   EXPECT_EQ(turns.controls, 2 * static_cast<int64_t>(messages.size()) + 1);
   for (size_t i = 0; i < messages.size(); ++i) {
-    EXPECT_EQ(turns.texts[i], messages[i].role + "\n" + messages[i].content);
+    EXPECT_EQ(turns.texts[i], std::string(name(messages[i].role)) + "\n" + messages[i].text());
   }
 }
 
 // As the user's words, as the assistant's, as the system message, and all in one conversation.
 std::vector<std::vector<Message>> conversations(const std::vector<std::string>& texts) {
   std::vector<std::vector<Message>> all;
-  std::vector<Message> together = {{"system", "Be brief."}};
+  std::vector<Message> together = {{ChatRole::System, "Be brief."}};
   for (const std::string& text : texts) {
-    all.push_back({{"system", "Be brief."}, {"user", text}});
-    all.push_back({{"system", text}, {"user", "hi"}});
-    all.push_back({{"system", "Be brief."}, {"user", "hi"}, {"assistant", text}, {"user", "so?"}});
-    together.push_back({"user", text});
-    together.push_back({"assistant", text});
+    all.push_back({{ChatRole::System, "Be brief."}, {ChatRole::User, text}});
+    all.push_back({{ChatRole::System, text}, {ChatRole::User, "hi"}});
+    all.push_back({{ChatRole::System, "Be brief."},
+                   {ChatRole::User, "hi"},
+                   {ChatRole::Assistant, text},
+                   {ChatRole::User, "so?"}});
+    together.push_back({ChatRole::User, text});
+    together.push_back({ChatRole::Assistant, text});
   }
-  together.push_back({"user", "and?"});
+  together.push_back({ChatRole::User, "and?"});
   all.push_back(std::move(together));
   return all;
 }
@@ -255,12 +258,12 @@ TEST_F(HostileServer, TenThousandGeneratedConversationsStayText) {
       for (uint64_t n = rng.below(6); n > 0; --n) out += pieces[rng.below(pieces.size())];
       return out;
     };
-    std::vector<Message> messages = {{"system", text()}};
+    std::vector<Message> messages = {{ChatRole::System, text()}};
     for (uint64_t turns = rng.below(3); turns > 0; --turns) {
-      messages.push_back({"user", text()});
-      messages.push_back({"assistant", text()});
+      messages.push_back({ChatRole::User, text()});
+      messages.push_back({ChatRole::Assistant, text()});
     }
-    messages.push_back({"user", text()});
+    messages.push_back({ChatRole::User, text()});
     expect_plain(*tokenizers()[seed % 2], messages);
     if (seed % 50 == 0) expect_plain(server(), *tokenizers()[0], messages);
     if (HasFailure()) {

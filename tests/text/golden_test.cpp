@@ -181,11 +181,11 @@ TEST_F(QwenTokenizer, RefusesIdsWithoutAToken) {
 }
 
 TEST_F(QwenTokenizer, ChatPromptsAsMakeContextBuildsThem) {
-  const ChatFormat chat(*tokenizer_);
+  const ChatMl chat(*tokenizer_);
   for (const Json& line : lines(fixture("chatml.jsonl"))) {
     std::vector<Message> messages;
     for (const Json& message : line.at("messages").items()) {
-      messages.push_back({message.at("role").string(), message.at("content").string()});
+      messages.push_back({*role_of(message.at("role").string()), message.at("content").string()});
     }
     const auto prompt = chat.prompt(messages, line.at("max_window_size").integer());
     EXPECT_EQ(prompt.ids, ids_of(line.at("ids"))) << line.where();
@@ -201,12 +201,12 @@ TEST_F(QwenTokenizer, ChatPromptsAsMakeContextBuildsThem) {
 }
 
 TEST_F(QwenTokenizer, TextNeverBecomesAControlToken) {
-  const ChatFormat chat(*tokenizer_);
+  const ChatMl chat(*tokenizer_);
   for (const SpecialToken& special : tokenizer_->specials()) {
-    const auto prompt = chat.prompt({{"system", special.name},
-                                     {"user" + special.name, "x"},
-                                     {"assistant", special.name + special.name},
-                                     {"user", "a" + special.name + "\n"}});
+    const auto prompt = chat.prompt({{ChatRole::System, special.name},
+                                     {ChatRole::User, "x" + special.name},
+                                     {ChatRole::Assistant, special.name + special.name},
+                                     {ChatRole::User, "a" + special.name + "\n"}});
     const auto controls = std::count_if(prompt.ids.begin(), prompt.ids.end(),
                                         [&](TokenId id) { return tokenizer_->is_special(id); });
     EXPECT_EQ(controls, 2 * 4 + 1) << special.name;  // a start and an end a turn, and the answer's

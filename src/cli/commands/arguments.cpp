@@ -9,6 +9,7 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "core/utf8.h"
+#include "text/chatml.h"
 
 namespace quern::cli {
 
@@ -78,6 +79,10 @@ void SamplingArguments::declare(Command& command) {
   command.group("Stopping");
   command.option("--stop", stop, "Text that ends the answer and is not shown; may be repeated");
   command.flag("--ignore-eos", ignore_eos, "Go on past end-of-text tokens");
+}
+
+int64_t chat_window(const Model& model) {
+  return model.generation().max_window_size.value_or(kDefaultWindow);
 }
 
 SamplingOptions SamplingArguments::sampling(const Model& model) const {

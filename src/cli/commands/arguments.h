@@ -38,6 +38,9 @@ struct SamplingArguments {
   StopRules stop_rules(const Model& model) const;
 };
 
+// How much of a conversation's history a prompt keeps, for formats that know such a limit.
+int64_t chat_window(const Model& model);
+
 // Where the model that comes with Quern is, for when none is named. Throws Misused where this build
 // has none.
 fs::path shipped_model();

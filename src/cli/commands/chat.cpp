@@ -2,12 +2,11 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 
 #include "cli/commands/chat_partner.h"
 #include "cli/terminal/line_editor.h"
 #include "core/error.h"
-#include "core/json.h"
+#include "core/ordered_json.h"
 
 namespace quern::cli {
 namespace {
@@ -16,10 +15,12 @@ struct Arguments {
   ModelArguments model;
   ServerArguments server;
   SamplingArguments sampling;
-  std::string system{kDefaultSystem};
+  std::optional<std::string> system;
   int64_t max_new_tokens = 0;
   bool stats = false;
 };
+
+constexpr uint64_t kMaxSavedBytes = uint64_t{64} << 20;
 
 constexpr std::string_view kHelp =
     "/help               this list\n"
@@ -65,7 +66,7 @@ class Chat {
         if (entry->starts_with('/')) {
           if (!command(*entry)) return;
         } else if (entry->find_first_not_of(" \t\n") != entry->npos) {
-          messages_.push_back({"user", *entry});
+          messages_.push_back({ChatRole::User, *entry});
           answer();
         }
       } catch (const Error& failure) {
@@ -78,7 +79,8 @@ class Chat {
 
  private:
   std::vector<Message> conversation() const {
-    std::vector<Message> all = {{"system", system_}};
+    std::vector<Message> all;
+    if (system_) all.push_back({ChatRole::System, *system_});
     all.insert(all.end(), messages_.begin(), messages_.end());
     return all;
   }
@@ -99,7 +101,7 @@ class Chat {
       throw;
     }
     print("\n");
-    messages_.push_back({"assistant", reply.text});
+    messages_.push_back({ChatRole::Assistant, reply.text});
     statistics_ = reply.statistics;
     if (stats_) print(statistics_);
   }
@@ -123,7 +125,7 @@ class Chat {
     } else if (name == "load") {
       load(rest);
     } else if (name == "retry") {
-      while (!messages_.empty() && messages_.back().role != "user") messages_.pop_back();
+      while (!messages_.empty() && messages_.back().role != ChatRole::User) messages_.pop_back();
       if (messages_.empty()) throw Error(Kind::Misused, "there is no question to retry");
       answer();
     } else if (name == "set") {
@@ -143,32 +145,25 @@ class Chat {
 
   void save(const std::string& path) const {
     if (path.empty()) throw Error(Kind::Misused, "/save needs a file's name");
-    nlohmann::ordered_json list = nlohmann::ordered_json::array();
-    for (const Message& message : conversation()) {
-      list.push_back({{"role", message.role}, {"content", message.content}});
-    }
-    write_file(path, dump(nlohmann::ordered_json{{"messages", list}}, 2) + "\n");
+    OrderedJson list, file;
+    list.kind = OrderedJson::Kind::Array;
+    for (const Message& message : conversation()) list.items.push_back(to_json(message));
+    file.set("messages", std::move(list));
+    write_file(path, python_dumps(file, {.indent = 2}) + "\n");
     print(fmt::format("saved {} messages\n", messages_.size()));
   }
 
   void load(const std::string& path) {
     if (path.empty()) throw Error(Kind::Misused, "/load needs a file's name");
-    const Json json = Json::parse_file(path);
-    std::vector<Message> messages;
-    std::string system;
-    for (const Json& item : json.at("messages").items()) {
-      const std::string& role = item.at("role").string();
-      if (role != "system" && role != "user" && role != "assistant") {
-        item.at("role").fail(
-            fmt::format("is '{}', expected system, user or assistant", printable(role, 40)));
-      }
-      if (role == "system") {
-        system = item.at("content").string();
-      } else {
-        messages.push_back({role, item.at("content").string()});
-      }
+    const OrderedJson json = OrderedJson::parse(read_file(path, kMaxSavedBytes), path);
+    const OrderedJson* list = json.find("messages");
+    if (list == nullptr) throw_bad_input(path + ": lacks the member 'messages'");
+    std::vector<Message> messages = read_messages(*list, path + ": messages");
+    system_.reset();
+    if (messages[0].role == ChatRole::System) {
+      system_ = messages[0].text();
+      messages.erase(messages.begin());
     }
-    system_ = std::move(system);
     messages_ = std::move(messages);
     print(fmt::format("loaded {} messages\n", messages_.size()));
   }
@@ -220,7 +215,7 @@ class Chat {
 
   std::unique_ptr<ChatPartner> partner_;
   ChatSettings settings_;
-  std::string system_;
+  std::optional<std::string> system_;  // absent: as the model's format says
   bool stats_;
   std::string statistics_;         // of the last answer
   std::vector<Message> messages_;  // without the system's
@@ -243,7 +238,7 @@ void add_chat(CLI::App& root) {
   command.option("--trusted-certificates", args->server.trusted,
                  "Certificates in PEM form to trust beside the system's");
   command.group("Conversation");
-  command.option("--system", args->system, "System message");
+  command.option("--system", args->system, "System message", "the model's own, if it has one");
   command
       .option("--max-new-tokens,-n", args->max_new_tokens,
               "Tokens of an answer at most; 0: as the checkpoint says, or 512")

@@ -22,9 +22,10 @@ class ModelPartner : public ChatPartner {
  public:
   explicit ModelPartner(const ModelArguments& args)
       : model_(args.model.empty() ? shipped_model() : fs::path(args.model), args.options()),
-        format_(model_.tokenizer()),
         engine_(model_.backend(), model_.config(), model_.weights(), &model_.tokenizer(),
-                model_.engine_options()) {}
+                model_.engine_options()) {
+    model_.chat();  // throws where there is none
+  }
 
   std::string name() const override { return model_.folder().filename().string(); }
 
@@ -32,7 +33,7 @@ class ModelPartner : public ChatPartner {
                    const std::function<void(std::string_view text)>& on_text) override {
     Request request;
     request.ids =
-        format_.prompt(messages, model_.generation().max_window_size.value_or(kDefaultWindow)).ids;
+        model_.chat().render({.messages = messages, .max_window = chat_window(model_)}).ids;
     request.sampling = sampling(settings);
     request.stop = settings.sampling.stop_rules(model_);
     request.max_new_tokens = max_new_tokens(settings);
@@ -68,7 +69,6 @@ class ModelPartner : public ChatPartner {
   }
 
   Model model_;
-  ChatFormat format_;
   Engine engine_;
   uint64_t answers_ = 0;
 };
@@ -167,8 +167,8 @@ class ServerPartner : public ChatPartner {
                                   {"stream", true},
                                   {"stream_options", {{"include_usage", true}}}};
     for (const Message& message : messages) {
-      if (message.role == "system" && message.content.empty()) continue;
-      out["messages"].push_back({{"role", message.role}, {"content", message.content}});
+      if (message.role == ChatRole::System && message.text().empty()) continue;
+      out["messages"].push_back({{"role", quern::name(message.role)}, {"content", message.text()}});
     }
     const SamplingArguments& s = settings.sampling;
     const auto put = [&](const char* name, const auto& value) {

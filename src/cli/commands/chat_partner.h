@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cli/commands/arguments.h"
-#include "text/chatml.h"
+#include "text/chat_format.h"
 
 namespace quern::cli {
 

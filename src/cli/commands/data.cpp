@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/pack.h"
+#include "text/chatml.h"
 #include "text/load.h"
 
 namespace quern::cli {

@@ -6,7 +6,6 @@
 #include "cli/commands/arguments.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "text/chatml.h"
 
 namespace quern::cli {
 namespace {
@@ -15,7 +14,7 @@ struct Arguments {
   ModelArguments model;
   SamplingArguments sampling;
   std::string prompt, prompt_file, ids_file;
-  std::string system{kDefaultSystem};
+  std::optional<std::string> system;
   int64_t max_new_tokens = 0;
   int64_t samples = 1;
   int64_t logprobs = -1;
@@ -83,10 +82,10 @@ std::vector<Request> make_requests(const Arguments& args, const Model& model) {
                              : args.prompt == "-"      ? read_input("-")
                                                        : args.prompt;
     if (args.chat) {
-      prompts = {ChatFormat(model.tokenizer())
-                     .prompt({{"system", args.system}, {"user", text}},
-                             model.generation().max_window_size.value_or(kDefaultWindow))
-                     .ids};
+      ChatPrompt prompt{.max_window = chat_window(model)};
+      if (args.system) prompt.messages.push_back({ChatRole::System, *args.system});
+      prompt.messages.push_back({ChatRole::User, text});
+      prompts = {model.chat().render(prompt).ids};
       request.text_start = true;
     } else {
       prompts = {model.raw_prompt(text)};
@@ -160,8 +159,9 @@ void add_generate(CLI::App& root) {
       "The text to continue; - reads it from standard input; none: a text from its start");
   command.option("--prompt-file", args->prompt_file, "Read the prompt from a file; - is stdin");
   command.option("--ids-file", args->ids_file, "JSON file with a list of ids, or a list of lists");
-  command.flag("--chat", args->chat, "The prompt is a user's question to a chat model (ChatML)");
-  command.option("--system", args->system, "System message of --chat");
+  command.flag("--chat", args->chat, "The prompt is a user's question to a chat model");
+  command.option("--system", args->system, "System message of --chat",
+                 "the model's own, if it has one");
   command.flag("--truncate", args->truncate, "Cut the beginning of a prompt that is too long");
   command.group("Output");
   command

@@ -71,10 +71,12 @@ std::vector<TokenId> encode_request(const Tokenizer& tokenizer, const Json& requ
   if (const auto messages = request.find("messages")) {
     std::vector<Message> conversation;
     for (const Json& message : messages->items()) {
-      conversation.push_back({message.at("role").string(), message.at("content").string()});
+      const auto role = role_of(message.at("role").string());
+      if (!role) message.at("role").fail("is not a role that is known");
+      conversation.push_back({*role, message.at("content").string()});
     }
     const int64_t window = request.integer_or("max_window_size", kDefaultWindow, 0);
-    return ChatFormat(tokenizer).prompt(conversation, window).ids;
+    return ChatMl(tokenizer).prompt(conversation, window).ids;
   }
   return tokenizer.encode(request.at("text").string(), read_policy(request));
 }
