@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/data_stages.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/pack.h"
@@ -86,6 +87,7 @@ void run_pack(const Arguments& args) {
 
 void add_data(CLI::App& root) {
   Command data(root, "data", "Prepare data for training");
+  add_data_stages(data.app());
   Command command(
       data.app(), "pack", "Tokenize documents into a dataset for training",
       {{"data pack books.jsonl.gz notes.txt --tokenizer tokenizer/ --out data/books",

@@ -1,0 +1,114 @@
+#include "data/pipeline/shards.h"
+
+#include <fmt/format.h>
+#include <glob.h>
+#include <zstd.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace quern {
+namespace {
+
+constexpr int kLevel = 3;
+
+bool is_record_file(const fs::path& path) {
+  std::string name = path.filename().string();
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (name.starts_with(".")) return false;
+  for (const std::string_view packed : {".gz", ".zst"}) {
+    if (name.ends_with(packed)) name.resize(name.size() - packed.size());
+  }
+  for (const std::string_view ending :
+       {".jsonl", ".json", ".ndjson", ".warc", ".wet", ".html", ".htm", ".txt", ".md"}) {
+    if (name.ends_with(ending)) return name != "manifest.json";
+  }
+  return false;
+}
+
+void add_folder(const fs::path& folder, std::vector<fs::path>& out) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.is_regular_file() && is_record_file(entry.path())) found.push_back(entry.path());
+  }
+  std::ranges::sort(found);
+  out.insert(out.end(), found.begin(), found.end());
+}
+
+}  // namespace
+
+std::vector<fs::path> expand_inputs(const std::vector<std::string>& words) {
+  std::vector<fs::path> out;
+  for (const std::string& word : words) {
+    const size_t before = out.size();
+    if (fs::is_directory(word)) {
+      add_folder(word, out);
+    } else if (fs::exists(word)) {
+      out.emplace_back(word);
+    } else if (word.find_first_of("*?[") != std::string::npos) {
+      glob_t found = {};
+      if (::glob(word.c_str(), 0, nullptr, &found) == 0) {
+        for (size_t i = 0; i < found.gl_pathc; ++i) {
+          if (fs::is_regular_file(found.gl_pathv[i])) out.emplace_back(found.gl_pathv[i]);
+        }
+      }
+      ::globfree(&found);
+    } else {
+      throw_bad_input(word + ": is not there");
+    }
+    if (out.size() == before) {
+      throw_bad_input(
+          word + ": names no file of records",
+          "looked for .jsonl, .json, .warc, .wet, .html, .txt and .md, also .gz and .zst");
+    }
+  }
+  return out;
+}
+
+struct ShardWriter::State {
+  explicit State(const fs::path& path) : file(path), context(ZSTD_createCCtx()) {
+    if (context == nullptr) throw Error(Kind::NoResources, "out of memory");
+    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, kLevel);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+    packed.resize(ZSTD_CStreamOutSize());
+    pending.reserve(kChunk + (1 << 16));
+  }
+  ~State() { ZSTD_freeCCtx(context); }
+
+  void compress(ZSTD_EndDirective mode) {
+    ZSTD_inBuffer in = {pending.data(), pending.size(), 0};
+    size_t left = 0;
+    do {
+      ZSTD_outBuffer out = {packed.data(), packed.size(), 0};
+      left = ZSTD_compressStream2(context, &out, &in, mode);
+      if (ZSTD_isError(left)) throw Error(Kind::Failed, ZSTD_getErrorName(left));
+      file.write(std::string_view(packed.data(), out.pos));
+    } while (mode == ZSTD_e_end ? left != 0 : in.pos < in.size);
+    pending.clear();
+  }
+
+  static constexpr size_t kChunk = 1 << 20;
+  AtomicFile file;
+  ZSTD_CCtx* context;
+  std::string pending;
+  std::vector<char> packed;
+};
+
+ShardWriter::ShardWriter(const fs::path& path) : state_(std::make_unique<State>(path)) {}
+ShardWriter::~ShardWriter() = default;
+
+void ShardWriter::write(std::string_view line) {
+  state_->pending += line;
+  state_->pending += '\n';
+  if (state_->pending.size() >= State::kChunk) state_->compress(ZSTD_e_continue);
+}
+
+void ShardWriter::commit() {
+  state_->compress(ZSTD_e_end);
+  state_->file.commit();
+}
+
+std::string shard_name(size_t index) { return fmt::format("shard-{:05}.jsonl.zst", index); }
+
+}  // namespace quern

@@ -1,0 +1,36 @@
+// Files of records: which there are, their lines, and compressed shards of them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/file.h"
+
+namespace quern {
+
+// The files that the words name: files, folders (their record files, by name, hidden ones and
+// `dropped/` and `bad/` left out), patterns with * and ?. Throws BadInput for one that names none.
+std::vector<fs::path> expand_inputs(const std::vector<std::string>& words);
+
+// Lines that go into one compressed file, which appears under its name when it is whole.
+class ShardWriter {
+ public:
+  explicit ShardWriter(const fs::path& path);
+  ~ShardWriter();
+  ShardWriter(const ShardWriter&) = delete;
+  ShardWriter& operator=(const ShardWriter&) = delete;
+
+  void write(std::string_view line);  // without its end
+  void commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::string shard_name(size_t index);  // shard-00000.jsonl.zst
+
+}  // namespace quern

@@ -1,0 +1,407 @@
+#include "data/pipeline/stage.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "formats/byte_source.h"
+
+namespace quern {
+namespace {
+
+using OrderedTree = nlohmann::ordered_json;
+
+constexpr uint64_t kMaxLine = uint64_t{64} << 20;
+constexpr size_t kBatchBytes = 1 << 20;
+
+struct Dropped {
+  std::string rule, line;
+};
+
+struct Done {
+  std::string kept;  // lines with their ends
+  std::vector<Dropped> dropped;
+  std::vector<std::string> bad;  // records of bad/
+  int64_t in = 0, out = 0;
+  uint64_t line_bytes = 0, kept_text_bytes = 0;
+  std::string first_bad;
+};
+
+// Keeps two processes from working on one folder.
+class FolderLock {
+ public:
+  explicit FolderLock(const fs::path& folder) {
+    const fs::path path = folder / ".lock";
+    descriptor_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) throw_errno(path.string(), "cannot open");
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      ::close(descriptor_);
+      throw Error(Kind::Misused, folder.string() + ": another process is writing there",
+                  "wait for it, or choose another --out");
+    }
+  }
+  ~FolderLock() { ::close(descriptor_); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int descriptor_;
+};
+
+// What one input gave, kept in a file of its own until the manifest is written.
+OrderedTree to_json(const StageReport& counts, const std::string& shard_sha, uint64_t kept_text) {
+  OrderedTree out;
+  out["in"] = counts.in;
+  out["out"] = counts.out;
+  out["bad"] = counts.bad;
+  out["dropped"] = OrderedTree::object();
+  for (const auto& [rule, count] : counts.dropped) out["dropped"][rule] = count;
+  out["line_bytes"] = counts.line_bytes;
+  out["kept_text_bytes"] = kept_text;
+  out["sha256"] = shard_sha;
+  out["first_bad"] = counts.first_bad;
+  return out;
+}
+
+void add(StageReport& total, const Json& part) {
+  total.in += part.at("in").integer();
+  total.out += part.at("out").integer();
+  total.bad += part.at("bad").integer();
+  for (const auto& [rule, count] : part.at("dropped").members()) {
+    total.dropped[rule] += count.integer();
+  }
+  total.line_bytes += static_cast<uint64_t>(part.at("line_bytes").integer());
+  if (total.first_bad.empty()) total.first_bad = part.string_or("first_bad", "");
+}
+
+class Run {
+ public:
+  Run(const Stage& stage, const StageOptions& options) : stage_(stage), options_(options) {}
+
+  StageReport run() {
+    fs::create_directories(options_.out);
+    const FolderLock lock(options_.out);
+    const OrderedTree plan = make_plan();
+    const std::string wanted = plan.dump(1);
+    const fs::path manifest = options_.out / "manifest.json",
+                   plan_file = options_.out / ".plan.json";
+    if (fs::exists(manifest)) {
+      compare(Json::parse_file(manifest.string()), plan);
+      return finished(manifest);
+    }
+    if (fs::exists(plan_file)) {
+      compare(Json::parse_file(plan_file.string()), plan);
+    } else {
+      refuse_foreign_files();
+      write_file(plan_file, wanted);
+    }
+    for (size_t i = 0; i < options_.inputs.size(); ++i) {
+      if (!fs::exists(state_file(i))) one_input(i);
+      done_bytes_ += fs::file_size(options_.inputs[i]);
+      if (options_.on_progress) options_.on_progress(done_bytes_);
+    }
+    const StageReport total = write_manifest(plan, manifest);
+    for (size_t i = 0; i < options_.inputs.size(); ++i) fs::remove(state_file(i));
+    fs::remove(plan_file);
+    return total;
+  }
+
+ private:
+  fs::path state_file(size_t i) const { return options_.out / fmt::format(".shard-{:05}.json", i); }
+
+  OrderedTree make_plan() const {
+    OrderedTree plan;
+    plan["stage"] = stage_.name();
+    plan["version"] = stage_.version();
+    plan["settings"] = stage_.settings();
+    plan["inputs"] = OrderedTree::array();
+    for (const fs::path& input : options_.inputs) {
+      plan["inputs"].push_back({{"file", input.string()}, {"sha256", sha256_file(input)}});
+    }
+    return plan;
+  }
+
+  // Refuses to go on with what another run began.
+  void compare(const Json& there, const OrderedTree& plan) const {
+    const auto refuse = [&](const std::string& what) {
+      throw Error(Kind::Misused, options_.out.string() + ": was made with other " + what,
+                  "choose another --out, or remove the folder");
+    };
+    if (there.at("stage").string() != stage_.name()) {
+      refuse("work: the stage " + there.at("stage").string());
+    }
+    if (there.at("version").integer() != stage_.version()) refuse("rules: the stage has changed");
+    if (nlohmann::json(plan["settings"]) != there.at("settings").raw()) refuse("settings");
+    const auto inputs = there.at("inputs").items();
+    if (inputs.size() != options_.inputs.size()) refuse("inputs");
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const std::string file = plan["inputs"][i]["file"];
+      if (inputs[i].at("file").string() != file) refuse("inputs: " + file + " is new");
+      if (inputs[i].at("sha256").string() != plan["inputs"][i]["sha256"]) {
+        refuse("inputs: " + file + " has changed");
+      }
+    }
+  }
+
+  void refuse_foreign_files() const {
+    for (const auto& entry : fs::directory_iterator(options_.out)) {
+      if (entry.path().filename().string().starts_with(".")) continue;
+      throw Error(Kind::Misused, options_.out.string() + ": exists and is not empty",
+                  "choose another --out, or remove the folder");
+    }
+  }
+
+  StageReport finished(const fs::path& manifest) const {
+    StageReport total;
+    const Json counts = Json::parse_file(manifest.string()).at("counts");
+    total.in = counts.at("in").integer();
+    total.out = counts.at("out").integer();
+    total.bad = counts.at("bad").integer();
+    for (const auto& [rule, count] : counts.at("dropped").members()) {
+      total.dropped[rule] = count.integer();
+    }
+    total.already_done = true;
+    return total;
+  }
+
+  Done work(StageWorker& worker, RecordParser& parser, const LineBatch& batch) const {
+    Done done;
+    const std::string file = options_.inputs[batch.first.input].string();
+    for_each_line(batch, [&](std::string_view line, const Place& place) {
+      ++done.in;
+      done.line_bytes += line.size();
+      try {
+        Record record(parser, line, stage_.text_field());
+        const Verdict verdict = worker.process(record, place);
+        if (verdict.keep) {
+          ++done.out;
+          done.kept_text_bytes += record.text().size();
+          done.kept += record.json();
+          done.kept += '\n';
+        } else {
+          record.set_raw("dropped_by",
+                         fmt::format("{{\"stage\": {}, \"rule\": {}, \"value\": {}, "
+                                     "\"threshold\": {}}}",
+                                     json_string(stage_.name()), json_string(verdict.rule),
+                                     json_number(verdict.value), json_number(verdict.threshold)));
+          done.dropped.push_back({verdict.rule, record.json()});
+        }
+      } catch (const Error& error) {
+        if (error.kind() != Kind::BadInput) throw;
+        const std::string problem = fmt::format("{}: line {} {}", file, place.line, error.what());
+        if (options_.strict) throw_bad_input(problem);
+        done.bad.push_back(fmt::format("{{\"file\": {}, \"line\": {}, \"reason\": {}}}",
+                                       json_string(file), place.line, json_string(error.what())));
+        if (done.first_bad.empty()) done.first_bad = problem;
+      }
+    });
+    return done;
+  }
+
+  void one_input(size_t index) {
+    BatchReader reader(options_, index);
+    const auto make_worker = [&]() -> std::function<Done(LineBatch)> {
+      auto worker = std::shared_ptr<StageWorker>(stage_.worker());
+      auto parser = std::make_shared<RecordParser>();
+      return
+          [this, worker, parser](const LineBatch& batch) { return work(*worker, *parser, batch); };
+    };
+
+    const std::string shard = shard_name(index);
+    ShardWriter kept(options_.out / shard);
+    std::map<std::string, std::unique_ptr<ShardWriter>> others;
+    const auto beside = [&](const std::string& folder, std::string_view line) {
+      auto& writer = others[folder];
+      if (writer == nullptr) {
+        fs::create_directories(options_.out / folder);
+        writer = std::make_unique<ShardWriter>(options_.out / folder / shard);
+      }
+      writer->write(line);
+    };
+    StageReport counts;
+    uint64_t kept_text = 0;
+    ordered_pipeline<LineBatch, Done>(
+        options_.workers, [&] { return reader.next(); }, make_worker,
+        [&](const Done& done) {
+          counts.in += done.in;
+          counts.out += done.out;
+          counts.line_bytes += done.line_bytes;
+          counts.bad += static_cast<int64_t>(done.bad.size());
+          if (counts.first_bad.empty()) counts.first_bad = done.first_bad;
+          kept_text += done.kept_text_bytes;
+          if (!done.kept.empty()) {
+            kept.write(std::string_view(done.kept).substr(0, done.kept.size() - 1));
+          }
+          for (const Dropped& one : done.dropped) {
+            ++counts.dropped[one.rule];
+            beside("dropped/" + one.rule, one.line);
+          }
+          for (const std::string& one : done.bad) beside("bad", one);
+          if (options_.on_progress) options_.on_progress(done_bytes_ + reader.consumed_bytes());
+        });
+    for (auto& [folder, writer] : others) writer->commit();
+    kept.commit();
+    write_file(state_file(index),
+               to_json(counts, sha256_file(options_.out / shard), kept_text).dump(1));
+  }
+
+  StageReport write_manifest(const OrderedTree& plan, const fs::path& path) const {
+    StageReport total;
+    OrderedTree manifest = plan;
+    manifest["shards"] = OrderedTree::array();
+    for (size_t i = 0; i < options_.inputs.size(); ++i) {
+      const Json part = Json::parse_file(state_file(i).string());
+      add(total, part);
+      manifest["inputs"][i]["documents"] = part.at("in").integer();
+      manifest["shards"].push_back({{"file", shard_name(i)},
+                                    {"sha256", part.at("sha256").string()},
+                                    {"documents", part.at("out").integer()},
+                                    {"text_bytes", part.at("kept_text_bytes").integer()}});
+    }
+    OrderedTree dropped = OrderedTree::object();
+    for (const auto& [rule, count] : total.dropped) dropped[rule] = count;
+    manifest["counts"] = {
+        {"in", total.in}, {"out", total.out}, {"bad", total.bad}, {"dropped", dropped}};
+    write_file(path, manifest.dump(1) + "\n");
+    return total;
+  }
+
+  const Stage& stage_;
+  const StageOptions& options_;
+  uint64_t done_bytes_ = 0;
+};
+
+}  // namespace
+
+struct BatchReader::State {
+  State(const StageOptions& stage_options, size_t index) : options(stage_options), input(index) {
+    auto source = ByteSource::open(options.inputs[index]);
+    progress = source.get();
+    reader =
+        std::make_unique<LineReader>(std::move(source), options.inputs[index].string(), kMaxLine);
+  }
+  const StageOptions& options;
+  size_t input;
+  const ByteSource* progress = nullptr;
+  std::unique_ptr<LineReader> reader;
+};
+
+BatchReader::BatchReader(const StageOptions& options, size_t input)
+    : state_(std::make_unique<State>(options, input)) {}
+BatchReader::~BatchReader() = default;
+
+std::optional<LineBatch> BatchReader::next() {
+  if (state_->options.cancel != nullptr && *state_->options.cancel) {
+    throw Error(Kind::Partial, "interrupted; whole shards are in " + state_->options.out.string(),
+                "the same command goes on");
+  }
+  LineBatch batch;
+  batch.first = {state_->input, state_->reader->number() + 1};
+  std::string line;
+  while (batch.lines.size() < kBatchBytes && state_->reader->next(line)) {
+    const bool first = state_->reader->number() == 1;
+    batch.lines.append(line, first && line.starts_with("\xEF\xBB\xBF") ? 3 : 0);
+    batch.lines += '\n';
+  }
+  if (batch.lines.empty()) return std::nullopt;
+  return batch;
+}
+
+uint64_t BatchReader::consumed_bytes() const noexcept { return state_->progress->consumed_bytes(); }
+
+void for_each_line(const LineBatch& batch,
+                   const std::function<void(std::string_view line, const Place&)>& see) {
+  Place place = batch.first;
+  const std::string_view all = batch.lines;
+  for (size_t at = 0; at < all.size(); ++place.line) {
+    const size_t end = all.find('\n', at);
+    const std::string_view line = all.substr(at, end - at);
+    at = end + 1;
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) see(line, place);
+  }
+}
+
+StageReport run_stage(const Stage& stage, const StageOptions& options) {
+  return Run(stage, options).run();
+}
+
+StageSettings::StageSettings(const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    const size_t at = word.find('=');
+    if (at == std::string::npos || at == 0) {
+      throw Error(Kind::Misused, fmt::format("--set {}: is no key=value", printable(word, 80)));
+    }
+    given_.emplace_back(word.substr(0, at), word.substr(at + 1));
+  }
+  taken_.resize(given_.size());
+}
+
+const std::string* StageSettings::find(std::string_view key) {
+  known_.emplace_back(key);
+  const std::string* value = nullptr;
+  for (size_t i = 0; i < given_.size(); ++i) {  // the last one holds
+    if (given_[i].first != key) continue;
+    taken_[i] = true;
+    value = &given_[i].second;
+  }
+  return value;
+}
+
+std::string StageSettings::text(std::string_view key, std::string fallback) {
+  const std::string* value = find(key);
+  return value == nullptr ? std::move(fallback) : *value;
+}
+
+double StageSettings::number(std::string_view key, double fallback, double least, double most) {
+  const std::string* value = find(key);
+  if (value == nullptr) return fallback;
+  double out = 0;
+  const auto [end, error] = std::from_chars(value->data(), value->data() + value->size(), out);
+  if (error != std::errc() || end != value->data() + value->size() || !(out >= least) ||
+      !(out <= most)) {
+    throw Error(Kind::Misused, fmt::format("--set {}={}: is no number from {} to {}", key,
+                                           printable(*value, 40), least, most));
+  }
+  return out;
+}
+
+int64_t StageSettings::integer(std::string_view key, int64_t fallback, int64_t least,
+                               int64_t most) {
+  const std::string* value = find(key);
+  if (value == nullptr) return fallback;
+  int64_t out = 0;
+  const auto [end, error] = std::from_chars(value->data(), value->data() + value->size(), out);
+  if (error != std::errc() || end != value->data() + value->size() || out < least || out > most) {
+    throw Error(Kind::Misused, fmt::format("--set {}={}: is no whole number from {} to {}", key,
+                                           printable(*value, 40), least, most));
+  }
+  return out;
+}
+
+bool StageSettings::flag(std::string_view key, bool fallback) {
+  const std::string* value = find(key);
+  if (value == nullptr) return fallback;
+  if (*value == "on" || *value == "true") return true;
+  if (*value == "off" || *value == "false") return false;
+  throw Error(Kind::Misused,
+              fmt::format("--set {}={}: is neither on nor off", key, printable(*value, 40)));
+}
+
+void StageSettings::finish() const {
+  for (size_t i = 0; i < given_.size(); ++i) {
+    if (taken_[i]) continue;
+    const std::string near = nearest(given_[i].first, known_);
+    throw Error(Kind::Misused,
+                fmt::format("--set {}: no such setting", printable(given_[i].first, 80)),
+                near.empty() ? "" : "did you mean " + near + "?");
+  }
+}
+
+}  // namespace quern

@@ -1,0 +1,16 @@
+// The filter stage: rule sets, personal data masked, in the order given.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/pipeline/stage.h"
+
+namespace quern {
+
+// --set rules=gopher,gopher_repetition,c4,fineweb,pii; text=FIELD; any rule's name to change its
+// threshold (gopher.min_words=20); chinese=auto|on|off.
+std::unique_ptr<Stage> make_filter_stage(StageSettings& settings);
+
+}  // namespace quern
