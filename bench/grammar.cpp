@@ -19,8 +19,8 @@ using namespace quern;
 // comes to its end early counts with what it has.
 double seconds_per_token(Model& model, int64_t streams, int64_t tokens,
                          const std::shared_ptr<Automaton>& automaton) {
-  Scheduler scheduler(model.backend(), model.config(), model.weights(), &model.tokenizer(),
-                      model.engine_options(), streams * 512, streams);
+  Scheduler scheduler(model.network(), &model.tokenizer(), model.engine_options(), streams * 512,
+                      streams);
   for (int64_t i = 0; i < streams; ++i) {
     Request request;
     request.ids = model.raw_prompt("Once upon a time");

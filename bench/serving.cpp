@@ -295,8 +295,7 @@ void memory(const std::string& program, const std::string& model) {
 double bare_step(const std::string& folder, int64_t streams, int64_t tokens) {
   Model model(folder);
   EngineOptions options = model.engine_options();
-  Scheduler scheduler(model.backend(), model.config(), model.weights(), nullptr, options,
-                      streams * 256, streams);
+  Scheduler scheduler(model.network(), nullptr, options, streams * 256, streams);
   for (int64_t i = 0; i < streams; ++i) {
     Request request;
     request.ids = model.raw_prompt(fmt::format("Stream {}", i));

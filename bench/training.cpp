@@ -69,7 +69,8 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
                      .seq = shape.seq,
                      .own_gradients = true,
                      .rounded_activations = backend.rounds_products()});
-  Parameters& gradients = pass.gradients();
+  const GradientSink sink = pass.gradients();
+  Parameters& gradients = sink.into;
   const int64_t tokens = shape.batch * shape.seq;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));
   Rng rng(1);
@@ -84,7 +85,7 @@ void run(const BenchShape& shape, Precision precision, int steps, int threads) {
   for (int step = 1; step <= steps + 1; ++step) {  // the first touches the memory
     const auto start = std::chrono::steady_clock::now();
     const double cpu_start = cpu_seconds();
-    const LossSum sum = pass.forward_backward(parameters, gradients, batch, scale);
+    const LossSum sum = pass.forward_backward(parameters.weights(), sink, batch, scale);
     const double pass_s = seconds_since(start);
     const double norm = std::sqrt(backend.squared_norm(gradients.all()));
     backend.adamw(parameters.all(), gradients.all(), m.all(), v.all(),

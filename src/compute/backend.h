@@ -182,6 +182,9 @@ class Backend {
   // `out` may be `gate`.
   virtual void silu_mul(MutRows out, ConstRows gate, ConstRows up) = 0;
 
+  // x = x · factor, in place.
+  virtual void scale(MutRows x, float factor) = 0;
+
   // out = x.                                                      both: [rows, cols]
   virtual void copy(MutRows out, ConstRows x) = 0;
 
@@ -191,7 +194,7 @@ class Backend {
   // ---- Training ----
   // Gradients are named d_x. "+=" adds to what is there, "=" overwrites. The order of every sum is
   // fixed by the shapes: the same bytes for any number of threads. A backend that does not train
-  // throws Unsupported. Weights are F32.
+  // throws Unsupported. Weights may be of any format: what is frozen keeps that of its file.
 
   // Whether products round their factors to bfloat16.
   virtual bool rounds_products() const noexcept { return false; }
@@ -199,16 +202,17 @@ class Backend {
   // d_x = (d_x +) d_out · weight.                  d_x: [rows, in], d_out: [rows, out]
   virtual void matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight, bool accumulate);
 
-  // d_weight += d_outᵀ · x, d_bias += sum of d_out's rows, where d_bias is not empty.
+  // d_weight += d_outᵀ · x, d_bias += sum of d_out's rows; either may be empty.
   //                                                d_weight: [out, in], x: [rows, in]
   virtual void matmul_backward_weight(MutRows d_weight, std::span<float> d_bias, ConstRows d_out,
                                       ConstRows x);
 
-  // Of rms_norm with input x: d_x +=, d_weight +=.                              all: [rows, dim]
+  // Of rms_norm with input x: d_x +=, d_weight += unless it is empty.           all: [rows, dim]
   virtual void rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
                                  ConstRows x, std::span<const float> weight, float eps);
 
-  // Of rms_norm_heads with input x: `d` holds d_out and becomes d_x; d_weight +=.
+  // Of rms_norm_heads with input x: `d` holds d_out and becomes d_x; d_weight +=
+  // unless it is empty.
   virtual void rms_norm_heads_backward(MutHeads d, std::span<float> d_weight, ConstHeads x,
                                        std::span<const float> weight, float eps);
 
@@ -236,8 +240,8 @@ class Backend {
 
   // The loss of logits = hidden · lm_headᵀ, fused with the product in blocks of tokens, so that the
   // logits never exist as a whole. targets[r] is what hidden[r] should predict, already shifted;
-  // negative ones don't count. With gradients of loss · scale: d_hidden =, d_lm_head +=. Without
-  // (both empty) the loss alone.                     hidden, d_hidden: [tokens, hidden]
+  // negative ones don't count. With gradients of loss · scale: d_hidden =, d_lm_head += unless it
+  // is empty. With d_hidden empty the loss alone.    hidden, d_hidden: [tokens, hidden]
   virtual LossSum cross_entropy(MutRows d_hidden, MutRows d_lm_head, ConstRows hidden,
                                 const Weight& lm_head, std::span<const int32_t> targets,
                                 float scale);

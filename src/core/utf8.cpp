@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "core/isa.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -109,7 +111,7 @@ constexpr Halves make_halves() {
 }
 
 size_t valid_prefix(std::string_view text) noexcept {
-  static const bool fast = __builtin_cpu_supports("avx2");
+  static const bool fast = cpu::may_use(cpu::Isa::Avx2);
   return fast ? valid_prefix_avx2(text) : 0;
 }
 

@@ -19,9 +19,8 @@ struct Side {
   Side(Model& m, int64_t window)
       : model(m),
         cache(m.backend(), m.config(), m.engine_options().kv_type, window, 1),
-        runner(m.backend(), m.config(), m.weights(),
-               // The 8-bit cache has one scale for each call, so a window is one call.
-               m.engine_options().kv_type == DType::U8 ? window : std::min(kChunk, window),
+        runner(m.network(),
+               kv_policy(m.engine_options().kv_type).chunked ? std::min(kChunk, window) : window,
                kLogitRows) {}
 
   Model& model;

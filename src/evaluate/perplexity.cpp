@@ -65,10 +65,9 @@ PerplexityResult perplexity(Model& model, std::span<const TokenId> ids, int64_t 
   if (ids.size() < 2) throw_bad_input("the text has fewer than 2 tokens");
   const auto total = static_cast<int64_t>(ids.size());
   const int64_t window = std::min(length, total);
-  const bool whole = model.engine_options().kv_type == DType::U8;
+  const bool chunked = kv_policy(model.engine_options().kv_type).chunked;
   KvCache cache(model.backend(), model.config(), model.engine_options().kv_type, window, 1);
-  Runner runner(model.backend(), model.config(), model.weights(),
-                whole ? window : std::min(kChunk, window), kLogitRows);
+  Runner runner(model.network(), chunked ? std::min(kChunk, window) : window, kLogitRows);
   PerplexityResult result;
   int64_t predicted = 0;  // positions below this have been counted
   for (int64_t begin = 0; begin + 1 < total; begin += stride) {

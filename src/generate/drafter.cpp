@@ -14,21 +14,18 @@ int64_t size_of(const auto& list) { return static_cast<int64_t>(list.size()); }
 
 }  // namespace
 
-Drafter::Drafter(Backend& backend, const Config& config, const Weights& weights, ContextRules rules,
-                 int64_t context, int64_t sequences, int64_t capacity)
-    : config_(config),
+Drafter::Drafter(const Network& network, ContextRules rules, int64_t context, int64_t sequences,
+                 int64_t capacity)
+    : config_(network.config),
       rules_(rules),
-      context_(std::min(context, config.max_context)),
-      cache_(backend, config, DType::F32, capacity, sequences),
-      runner_(backend, config, weights, kChunk + sequences, std::min(sequences, kLogits)) {}
+      context_(std::min(context, network.config.max_context)),
+      cache_(network.backend, network.config, DType::F32, capacity, sequences),
+      runner_(network, kChunk + sequences, std::min(sequences, kLogits)) {}
 
 uint64_t Drafter::memory_bytes(const Config& config, int64_t sequences, int64_t capacity) {
-  const int64_t per_token = 2 * config.hidden + 2 * config.query_dim() + 2 * config.kv_dim() +
-                            2 * config.ffn + config.rotary_dim + 1;
-  const int64_t scratch =
-      4 * (per_token * (kChunk + sequences) + config.output_vocab * std::min(sequences, kLogits));
   const uint64_t positions = static_cast<uint64_t>(capacity + sequences * KvLayout::page_tokens);
-  return KvCache::bytes_per_token(config, DType::F32) * positions + static_cast<uint64_t>(scratch);
+  return KvCache::bytes_per_token(config, DType::F32) * positions +
+         Runner::memory_bytes(config, kChunk + sequences, std::min(sequences, kLogits));
 }
 
 void Drafter::forget(uint64_t id) { known_.erase(id); }

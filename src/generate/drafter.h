@@ -16,8 +16,8 @@ class Drafter {
  public:
   // `context`: positions that a text may have; `sequences`: texts at once. The small model's cache
   // has room for `capacity` positions over all texts.
-  Drafter(Backend& backend, const Config& config, const Weights& weights, ContextRules rules,
-          int64_t context, int64_t sequences, int64_t capacity);
+  Drafter(const Network& network, ContextRules rules, int64_t context, int64_t sequences,
+          int64_t capacity);
 
   struct Text {
     uint64_t id;                       // the same text at every call, until forget()

@@ -4,14 +4,9 @@
 
 namespace quern {
 
-Engine::Engine(Backend& backend, const Config& config, const Weights& weights,
-               const Tokenizer* tokenizer, EngineOptions options)
-    : backend_(backend),
-      config_(config),
-      weights_(weights),
-      tokenizer_(tokenizer),
-      options_(options) {
-  if (options_.context == 0) options_.context = config.max_context;
+Engine::Engine(const Network& network, const Tokenizer* tokenizer, EngineOptions options)
+    : network_(network), tokenizer_(tokenizer), options_(options) {
+  if (options_.context == 0) options_.context = network.config.max_context;
 }
 
 Engine::~Engine() = default;
@@ -19,8 +14,7 @@ Engine::~Engine() = default;
 void Engine::ensure_capacity(int64_t tokens, int64_t sequences) {
   if (scheduler_ != nullptr && capacity_ >= tokens && sequences_ >= sequences) return;
   scheduler_.reset();  // gives its memory back before the next one takes more
-  scheduler_ = std::make_unique<Scheduler>(backend_, config_, weights_, tokenizer_, options_,
-                                           tokens, sequences);
+  scheduler_ = std::make_unique<Scheduler>(network_, tokenizer_, options_, tokens, sequences);
   capacity_ = tokens;
   sequences_ = sequences;
 }

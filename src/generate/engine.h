@@ -14,8 +14,7 @@ namespace quern {
 class Engine {
  public:
   // `tokenizer` may be null: then there is no text.
-  Engine(Backend& backend, const Config& config, const Weights& weights, const Tokenizer* tokenizer,
-         EngineOptions options);
+  Engine(const Network& network, const Tokenizer* tokenizer, EngineOptions options);
   ~Engine();
 
   using OnToken = std::function<void(size_t request, const NewToken& token)>;
@@ -35,9 +34,7 @@ class Engine {
  private:
   void ensure_capacity(int64_t tokens, int64_t sequences);
 
-  Backend& backend_;
-  const Config& config_;
-  const Weights& weights_;
+  Network network_;
   const Tokenizer* tokenizer_;
   EngineOptions options_;
   std::unique_ptr<Scheduler> scheduler_;

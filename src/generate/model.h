@@ -44,6 +44,7 @@ class Model {
   const Weights& weights() const noexcept { return weights_.weights(); }
   const GenerationConfig& generation() const noexcept { return generation_; }
   CpuBackend& backend() noexcept { return backend_; }
+  Network network() noexcept { return {backend_, config_, weights()}; }
   ThreadPool& pool() noexcept { return pool_; }
   const EngineOptions& engine_options() const noexcept { return engine_; }
 

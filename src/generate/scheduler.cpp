@@ -15,25 +15,23 @@ std::string_view name(FinishReason reason) noexcept {
   return kNames[static_cast<size_t>(reason)];
 }
 
-Scheduler::Scheduler(Backend& backend, const Config& config, const Weights& weights,
-                     const Tokenizer* tokenizer, const EngineOptions& options, int64_t capacity,
-                     int64_t sequences)
-    : backend_(backend),
-      config_(config),
-      weights_(weights),
+Scheduler::Scheduler(const Network& network, const Tokenizer* tokenizer,
+                     const EngineOptions& options, int64_t capacity, int64_t sequences)
+    : network_(network),
+      config_(network.config),
       tokenizer_(tokenizer),
       options_(options),
+      policy_(kv_policy(options.kv_type)),
       max_sequences_(sequences),
-      cache_(backend, config, options.kv_type, capacity, sequences),
+      cache_(network.backend, network.config, options.kv_type, capacity, sequences),
       prefixes_(cache_) {
-  if (options_.context == 0) options_.context = config.max_context;
+  if (options_.context == 0) options_.context = config_.max_context;
   options_.context = std::min(options_.context, cache_.pages() * kPageTokens);
-  // The 8-bit cache takes one scale for a whole call: guesses in it would change the bytes.
-  if (options_.kv_type == DType::U8) options_.speculate = 0;
+  if (!policy_.guessed) options_.speculate = 0;
   if (options_.speculate > 0 && options_.draft.weights != nullptr) {
-    drafter_ =
-        std::make_unique<Drafter>(backend, *options_.draft.config, *options_.draft.weights,
-                                  options_.draft.rules, options_.context, sequences, capacity);
+    drafter_ = std::make_unique<Drafter>(
+        Network{network.backend, *options_.draft.config, *options_.draft.weights},
+        options_.draft.rules, options_.context, sequences, capacity);
   }
 }
 
@@ -58,6 +56,7 @@ std::vector<TokenId> Scheduler::fit(Request& request) const {
 
 Scheduler::Id Scheduler::add(Request request, Listener listener) {
   std::vector<TokenId> prompt = fit(request);
+  if (!policy_.shared) request.reuse_prefix = false;
   auto stream = std::make_unique<Stream>(++last_id_, std::move(request), std::move(prompt),
                                          std::move(listener), cache_, config_, options_, tokenizer_,
                                          scratch_);

@@ -10,6 +10,7 @@
 // One thread owns a Scheduler; nothing here locks.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -52,9 +53,14 @@ class Scheduler {
   // `capacity`: positions of the KV cache over all sequences; `sequences`: how many run at once.
   // `tokenizer` may be null: then there is no text. A context of more positions than the cache has
   // becomes as many as it has.
-  Scheduler(Backend& backend, const Config& config, const Weights& weights,
-            const Tokenizer* tokenizer, const EngineOptions& options, int64_t capacity,
-            int64_t sequences);
+  Scheduler(const Network& network, const Tokenizer* tokenizer, const EngineOptions& options,
+            int64_t capacity, int64_t sequences);
+  // What the buffers of its steps take. `lora_rank`: of the weights' adapters, 0 without.
+  static uint64_t scratch_bytes(const Config& config, const EngineOptions& options,
+                                int64_t sequences, int64_t lora_rank) noexcept {
+    return Runner::memory_bytes(config, steady_tokens(options, sequences), logit_rows(sequences),
+                                lora_rank);
+  }
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -106,6 +112,11 @@ class Scheduler {
   void preempt_last();
   void plan();
   void make_runner(int64_t tokens);
+  // What a step feeds at most while nothing unusual happens, and the rows of logits at a time.
+  static int64_t steady_tokens(const EngineOptions& options, int64_t sequences) noexcept {
+    return options.chunk + sequences * (1 + options.speculate);
+  }
+  static int64_t logit_rows(int64_t sequences) noexcept { return std::min<int64_t>(sequences, 64); }
   void plan_prompts(int64_t room);
   bool about_to_be_cached(const Stream& stream) const;
   void add_item(Stream& stream, int64_t count);
@@ -121,11 +132,11 @@ class Scheduler {
   void end(Stream& stream, FinishReason reason);
   void finish(StreamPtr stream);
 
-  Backend& backend_;
+  Network network_;
   const Config& config_;
-  const Weights& weights_;
   const Tokenizer* tokenizer_;
   EngineOptions options_;
+  KvPolicy policy_;
   int64_t max_sequences_;
   KvCache cache_;
   PrefixCache prefixes_;

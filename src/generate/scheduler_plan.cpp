@@ -60,12 +60,11 @@ bool Scheduler::try_admit(Stream& stream) {
   if (reuse) {
     cached = prefixes_.advance(stream.sequence, stream.place, stream.history, stream.length() - 1);
   }
-  // In an 8-bit cache a sequence cannot be computed again with the same bytes, so it must never
-  // have to give its pages back.
+  // A sequence that cannot be computed again must never have to give its pages back.
   const int64_t most =
-      options_.kv_type == DType::U8
-          ? std::min(options_.context, stream.prompt_length + stream.request.max_new_tokens)
-          : std::min(options_.context, stream.length() + 1);
+      policy_.recomputed
+          ? std::min(options_.context, stream.length() + 1)
+          : std::min(options_.context, stream.prompt_length + stream.request.max_new_tokens);
   const int64_t needed = pages_for(most) - stream.sequence.page_count();
   // A page for each of those who run, so that they can go on for a while.
   if (!make_room(needed + (running_.empty() ? 0 : size_of(running_)))) {
@@ -237,8 +236,8 @@ void Scheduler::plan_prompts(int64_t room) {
     return stream->length() - stream->sequence.length();
   };
   Stream* oldest = filling_.front();
-  if (options_.kv_type == DType::U8) {
-    // One scale a call: a prompt goes in whole, and alone if it is longer than a chunk.
+  if (!policy_.chunked) {
+    // A prompt goes in whole, and alone if it is longer than a chunk.
     for (Stream* stream : filling_) {
       if (stream != oldest && left(stream) > room) continue;
       add_item(*stream, left(stream));
@@ -309,11 +308,11 @@ void Scheduler::plan() {
 }
 
 void Scheduler::make_runner(int64_t tokens) {
-  const int64_t steady = options_.chunk + max_sequences_ * (1 + options_.speculate);
+  const int64_t steady = steady_tokens(options_, max_sequences_);
   untouched_.clear();
   runner_.reset();
-  runner_ = std::make_unique<Runner>(backend_, config_, weights_, std::max(tokens, steady),
-                                     std::min<int64_t>(max_sequences_, 64));
+  runner_ =
+      std::make_unique<Runner>(network_, std::max(tokens, steady), logit_rows(max_sequences_));
 }
 
 bool Scheduler::prepare() {

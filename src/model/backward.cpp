@@ -13,18 +13,20 @@
 namespace quern {
 namespace {
 
-// d_x (+)= the gradient through y = weight · x + bias, whose own gradients are added to.
-void linear_backward(Backend& run, const Parameters& parameters, Parameters& gradients,
-                     const Linear& linear, MutRows d_x, ConstRows d_out, ConstRows x,
-                     bool accumulate) {
-  run.matmul_backward_weight(gradients.twin(parameters, linear.weight),
-                             gradients.twin(parameters, linear.bias), d_out, x);
-  run.matmul_backward(d_x, d_out, linear.weight, accumulate);
-}
-
 Dropout of_layer(Dropout dropout, int64_t layer) noexcept {
   dropout.stream = dropout.stream << 16 | static_cast<uint64_t>(layer + 1);
   return dropout;
+}
+
+// The loss is fused with the head's product, which has no place for an adapter.
+void check_head(const Weights& weights) {
+  if (weights.lm_head.lora.a.empty()) return;
+  throw Error(Kind::Unsupported, "training does not support an adapter of the output head",
+              "leave lm_head out of the targets, or train it in full");
+}
+
+std::vector<TensorSpec> trained_specs(const Config& config, const TrainingOptions& options) {
+  return options.trained.empty() ? tensor_specs(config) : options.trained;
 }
 
 }  // namespace
@@ -59,6 +61,14 @@ std::vector<int32_t> starts_of_mask(int64_t batch, int64_t seq, std::span<const 
   }
   return starts;
 }
+
+// The buffers of one block: see model/block.h.
+struct TrainingPass::Buffers {
+  MutRows x_in, x_mid, x_out;  // [tokens, hidden]
+  QkvBuffers qkv;
+  MutRows attended;  // [tokens, query_dim]
+  MlpBuffers mlp;
+};
 
 TrainingPass::Plan TrainingPass::plan_memory(const Config& c, const TrainingOptions& options) {
   constexpr int64_t kAlignment = 16;  // floats: a line of the cache
@@ -103,7 +113,7 @@ TrainingPass::Plan TrainingPass::plan_memory(const Config& c, const TrainingOpti
 
   // Those of a layer are written when the layers above it are done with, those outside the layers
   // when nothing is, but for the embedding's, which come last where it is not the head as well.
-  const std::vector<int64_t> own = Parameters::layer_offsets(c);
+  const std::vector<int64_t> own = Parameters::layer_offsets(c, trained_specs(c, options));
   for (size_t l = 0; l < plan.x.size(); ++l) {
     const bool outside = l + 1 == plan.x.size();
     const int64_t free = outside ? plan.floats : plan.x[l + 1];
@@ -125,7 +135,8 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   plan_ = plan_memory(c, options_);
   block_ = run_.allocate(DType::F32, {plan_.floats});
   if (options_.own_gradients) {
-    gradients_.emplace(c, block_.floats().subspan(static_cast<size_t>(plan_.gradients)));
+    gradients_.emplace(c, trained_specs(c, options_),
+                       block_.floats().subspan(static_cast<size_t>(plan_.gradients)));
   }
   norm_ = floats(c.hidden);
   swiglu_ = floats(c.ffn);
@@ -165,7 +176,12 @@ MutRows TrainingPass::x_of(int64_t layer) noexcept {
   return rows_at(plan_.x[static_cast<size_t>(layer)], config_.hidden);
 }
 
-BlockBuffers TrainingPass::buffers(int64_t layer) {
+Angles TrainingPass::angles() noexcept {
+  const int64_t tokens = batch_ * seq_, half = config_.rotary_dim / 2;
+  return {{cos_.floats().data(), tokens, half, half}, {sin_.floats().data(), tokens, half, half}};
+}
+
+TrainingPass::Buffers TrainingPass::buffers(int64_t layer) {
   const Config& c = config_;
   const Saved& s = saved(layer);
   const int64_t tokens = batch_ * seq_;
@@ -173,15 +189,15 @@ BlockBuffers TrainingPass::buffers(int64_t layer) {
   return {.x_in = x_of(layer),
           .x_mid = rows_at(s.x_mid, c.hidden),
           .x_out = x_of(layer + 1),
-          .norm_1 = rows_of(norm_, tokens),
-          .norm_2 = rows_of(norm_, tokens),
-          .qkv = rows_at(s.qkv, qk_dim + c.kv_dim()),
-          .qk_raw = c.qk_norm ? rows_at(s.qk_raw, qk_dim) : MutRows{},
+          .qkv = {.norm = rows_of(norm_, tokens),
+                  .qkv = rows_at(s.qkv, qk_dim + c.kv_dim()),
+                  .qk_raw = c.qk_norm ? rows_at(s.qk_raw, qk_dim) : MutRows{},
+                  .angles = angles()},
           .attended = rows_at(s.attended, c.query_dim()),
-          .gate = rows_at(s.gate, c.ffn),
-          .up = rows_at(s.up, c.ffn),
-          .swiglu = rows_of(swiglu_, tokens),
-          .lora = {}};
+          .mlp = {.norm = rows_of(norm_, tokens),
+                  .gate = rows_at(s.gate, c.ffn),
+                  .up = rows_at(s.up, c.ffn),
+                  .gated = rows_of(swiglu_, tokens)}};
 }
 
 TrainingAttention TrainingPass::attention(int64_t layer) const noexcept {
@@ -194,11 +210,14 @@ TrainingAttention TrainingPass::attention(int64_t layer) const noexcept {
 }
 
 // Angles and targets of a batch: the label at t + 1 judges the hidden state at t.
-void TrainingPass::begin(const TrainingBatch& batch) {
+void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
   assert(batch.batch * batch.seq <= options_.batch * options_.seq);
   batch_ = batch.batch;
   seq_ = batch.seq;
   starts_ = batch.starts;
+  rank_ = weights.max_lora_rank();
+  const int64_t lora_floats = 2 * options_.batch * options_.seq * rank_;
+  if (lora_.count() < lora_floats) lora_ = run_.allocate(DType::F32, {lora_floats});
   const int64_t half = config_.rotary_dim / 2;
   const std::vector<float> frequencies = inverse_frequencies(config_, /*alpha=*/1);
   const float magnitude = rotary_magnitude(config_);
@@ -219,25 +238,23 @@ void TrainingPass::begin(const TrainingBatch& batch) {
 }
 
 void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropout) {
-  const int64_t tokens = batch_ * seq_, half = config_.rotary_dim / 2;
-  const BlockBuffers b = buffers(index);
-  block_forward(
-      run_, config_, layer, b, {cos_.floats().data(), tokens, half, half},
-      {sin_.floats().data(), tokens, half, half},
-      [&](const QkvHeads& h) {
-        const MutHeads out = {b.attended.data, tokens, config_.heads, config_.head_dim,
-                              b.attended.stride};
-        run_.attention_training(out, rows_at(saved(index).log_sum, config_.heads), h.q, h.k, h.v,
-                                attention(index));
-        run_.dropout(b.attended, of_layer(dropout, index));
-      },
-      [](std::string_view, ConstRows) {});
+  const Buffers b = buffers(index);
+  const MutRows lora =
+      rank_ > 0 ? MutRows{lora_.floats().data(), batch_ * seq_, rank_, rank_} : MutRows{};
+  const Block block(run_, config_, layer, lora);
+  const QkvHeads heads = block.qkv(b.x_in, b.qkv);
+  run_.attention_training(query_heads(config_, b.attended),
+                          rows_at(saved(index).log_sum, config_.heads), heads.q, heads.k, heads.v,
+                          attention(index));
+  run_.dropout(b.attended, of_layer(dropout, index));
+  block.attention_output(b.x_mid, b.x_in, b.attended);
+  block.feed_forward(b.x_out, b.x_mid, b.mlp);
 }
 
 // `keep`: for a backward pass.
 void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout,
                            bool keep) {
-  begin(batch);
+  begin(w, batch);
   const int64_t tokens = batch_ * seq_;
   const MutRows embedded = x_of(0);
   run_.embed(embedded, w.embedding, batch.ids);
@@ -249,102 +266,122 @@ void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const D
   run_.rms_norm(rows_of(norm_, tokens), x_of(config_.layers), w.final_norm, config_.norm_eps);
 }
 
-LossSum TrainingPass::loss(const Parameters& parameters, const TrainingBatch& batch) {
-  forward(parameters.weights(), batch, {}, /*keep=*/false);
+LossSum TrainingPass::loss(const Weights& weights, const TrainingBatch& batch) {
+  check_head(weights);
+  forward(weights, batch, {}, /*keep=*/false);
   const int64_t tokens = batch_ * seq_;
-  return run_.cross_entropy({}, {}, rows_of(norm_, tokens), parameters.weights().lm_head.weight,
+  return run_.cross_entropy({}, {}, rows_of(norm_, tokens), weights.lm_head.weight,
                             std::span(targets_).first(static_cast<size_t>(tokens)), 1);
 }
 
-LossSum TrainingPass::forward_backward(const Parameters& parameters, Parameters& gradients,
+LossSum TrainingPass::forward_backward(const Weights& w, const GradientSink& gradients,
                                        const TrainingBatch& batch, float scale,
                                        uint64_t dropout_stream) {
   const Config& c = config_;
-  const Weights& w = parameters.weights();
   const Dropout dropout = {options_.dropout, options_.dropout_seed, dropout_stream};
+  check_head(w);
   forward(w, batch, dropout, /*keep=*/true);
 
+  sink_ = &gradients.into;
+  const Weights& sink = sink_->weights();
   const int64_t tokens = batch_ * seq_;
   const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
-  // Where activations lay a moment ago.
+  // Only now: gradients may lie where activations lay a moment ago.
   const auto begin_layer = [&](int64_t l) {
-    if (gradients_ && &gradients == &*gradients_) run_.clear(gradients.layer(l));
+    if (gradients.mode == GradientSink::Mode::Set) run_.clear(sink_->layer(l));
   };
   begin_layer(c.layers);
   if (c.tied) begin_layer(-1);
   const LossSum sum = run_.cross_entropy(
-      d_norm, gradients.twin(parameters, w.lm_head.weight), rows_of(norm_, tokens),
-      w.lm_head.weight, std::span(targets_).first(static_cast<size_t>(tokens)), scale);
+      d_norm, sink_->matrix(sink.lm_head.weight), rows_of(norm_, tokens), w.lm_head.weight,
+      std::span(targets_).first(static_cast<size_t>(tokens)), scale);
   std::fill_n(d_x.data, tokens * c.hidden, 0.0f);
-  run_.rms_norm_backward(d_x, gradients.twin(parameters, w.final_norm), d_norm,
-                         x_of(config_.layers), w.final_norm, c.norm_eps);
+  run_.rms_norm_backward(d_x, sink_->vector(sink.final_norm), d_norm, x_of(config_.layers),
+                         w.final_norm, c.norm_eps);
   for (int64_t l = c.layers - 1; l >= 0; --l) {
-    if (l < options_.recomputed_layers) block(w.layers[static_cast<size_t>(l)], l, dropout);
+    if (!sink_->any_up_to(l)) return sum;  // nothing that is trained lies below
+    const auto index = static_cast<size_t>(l);
+    if (l < options_.recomputed_layers) block(w.layers[index], l, dropout);
     if (saved(l).rounded >= 0) run_.widen(inner(l), rounded(l));
     begin_layer(l);
-    block_backward(parameters, gradients, l, dropout);
+    block_backward(w.layers[index], sink.layers[index], l, dropout);
   }
   if (!c.tied) begin_layer(-1);
+  if (sink.embedding.empty()) return sum;
   run_.dropout(d_x, of_layer(dropout, -1));
-  run_.embed_backward(gradients.twin(parameters, w.embedding), d_x, batch.ids);
+  run_.embed_backward(sink_->matrix(sink.embedding), d_x, batch.ids);
   return sum;
+}
+
+void TrainingPass::linear_backward(const Linear& linear, const Linear& sink, MutRows d_x,
+                                   ConstRows d_out, ConstRows x, bool accumulate) {
+  run_.matmul_backward_weight(sink_->matrix(sink.weight), sink_->vector(sink.bias), d_out, x);
+  const LowRank& lora = linear.lora;
+  if (lora.a.empty()) {
+    run_.matmul_backward(d_x, d_out, linear.weight, accumulate);
+    return;
+  }
+  // y = ... + b · inner with inner = scale · a · x. The product with x comes before d_x, which may
+  // take x's place.
+  const MutRows inner = {lora_.floats().data(), x.rows, lora.a.rows, lora.a.rows};
+  const MutRows d_inner = {inner.data + x.rows * rank_, x.rows, lora.a.rows, lora.a.rows};
+  if (!sink.lora.b.empty()) {
+    const MatmulPart part = {inner, &lora.a, {}, false};
+    run_.matmul(x, {&part, 1});
+    run_.scale(inner, lora.scale);
+    run_.matmul_backward_weight(sink_->matrix(sink.lora.b), {}, d_out, inner);
+  }
+  run_.matmul_backward(d_inner, d_out, lora.b, false);
+  run_.scale(d_inner, lora.scale);
+  if (!sink.lora.a.empty()) {
+    run_.matmul_backward_weight(sink_->matrix(sink.lora.a), {}, d_inner, x);
+  }
+  run_.matmul_backward(d_x, d_out, linear.weight, accumulate);
+  run_.matmul_backward(d_x, d_inner, lora.a, true);
 }
 
 // d_x_ holds the gradient of the block's output and becomes that of its input. The norms and the
 // product behind the gate are cheaper to compute again than to keep.
-void TrainingPass::block_backward(const Parameters& parameters, Parameters& gradients,
-                                  int64_t index, const Dropout& dropout) {
+void TrainingPass::block_backward(const Layer& layer, const Layer& sink, int64_t index,
+                                  const Dropout& dropout) {
   const Config& c = config_;
-  const Layer& layer = parameters.weights().layers[static_cast<size_t>(index)];
-  const int64_t tokens = batch_ * seq_, half = c.rotary_dim / 2;
+  const int64_t tokens = batch_ * seq_;
   const int64_t query_dim = c.query_dim(), kv_dim = c.kv_dim();
-  const BlockBuffers b = buffers(index);
+  const Buffers b = buffers(index);
   const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
-  const auto backward = [&](const Linear& linear, MutRows d_in, ConstRows d_out, ConstRows x,
-                            bool accumulate) {
-    linear_backward(run_, parameters, gradients, linear, d_in, d_out, x, accumulate);
-  };
 
-  run_.silu_mul(b.swiglu, b.gate, b.up);
-  const MutRows d_swiglu = b.swiglu;  // takes its place once the weight's gradient is known
-  backward(layer.down, d_swiglu, d_x, b.swiglu, false);
-  run_.silu_mul_backward(b.gate, b.up, d_swiglu, b.gate, b.up);
-  run_.rms_norm(b.norm_2, b.x_mid, layer.norm_2, c.norm_eps);
-  backward(layer.up, d_norm, b.up, b.norm_2, false);
-  backward(layer.gate, d_norm, b.gate, b.norm_2, true);
-  run_.rms_norm_backward(d_x, gradients.twin(parameters, layer.norm_2), d_norm, b.x_mid,
-                         layer.norm_2, c.norm_eps);
+  const MlpBuffers& mlp = b.mlp;
+  run_.silu_mul(mlp.gated, mlp.gate, mlp.up);
+  const MutRows d_gated = mlp.gated;  // takes its place once the weight's gradient is known
+  linear_backward(layer.down, sink.down, d_gated, d_x, mlp.gated, false);
+  run_.silu_mul_backward(mlp.gate, mlp.up, d_gated, mlp.gate, mlp.up);
+  run_.rms_norm(mlp.norm, b.x_mid, layer.norm_2, c.norm_eps);
+  linear_backward(layer.up, sink.up, d_norm, mlp.up, mlp.norm, false);
+  linear_backward(layer.gate, sink.gate, d_norm, mlp.gate, mlp.norm, true);
+  run_.rms_norm_backward(d_x, sink_->vector(sink.norm_2), d_norm, b.x_mid, layer.norm_2,
+                         c.norm_eps);
 
   const MutRows d_attended = rows_of(d_attended_, tokens);
-  const MutRows d_qkv = b.qkv;  // takes its place
-  const auto heads_of = [&](MutRows x) {
-    return MutHeads{x.data, tokens, c.heads, c.head_dim, x.stride};
-  };
-  backward(layer.attn_out, d_attended, d_x, b.attended, false);
+  const MutRows d_qkv = b.qkv.qkv;  // takes its place
+  linear_backward(layer.attn_out, sink.attn_out, d_attended, d_x, b.attended, false);
   run_.dropout(d_attended, of_layer(dropout, index));
   const QkvHeads d = split_heads(c, d_qkv);
-  run_.attention_training_backward(d.q, d.k, d.v, heads_of(d_attended), heads_of(b.attended),
-                                   rows_at(saved(index).log_sum, c.heads), d.q, d.k, d.v,
-                                   attention(index));
-  const ConstRows cos = {cos_.floats().data(), tokens, half, half};
-  const ConstRows sin = {sin_.floats().data(), tokens, half, half};
-  run_.rope_backward(d.q, cos, sin);
-  run_.rope_backward(d.k, cos, sin);
+  run_.attention_training_backward(
+      d.q, d.k, d.v, query_heads(c, d_attended), query_heads(c, b.attended),
+      rows_at(saved(index).log_sum, c.heads), d.q, d.k, d.v, attention(index));
+  run_.rope_backward(d.q, b.qkv.angles.cos, b.qkv.angles.sin);
+  run_.rope_backward(d.k, b.qkv.angles.cos, b.qkv.angles.sin);
   if (c.qk_norm) {
-    const ConstHeads q = {b.qk_raw.data, tokens, c.heads, c.head_dim, b.qk_raw.stride};
-    const ConstHeads k = {b.qk_raw.data + query_dim, tokens, c.kv_heads, c.head_dim,
-                          b.qk_raw.stride};
-    run_.rms_norm_heads_backward(d.q, gradients.twin(parameters, layer.q_norm), q, layer.q_norm,
-                                 c.norm_eps);
-    run_.rms_norm_heads_backward(d.k, gradients.twin(parameters, layer.k_norm), k, layer.k_norm,
-                                 c.norm_eps);
+    const QkvHeads raw = split_heads(c, b.qkv.qk_raw);
+    run_.rms_norm_heads_backward(d.q, sink_->vector(sink.q_norm), raw.q, layer.q_norm, c.norm_eps);
+    run_.rms_norm_heads_backward(d.k, sink_->vector(sink.k_norm), raw.k, layer.k_norm, c.norm_eps);
   }
-  run_.rms_norm(b.norm_1, b.x_in, layer.norm_1, c.norm_eps);
-  backward(layer.q, d_norm, d_qkv.columns(0, query_dim), b.norm_1, false);
-  backward(layer.k, d_norm, d_qkv.columns(query_dim, kv_dim), b.norm_1, true);
-  backward(layer.v, d_norm, d_qkv.columns(query_dim + kv_dim, kv_dim), b.norm_1, true);
-  run_.rms_norm_backward(d_x, gradients.twin(parameters, layer.norm_1), d_norm, b.x_in,
-                         layer.norm_1, c.norm_eps);
+  run_.rms_norm(b.qkv.norm, b.x_in, layer.norm_1, c.norm_eps);
+  linear_backward(layer.q, sink.q, d_norm, d_qkv.columns(0, query_dim), b.qkv.norm, false);
+  linear_backward(layer.k, sink.k, d_norm, d_qkv.columns(query_dim, kv_dim), b.qkv.norm, true);
+  linear_backward(layer.v, sink.v, d_norm, d_qkv.columns(query_dim + kv_dim, kv_dim), b.qkv.norm,
+                  true);
+  run_.rms_norm_backward(d_x, sink_->vector(sink.norm_1), d_norm, b.x_in, layer.norm_1, c.norm_eps);
 }
 
 }  // namespace quern

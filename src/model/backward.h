@@ -2,6 +2,9 @@
 // runs the same blocks as model/forward.h; the backward half is its mirror image, last line first.
 // Each operation has its gradient beside it in Backend: there is no tape.
 //
+// What is trained follows from the tensors that gradients are asked of: a frozen linear map computes
+// the gradient of its input only, whatever format its weights have.
+//
 // As in the reference's training mode: positions count from 0, dynamic NTK and LogN are off.
 #pragma once
 
@@ -47,6 +50,8 @@ struct TrainingOptions {
   int64_t seq = 1;
   int64_t recomputed_layers = 0;  // the first so many keep their input only and run a second time
   bool own_gradients = false;     // see TrainingPass::gradients()
+  // The tensors whose gradients gradients() has; empty: every tensor of the model.
+  std::vector<TensorSpec> trained = {};
   // What blocks keep is rounded to bfloat16, but for the residual stream: half the memory, where
   // products round their factors anyway (Backend::rounds_products).
   bool rounded_activations = false;
@@ -60,20 +65,19 @@ class TrainingPass {
   // Unsupported for a config that cannot be trained.
   TrainingPass(Backend& backend, const Config& config, const TrainingOptions& options);
 
-  // Adds the gradients of `scale` times the summed loss to `gradients`. With `scale` one over
-  // count_labels() that is the gradient of the mean loss; micro-batches add up. `dropout_stream`
-  // names the call (step and micro-batch) among those with one seed.
-  LossSum forward_backward(const Parameters& parameters, Parameters& gradients,
+  // Sets the gradients of `scale` times the summed loss, or adds them to what is there. With `scale`
+  // one over count_labels() that is the gradient of the mean loss; micro-batches add up.
+  // `dropout_stream` names the call (step and micro-batch) among those with one seed.
+  LossSum forward_backward(const Weights& weights, const GradientSink& gradients,
                            const TrainingBatch& batch, float scale, uint64_t dropout_stream = 0);
 
   // With options.own_gradients, gradients for steps of a single batch: they lie where the
   // activations of the blocks lay whose own gradients are known by then, so that they take next to
-  // no memory. forward_backward() sets these instead of adding to them; the next forward pass
-  // overwrites them.
-  Parameters& gradients() noexcept { return *gradients_; }
+  // no memory. They can be set only, not added to; the next forward pass overwrites them.
+  GradientSink gradients() noexcept { return {*gradients_, GradientSink::Mode::Set}; }
 
   // The loss alone, without dropout.
-  LossSum loss(const Parameters& parameters, const TrainingBatch& batch);
+  LossSum loss(const Weights& weights, const TrainingBatch& batch);
 
   // Bytes that such a pass takes: activations, and gradients of its own.
   static uint64_t memory_bytes(const Config& config, const TrainingOptions& options);
@@ -101,15 +105,19 @@ class TrainingPass {
   MutRows x_of(int64_t layer) noexcept;
 
   const Saved& saved(int64_t layer) const noexcept;
-  BlockBuffers buffers(int64_t layer);
+  struct Buffers;
+  Buffers buffers(int64_t layer);
+  Angles angles() noexcept;
 
-  void begin(const TrainingBatch& batch);
+  void begin(const Weights& weights, const TrainingBatch& batch);
   void forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout, bool keep);
   std::span<float> inner(int64_t layer) noexcept;
   std::span<uint16_t> rounded(int64_t layer) noexcept;
   void block(const Layer& layer, int64_t index, const Dropout& dropout);
-  void block_backward(const Parameters& parameters, Parameters& gradients, int64_t index,
-                      const Dropout& dropout);
+  // d_x (+)= the gradient through a linear map, whose own gradients go to where `sink` has them.
+  void linear_backward(const Linear& linear, const Linear& sink, MutRows d_x, ConstRows d_out,
+                       ConstRows x, bool accumulate);
+  void block_backward(const Layer& layer, const Layer& sink, int64_t index, const Dropout& dropout);
   TrainingAttention attention(int64_t layer) const noexcept;
 
   Backend& run_;
@@ -121,10 +129,12 @@ class TrainingPass {
   // Scratch of one block; `norm_` also holds the final hidden states.
   Tensor norm_, swiglu_, d_x_, d_norm_, d_attended_;
   Tensor cos_, sin_;  // [tokens, rotary_dim / 2]
+  Tensor lora_;       // [2, tokens, rank], grown to the weights' largest rank
   std::vector<int32_t> targets_;
 
   // Of the call in progress.
-  int64_t batch_ = 0, seq_ = 0;
+  int64_t batch_ = 0, seq_ = 0, rank_ = 0;
+  Parameters* sink_ = nullptr;
   std::span<const int32_t> starts_;
 };
 

@@ -12,6 +12,10 @@ QkvHeads split_heads(const Config& c, MutRows qkv) noexcept {
           heads(c.query_dim() + c.kv_dim(), c.kv_heads)};
 }
 
+MutHeads query_heads(const Config& c, MutRows rows) noexcept {
+  return {rows.data, rows.rows, c.heads, c.head_dim, rows.stride};
+}
+
 void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
                   bool accumulate) {
   std::array<MatmulPart, 4> products;
@@ -26,56 +30,77 @@ void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> p
     const MutRows inner = {lora.data, x.rows, update.a.rows, update.a.rows};
     const MatmulPart down = {inner, &update.a, {}, false};
     run.matmul(x, {&down, 1});
+    if (update.scale != 1) run.scale(inner, update.scale);
     const MatmulPart up = {part.out, &update.b, {}, true};
     run.matmul(inner, {&up, 1});
   }
 }
 
-void block_forward(Backend& run, const Config& c, const Layer& layer, const BlockBuffers& b,
-                   ConstRows cos, ConstRows sin, FunctionRef<void(const QkvHeads&)> attend,
-                   BlockProbe probe) {
-  const int64_t query_dim = c.query_dim(), kv_dim = c.kv_dim();
-  run.rms_norm(b.norm_1, b.x_in, layer.norm_1, c.norm_eps);
-  probe("ln_1", b.norm_1);
-  const MutRows k = b.qkv.columns(query_dim, kv_dim);
-  const MutRows v = b.qkv.columns(query_dim + kv_dim, kv_dim);
-  QkvHeads heads = split_heads(c, b.qkv);
-  if (b.kept == nullptr) {
-    apply_linear(run, b.norm_1,
-                 {{&layer.q, b.qkv.columns(0, query_dim)}, {&layer.k, k}, {&layer.v, v}}, b.lora);
-    probe("c_attn", b.qkv);
-  } else {
-    apply_linear(run, b.norm_1, {{&layer.k, k}, {&layer.v, v}}, b.lora);
-    heads.q.tokens = b.kept->norm.rows;
-    run.gather_rows(b.kept->norm, b.norm_1, b.kept->rows);
-    const MutRows q = b.qkv.columns(0, query_dim).slice(0, heads.q.tokens);
-    apply_linear(run, b.kept->norm, {{&layer.q, q}}, b.lora);
-  }
-  if (c.qk_norm) {
-    if (b.qk_raw.data != nullptr) run.copy(b.qk_raw, b.qkv.columns(0, query_dim + kv_dim));
-    run.rms_norm_heads(heads.q, layer.q_norm, c.norm_eps);
-    run.rms_norm_heads(heads.k, layer.k_norm, c.norm_eps);
-  }
-  run.rope(heads.q, b.kept == nullptr ? cos : b.kept->cos, b.kept == nullptr ? sin : b.kept->sin);
-  run.rope(heads.k, cos, sin);
-  attend(heads);
-  if (b.x_mid.rows == 0) return;
-  probe("attn_context", b.attended);
-  if (b.kept != nullptr) {
-    run.gather_rows(b.x_mid, b.x_in, b.kept->rows);
-  } else if (b.x_mid.data != b.x_in.data) {
-    run.copy(b.x_mid, b.x_in);
-  }
-  apply_linear(run, b.attended, {{&layer.attn_out, b.x_mid}}, b.lora, /*accumulate=*/true);
+void Block::finish_heads(MutHeads heads, std::span<const float> norm, const Angles& angles) const {
+  if (config_.qk_norm) run_.rms_norm_heads(heads, norm, config_.norm_eps);
+  run_.rope(heads, angles.cos, angles.sin);
+}
 
-  run.rms_norm(b.norm_2, b.x_mid, layer.norm_2, c.norm_eps);
-  probe("ln_2", b.norm_2);
-  apply_linear(run, b.norm_2, {{&layer.up, b.up}, {&layer.gate, b.gate}}, b.lora);
-  probe("w1", b.up);
-  probe("w2", b.gate);
-  run.silu_mul(b.swiglu, b.gate, b.up);
-  if (b.x_out.data != b.x_mid.data) run.copy(b.x_out, b.x_mid);
-  apply_linear(run, b.swiglu, {{&layer.down, b.x_out}}, b.lora, /*accumulate=*/true);
+QkvHeads Block::qkv(ConstRows x, const QkvBuffers& b) const {
+  const int64_t query_dim = config_.query_dim(), kv_dim = config_.kv_dim();
+  run_.rms_norm(b.norm, x, layer_.norm_1, config_.norm_eps);
+  probe_("ln_1", b.norm);
+  apply_linear(run_, b.norm,
+               {{&layer_.q, b.qkv.columns(0, query_dim)},
+                {&layer_.k, b.qkv.columns(query_dim, kv_dim)},
+                {&layer_.v, b.qkv.columns(query_dim + kv_dim, kv_dim)}},
+               lora_);
+  probe_("c_attn", b.qkv);
+  if (b.qk_raw.data != nullptr) run_.copy(b.qk_raw, b.qkv.columns(0, query_dim + kv_dim));
+  const QkvHeads heads = split_heads(config_, b.qkv);
+  finish_heads(heads.q, layer_.q_norm, b.angles);
+  finish_heads(heads.k, layer_.k_norm, b.angles);
+  return heads;
+}
+
+QkvHeads Block::keys_values(ConstRows x, const QkvBuffers& b) const {
+  const int64_t query_dim = config_.query_dim(), kv_dim = config_.kv_dim();
+  run_.rms_norm(b.norm, x, layer_.norm_1, config_.norm_eps);
+  apply_linear(run_, b.norm,
+               {{&layer_.k, b.qkv.columns(query_dim, kv_dim)},
+                {&layer_.v, b.qkv.columns(query_dim + kv_dim, kv_dim)}},
+               lora_);
+  const QkvHeads heads = split_heads(config_, b.qkv);
+  finish_heads(heads.k, layer_.k_norm, b.angles);
+  return heads;
+}
+
+MutHeads Block::queries(ConstRows x, const QkvBuffers& b) const {
+  run_.rms_norm(b.norm, x, layer_.norm_1, config_.norm_eps);
+  apply_linear(run_, b.norm, {{&layer_.q, b.qkv.columns(0, config_.query_dim())}}, lora_);
+  const MutHeads q = split_heads(config_, b.qkv).q;
+  finish_heads(q, layer_.q_norm, b.angles);
+  return q;
+}
+
+void Block::attention_output(MutRows x_mid, ConstRows x_in, ConstRows attended) const {
+  probe_("attn_context", attended);
+  if (x_mid.data != x_in.data) run_.copy(x_mid, x_in);
+  apply_linear(run_, attended, {{&layer_.attn_out, x_mid}}, lora_, /*accumulate=*/true);
+}
+
+void Block::gated(ConstRows x_mid, const MlpBuffers& b) const {
+  run_.rms_norm(b.norm, x_mid, layer_.norm_2, config_.norm_eps);
+  probe_("ln_2", b.norm);
+  apply_linear(run_, b.norm, {{&layer_.up, b.up}, {&layer_.gate, b.gate}}, lora_);
+  probe_("w1", b.up);
+  probe_("w2", b.gate);
+  run_.silu_mul(b.gated, b.gate, b.up);
+}
+
+void Block::down(MutRows x_out, ConstRows x_mid, ConstRows gated) const {
+  if (x_out.data != x_mid.data) run_.copy(x_out, x_mid);
+  apply_linear(run_, gated, {{&layer_.down, x_out}}, lora_, /*accumulate=*/true);
+}
+
+void Block::feed_forward(MutRows x_out, ConstRows x_mid, const MlpBuffers& b) const {
+  gated(x_mid, b);
+  down(x_out, x_mid, b.gated);
 }
 
 }  // namespace quern

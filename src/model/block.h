@@ -1,8 +1,15 @@
-// One transformer block, the same for inference and training. What differs between the two is where
-// the buffers lie and whom attention looks at; both are the caller's.
+// One transformer block in four stages, the same for inference, training and calibration:
+//
+//   qkv               norm, queries, keys and values, their norms and rotation
+//   attend            the caller's: over a cache, or over the batch itself
+//   attention_output  the residual stream plus what attention found
+//   feed_forward      the residual stream plus what the MLP makes of it
+//
+// Where the buffers lie is the caller's too. Training keeps apart what its backward pass reads;
+// inference lets x_in, x_mid and x_out be one buffer.
 #pragma once
 
-#include <functional>
+#include <initializer_list>
 #include <string_view>
 
 #include "compute/backend.h"
@@ -12,42 +19,70 @@
 
 namespace quern {
 
-// Where a block's output is wanted of some tokens only, as the last block's is: the others give
-// their keys and values, and nothing else is computed for them. Everything behind attention's
-// queries then has `kept` rows instead of `tokens`; x_mid must not be x_in.
-struct KeptRows {
-  std::span<const int32_t> rows;  // rising
-  MutRows norm;                   // [kept, hidden], scratch
-  ConstRows cos, sin;             // of these rows
+// Cosines and sines of each token's position.                    both: [tokens, rotary_dim / 2]
+struct Angles {
+  ConstRows cos, sin;
 };
 
-// The buffers of one block over `tokens` tokens. Inference lets x_in, x_mid and x_out be one
-// buffer, as it does norm_1 and norm_2, gate and swiglu; training keeps apart what its backward
-// pass reads.
-struct BlockBuffers {
-  MutRows x_in, x_mid, x_out;  // [tokens, hidden]: the residual stream before, between, after
-  MutRows norm_1, norm_2;      // [tokens, hidden]
-  MutRows qkv;                 // [tokens, query_dim + 2 kv_dim]; q and k rotated in place
-  MutRows qk_raw = {};         // [tokens, query_dim + kv_dim]: q and k before QK-norm, if wanted
-  MutRows attended;            // [tokens, query_dim]
-  MutRows gate, up, swiglu;    // [tokens, ffn]
-  MutRows lora;                // [tokens, rank]; empty without adapters
-  const KeptRows* kept = nullptr;
+// Buffers of the first stage. `norm` and the queries' part of `qkv` may have fewer rows than the
+// keys and values: see Block::queries.
+struct QkvBuffers {
+  MutRows norm;         // [tokens, hidden]
+  MutRows qkv;          // [tokens, query_dim + 2 kv_dim]; q and k rotated in place
+  MutRows qk_raw = {};  // [tokens, query_dim + kv_dim]: q and k before QK-norm, if wanted
+  Angles angles;
 };
 
-// The views that attention works on: parts of BlockBuffers::qkv. With KeptRows `q` has their rows.
+// Buffers of the MLP. `gated` may be `gate`.
+struct MlpBuffers {
+  MutRows norm;             // [tokens, hidden]
+  MutRows gate, up, gated;  // [tokens, ffn]
+};
+
+// Parts of QkvBuffers::qkv.
 struct QkvHeads {
   MutHeads q, k, v;
 };
 QkvHeads split_heads(const Config& config, MutRows qkv) noexcept;
 
+// Rows of attention's output as heads.
+MutHeads query_heads(const Config& config, MutRows rows) noexcept;
+
 // Sees inner tensors as they are made: name and rows.
 using BlockProbe = FunctionRef<void(std::string_view, ConstRows)>;
+inline constexpr auto kNoProbe = [](std::string_view, ConstRows) {};
 
-// `attend` fills `attended` from the rotated q, k and v.
-void block_forward(Backend& run, const Config& config, const Layer& layer,
-                   const BlockBuffers& buffers, ConstRows cos, ConstRows sin,
-                   FunctionRef<void(const QkvHeads&)> attend, BlockProbe probe);
+class Block {
+ public:
+  // `lora`: scratch [tokens, rank], empty without adapters.
+  Block(Backend& run, const Config& config, const Layer& layer, MutRows lora = {},
+        BlockProbe probe = kNoProbe)
+      : run_(run), config_(config), layer_(layer), lora_(lora), probe_(probe) {}
+
+  QkvHeads qkv(ConstRows x, const QkvBuffers& b) const;
+  // The same in two halves. Of the last block only some rows' output is wanted: all rows give their
+  // keys and values, and only those get queries and whatever comes behind them.
+  QkvHeads keys_values(ConstRows x, const QkvBuffers& b) const;  // q is not computed
+  MutHeads queries(ConstRows x, const QkvBuffers& b) const;
+
+  // x_mid = x_in + the projection of `attended` [tokens, query_dim]. x_mid may be x_in.
+  void attention_output(MutRows x_mid, ConstRows x_in, ConstRows attended) const;
+
+  // x_out = x_mid + MLP(norm of x_mid). x_out may be x_mid.
+  void feed_forward(MutRows x_out, ConstRows x_mid, const MlpBuffers& b) const;
+  // The same in two halves: what goes into the last matrix, and that matrix.
+  void gated(ConstRows x_mid, const MlpBuffers& b) const;
+  void down(MutRows x_out, ConstRows x_mid, ConstRows gated) const;
+
+ private:
+  void finish_heads(MutHeads heads, std::span<const float> norm, const Angles& angles) const;
+
+  Backend& run_;
+  const Config& config_;
+  const Layer& layer_;
+  MutRows lora_;
+  BlockProbe probe_;
+};
 
 // Several linear maps of the same input, their adapters included. `lora`: scratch [tokens, rank].
 struct LinearPart {

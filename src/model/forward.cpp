@@ -11,33 +11,47 @@
 
 namespace quern {
 
-Runner::Runner(Backend& backend, const Config& config, const Weights& weights, int64_t max_tokens,
-               int64_t max_logits)
-    : run_(backend),
-      config_(config),
-      w_(weights),
+std::vector<Runner::ScratchPart> Runner::scratch_plan(const Config& c, int64_t tokens,
+                                                      int64_t max_logits, int64_t lora_rank) {
+  const int64_t half = c.rotary_dim / 2;
+  return {{&Runner::x_, tokens, c.hidden},
+          {&Runner::normed_, tokens, c.hidden},
+          {&Runner::qkv_, tokens, c.query_dim() + 2 * c.kv_dim()},
+          {&Runner::attended_, tokens, c.query_dim()},
+          {&Runner::gate_, tokens, c.ffn},
+          {&Runner::up_, tokens, c.ffn},
+          {&Runner::lora_, tokens, lora_rank},
+          {&Runner::cos_, tokens, half},
+          {&Runner::sin_, tokens, half},
+          {&Runner::logits_, max_logits, c.output_vocab},
+          {&Runner::kept_x_, tokens, c.hidden},
+          {&Runner::kept_cos_, tokens, half},
+          {&Runner::kept_sin_, tokens, half}};
+}
+
+uint64_t Runner::memory_bytes(const Config& config, int64_t max_tokens, int64_t max_logits,
+                              int64_t lora_rank) noexcept {
+  // Beside the tensors: ids, spans and scales of each token.
+  constexpr uint64_t kPerToken = 2 * (sizeof(AttentionSpan) + sizeof(int32_t) + sizeof(float));
+  uint64_t bytes = static_cast<uint64_t>(max_tokens) * kPerToken;
+  for (const ScratchPart& part : scratch_plan(config, max_tokens, max_logits, lora_rank)) {
+    bytes += static_cast<uint64_t>(part.rows * part.cols) * sizeof(float);
+  }
+  return bytes;
+}
+
+Runner::Runner(const Network& network, int64_t max_tokens, int64_t max_logits)
+    : run_(network.backend),
+      config_(network.config),
+      w_(network.weights),
       max_tokens_(max_tokens),
       max_logits_(max_logits),
-      rotary_magnitude_(quern::rotary_magnitude(config)) {
-  const Config& c = config;
-  const auto floats = [&](int64_t rows, int64_t cols) {
-    return run_.allocate(DType::F32, {rows, std::max<int64_t>(cols, 1)});
-  };
-  x_ = floats(max_tokens, c.hidden);
-  normed_ = floats(max_tokens, c.hidden);
-  qkv_ = floats(max_tokens, c.query_dim() + 2 * c.kv_dim());
-  attended_ = floats(max_tokens, c.query_dim());
-  gate_ = floats(max_tokens, c.ffn);
-  up_ = floats(max_tokens, c.ffn);
-  lora_ = floats(max_tokens, w_.max_lora_rank());
-  cos_ = floats(max_tokens, c.rotary_dim / 2);
-  sin_ = floats(max_tokens, c.rotary_dim / 2);
+      rotary_magnitude_(quern::rotary_magnitude(network.config)) {
+  for (const ScratchPart& part :
+       scratch_plan(config_, max_tokens, max_logits, w_.max_lora_rank())) {
+    this->*part.tensor = run_.allocate(DType::F32, {part.rows, std::max<int64_t>(part.cols, 1)});
+  }
   scale_.reserve(static_cast<size_t>(max_tokens));
-  logits_ = floats(max_logits, c.output_vocab);
-  kept_x_ = floats(max_tokens, c.hidden);
-  kept_normed_ = floats(max_tokens, c.hidden);
-  kept_cos_ = floats(max_tokens, c.rotary_dim / 2);
-  kept_sin_ = floats(max_tokens, c.rotary_dim / 2);
   kept_scale_.reserve(static_cast<size_t>(max_tokens));
   kept_spans_.reserve(static_cast<size_t>(max_tokens));
   ids_.reserve(static_cast<size_t>(max_tokens));
@@ -47,9 +61,9 @@ Runner::Runner(Backend& backend, const Config& config, const Weights& weights, i
 
 std::vector<std::span<std::byte>> Runner::scratch() noexcept {
   std::vector<std::span<std::byte>> out;
-  for (Tensor* tensor : {&x_, &normed_, &qkv_, &attended_, &gate_, &up_, &lora_, &cos_, &sin_,
-                         &logits_, &kept_x_, &kept_normed_, &kept_cos_, &kept_sin_}) {
-    out.emplace_back(tensor->data(), tensor->bytes());
+  for (const ScratchPart& part : scratch_plan(config_, max_tokens_, max_logits_, 1)) {
+    Tensor& tensor = this->*part.tensor;
+    out.emplace_back(tensor.data(), tensor.bytes());
   }
   return out;
 }
@@ -97,52 +111,68 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
   return static_cast<int64_t>(ids_.size());
 }
 
-// A model without rotated dims has an empty table.
-MutRows Runner::angles(Tensor& table, int64_t tokens) const noexcept {
+// A model without rotated dims has empty tables.
+Angles Runner::angles(Tensor& cos, Tensor& sin, int64_t tokens) const noexcept {
   const int64_t half = config_.rotary_dim / 2;
-  return {table.floats().data(), tokens, half, half};
+  const auto rows = [&](Tensor& table) {
+    return ConstRows{table.floats().data(), tokens, half, half};
+  };
+  return {rows(cos), rows(sin)};
 }
 
 void Runner::probe(int64_t layer, std::string_view name, ConstRows rows) const {
   if (probe_) probe_(layer < 0 ? std::string(name) : fmt::format("block{}.{}", layer, name), rows);
 }
 
-// With `kept`, of the last block: the wanted rows alone are computed behind the keys and values.
-void Runner::block(int64_t layer, KvCache& cache, const KeptRows* kept) {
+void Runner::finish_block(const Block& block, MutRows x) {
+  const MutRows gate = rows_of(gate_, x.rows);
+  block.attention_output(x, x, rows_of(attended_, x.rows));
+  block.feed_forward(
+      x, x,
+      {.norm = rows_of(normed_, x.rows), .gate = gate, .up = rows_of(up_, x.rows), .gated = gate});
+}
+
+void Runner::block(int64_t layer, KvCache& cache) {
   const auto tokens = static_cast<int64_t>(ids_.size());
-  const int64_t rows = kept == nullptr ? tokens : kept->norm.rows;
-  const MutRows x_in = rows_of(x_, tokens);
-  const MutRows x_out = kept == nullptr ? x_in : rows_of(kept_x_, rows);
-  const MutRows attended = rows_of(attended_, rows);
-  const MutRows gate = rows_of(gate_, rows);
-  const BlockBuffers buffers = {.x_in = x_in,
-                                .x_mid = x_out,
-                                .x_out = x_out,
-                                .norm_1 = rows_of(normed_, tokens),
-                                .norm_2 = rows_of(normed_, rows),
-                                .qkv = rows_of(qkv_, tokens),
-                                .attended = attended,
-                                .gate = gate,
-                                .up = rows_of(up_, rows),
-                                .swiglu = gate,
-                                .lora = rows_of(lora_, tokens),
-                                .kept = kept};
-  const int64_t offset = layer * cache.layout().layer_bytes();
-  for (AttentionSpan& span : spans_) span.kv.layer_offset = offset;
-  for (AttentionSpan& span : kept_spans_) span.kv.layer_offset = offset;
-  const auto attend = [&](const QkvHeads& h) {
-    run_.kv_store(cache.layout(), spans_, h.k, h.v);
-    const MutHeads out = {attended.data, rows, config_.heads, config_.head_dim, attended.stride};
-    if (kept == nullptr) {
-      run_.attention(out, h.q, cache.layout(), spans_, scale_, config_.window(layer));
-    } else {
-      run_.attention(out, h.q, cache.layout(), kept_spans_, kept_scale_, config_.window(layer));
-    }
-  };
-  block_forward(run_, config_, w_.layers[static_cast<size_t>(layer)], buffers, angles(cos_, tokens),
-                angles(sin_, tokens), attend,
-                [&](std::string_view name, ConstRows x) { probe(layer, name, x); });
-  probe(layer, "out", x_out);
+  const MutRows x = rows_of(x_, tokens);
+  const auto tell = [&](std::string_view name, ConstRows rows) { probe(layer, name, rows); };
+  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], rows_of(lora_, tokens),
+                    tell);
+  const QkvHeads heads = block.qkv(x, {.norm = rows_of(normed_, tokens),
+                                       .qkv = rows_of(qkv_, tokens),
+                                       .angles = angles(cos_, sin_, tokens)});
+  for (AttentionSpan& span : spans_) span.kv.layer_offset = layer * cache.layout().layer_bytes();
+  run_.kv_store(cache.layout(), spans_, heads.k, heads.v);
+  run_.attention(query_heads(config_, rows_of(attended_, tokens)), heads.q, cache.layout(), spans_,
+                 scale_, config_.window(layer));
+  finish_block(block, x);
+  probe(layer, "out", x);
+}
+
+// The last block where the output of some rows is wanted only: all give their keys and values, and
+// only those go on. Their residual stream is kept_x_.
+void Runner::last_block_of_outputs(KvCache& cache) {
+  const int64_t layer = config_.layers - 1;
+  const auto tokens = static_cast<int64_t>(ids_.size()), wanted = std::ssize(output_rows_);
+  const MutRows x = rows_of(kept_x_, wanted);
+  const Angles all = angles(cos_, sin_, tokens), kept = angles(kept_cos_, kept_sin_, wanted);
+  const int64_t half = config_.rotary_dim / 2;
+  run_.gather_rows(x, rows_of(x_, tokens), output_rows_);
+  run_.gather_rows({kept_cos_.floats().data(), wanted, half, half}, all.cos, output_rows_);
+  run_.gather_rows({kept_sin_.floats().data(), wanted, half, half}, all.sin, output_rows_);
+
+  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], rows_of(lora_, tokens));
+  const QkvHeads heads = block.keys_values(
+      rows_of(x_, tokens),
+      {.norm = rows_of(normed_, tokens), .qkv = rows_of(qkv_, tokens), .angles = all});
+  for (AttentionSpan& span : spans_) span.kv.layer_offset = layer * cache.layout().layer_bytes();
+  for (AttentionSpan& span : kept_spans_) span.kv.layer_offset = spans_[0].kv.layer_offset;
+  run_.kv_store(cache.layout(), spans_, heads.k, heads.v);
+  const MutHeads q = block.queries(
+      x, {.norm = rows_of(normed_, wanted), .qkv = rows_of(qkv_, wanted), .angles = kept});
+  run_.attention(query_heads(config_, rows_of(attended_, wanted)), q, cache.layout(), kept_spans_,
+                 kept_scale_, config_.window(layer));
+  finish_block(block, x);
 }
 
 ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want want) {
@@ -158,11 +188,7 @@ ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want
   if (all) {
     block(config_.layers - 1, cache);
   } else {
-    const MutRows cos = angles(kept_cos_, wanted), sin = angles(kept_sin_, wanted);
-    run_.gather_rows(cos, angles(cos_, tokens), output_rows_);
-    run_.gather_rows(sin, angles(sin_, tokens), output_rows_);
-    const KeptRows kept = {output_rows_, rows_of(kept_normed_, wanted), cos, sin};
-    block(config_.layers - 1, cache, &kept);
+    last_block_of_outputs(cache);
   }
   for (const BatchItem& item : batch) {
     item.sequence->advance(static_cast<int64_t>(item.ids.size()));

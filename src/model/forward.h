@@ -31,8 +31,11 @@ using Probe = std::function<void(std::string_view name, ConstRows)>;
 class Runner {
  public:
   // `max_tokens` bounds the new tokens of one call, `max_logits` the rows of logits.
-  Runner(Backend& backend, const Config& config, const Weights& weights, int64_t max_tokens,
-         int64_t max_logits = 16);
+  Runner(const Network& network, int64_t max_tokens, int64_t max_logits = 16);
+
+  // What such a runner's scratch takes. `lora_rank`: of the adapters, 0 without.
+  static uint64_t memory_bytes(const Config& config, int64_t max_tokens, int64_t max_logits,
+                               int64_t lora_rank = 0) noexcept;
 
   enum class Want { Outputs, All };
 
@@ -55,8 +58,17 @@ class Runner {
 
  private:
   int64_t plan(std::span<const BatchItem> batch);
-  void block(int64_t layer, KvCache& cache, const KeptRows* kept = nullptr);
-  MutRows angles(Tensor& table, int64_t tokens) const noexcept;
+  // One tensor of scratch: floats [rows, cols].
+  struct ScratchPart {
+    Tensor Runner::*tensor;
+    int64_t rows, cols;
+  };
+  static std::vector<ScratchPart> scratch_plan(const Config& config, int64_t max_tokens,
+                                               int64_t max_logits, int64_t lora_rank);
+  void block(int64_t layer, KvCache& cache);
+  void last_block_of_outputs(KvCache& cache);
+  void finish_block(const Block& block, MutRows x);
+  Angles angles(Tensor& cos, Tensor& sin, int64_t tokens) const noexcept;
   void probe(int64_t layer, std::string_view name, ConstRows rows) const;
 
   Backend& run_;
@@ -66,15 +78,15 @@ class Runner {
   int64_t max_logits_;
   float rotary_magnitude_;
 
-  Tensor x_;                                           // [tokens, hidden], the residual stream
-  Tensor normed_;                                      // [tokens, hidden]
-  Tensor qkv_;                                         // [tokens, query_dim + 2 kv_dim]
-  Tensor attended_;                                    // [tokens, query_dim]
-  Tensor gate_, up_;                                   // [tokens, ffn]
-  Tensor lora_;                                        // [tokens, rank]
-  Tensor cos_, sin_;                                   // [tokens, rotary_dim / 2]
-  Tensor logits_;                                      // [max_logits, output_vocab]
-  Tensor kept_x_, kept_normed_, kept_cos_, kept_sin_;  // the same of the outputs alone
+  Tensor x_;                             // [tokens, hidden], the residual stream
+  Tensor normed_;                        // [tokens, hidden]
+  Tensor qkv_;                           // [tokens, query_dim + 2 kv_dim]
+  Tensor attended_;                      // [tokens, query_dim]
+  Tensor gate_, up_;                     // [tokens, ffn]
+  Tensor lora_;                          // [tokens, rank]
+  Tensor cos_, sin_;                     // [tokens, rotary_dim / 2]
+  Tensor logits_;                        // [max_logits, output_vocab]
+  Tensor kept_x_, kept_cos_, kept_sin_;  // the same of the outputs alone
   std::vector<int32_t> ids_;
   std::vector<AttentionSpan> spans_;
   std::vector<float> scale_;  // [tokens], of attention scores: LogN / sqrt(head_dim)

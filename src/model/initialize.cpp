@@ -25,6 +25,10 @@ void initialize(std::span<float> out, const TensorSpec& spec, const Config& conf
     std::fill(out.begin(), out.end(), spec.role == Role::Norm ? 1.0f : 0.0f);
     return;
   }
+  if (spec.role == Role::LoraB) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    return;
+  }
   const bool residual = spec.part == Part::AttnOut || spec.part == Part::Down;
   const double depth = residual ? std::sqrt(2.0 * static_cast<double>(config.layers)) : 1;
   const auto deviation = static_cast<float>(config.initializer_range / depth);

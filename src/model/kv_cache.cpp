@@ -12,6 +12,11 @@
 
 namespace quern {
 
+KvPolicy kv_policy(DType dtype) noexcept {
+  const bool free = dtype != DType::U8;
+  return {.chunked = free, .shared = free, .recomputed = free, .guessed = free};
+}
+
 Sequence::Sequence(KvCache& cache, const Config& config, ContextRules rules, int64_t prompt_length,
                    int64_t offset)
     : cache_(&cache),

@@ -18,6 +18,17 @@ struct ContextRules {
   bool logn = false;
 };
 
+// What may be done with a cache of this type beside feeding a sequence from end to end, without
+// changing a byte of what comes out. The release's 8-bit cache (U8) has one scale for all the new
+// positions of a call, so each of these would change it.
+struct KvPolicy {
+  bool chunked = true;     // a prompt may be fed in several calls
+  bool shared = true;      // positions that another sequence filled may be taken over
+  bool recomputed = true;  // a sequence may lose its pages and be fed again
+  bool guessed = true;     // several ids may be fed and some taken back: speculation
+};
+KvPolicy kv_policy(DType dtype) noexcept;
+
 class KvCache;
 
 // One sequence's past. It owns its pages and gives them back when it goes.
@@ -70,8 +81,9 @@ class Sequence {
 // The pool. Its memory is touched, and so used, only as pages are written.
 class KvCache {
  public:
-  // `dtype`: F32, F16, BF16, U8 for the release's 8-bit cache, I8 for one scale a token and head. `capacity` is in positions, over
-  // all sequences, and is rounded up to whole pages for each of `sequences`.
+  // `dtype`: F32, F16, BF16, U8 for the release's 8-bit cache, I8 for one scale a token and head.
+  // `capacity` is in positions, over all sequences, and is rounded up to whole pages for each of
+  // `sequences`.
   KvCache(Backend& backend, const Config& config, DType dtype, int64_t capacity,
           int64_t sequences = 1);
   KvCache(const KvCache&) = delete;

@@ -229,7 +229,7 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
                                   spec.module, to_string(a_view->shape), cols));
     }
     const auto scale = static_cast<float>(adapter.scale(spec.module, rank));
-    const auto own = [&](const char* member, const Shape& shape, float factor) {
+    const auto own = [&](const char* member, const Shape& shape) {
       const std::string name = prefix + member;
       const ConstTensorView view = tensors.at(name);
       if (!(view.shape == shape)) {
@@ -238,14 +238,14 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
                         "the adapter was made for another model");
       }
       floats.push_back(to_floats(view, name));
-      for (float& value : floats.back()) value *= factor;
       return Weight{.format = WeightFormat::F32,
                     .rows = shape[0],
                     .cols = shape[1],
                     .data = reinterpret_cast<const std::byte*>(floats.back().data())};
     };
-    const LowRank update = {.a = own(".lora_A.weight", {rank, cols}, 1),
-                            .b = own(".lora_B.weight", {rows, rank}, scale)};
+    const LowRank update = {.a = own(".lora_A.weight", {rank, cols}),
+                            .b = own(".lora_B.weight", {rows, rank}),
+                            .scale = scale};
     taken += 2;
     const std::vector<LinearSlice> slices = linears_of(weights, spec, config);
     if (slices.empty()) {
@@ -257,7 +257,8 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
         throw Error(Kind::Unsupported, fmt::format("two adapters change {}", spec.module),
                     "merge one of them into the model first");
       }
-      slice.linear->lora = {update.a, update.b.slice(slice.first_row, slice.rows)};
+      slice.linear->lora = update;
+      slice.linear->lora.b = update.b.slice(slice.first_row, slice.rows);
     }
   }
   if (taken != tensors.size()) {
@@ -309,7 +310,8 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
       if (bias.role != Role::Matrix || !s.store.find(bias.module + ".bias")) continue;
       bias.name = bias.module + ".bias";
       bias.shape = Shape{bias.shape[0]};
-      set_bias(s.weights, bias, config, s.vector(bias));
+      bias.role = Role::Bias;
+      bind_vector(s.weights, bias, config, s.vector(bias));
     }
   }
   for (const auto& adapter : options.adapters) s.apply_adapter(adapter, config);

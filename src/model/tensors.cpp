@@ -99,6 +99,24 @@ std::vector<TensorSpec> tensor_specs(const Config& c) {
   return specs;
 }
 
+std::vector<TensorSpec> adapter_specs(
+    const Config& config, const std::function<AdapterShape(const TensorSpec& matrix)>& choose) {
+  std::vector<TensorSpec> specs;
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    if (spec.role != Role::Matrix && spec.role != Role::Head) continue;
+    const AdapterShape adapter = choose(spec);
+    if (adapter.rank <= 0) continue;
+    const auto add = [&](std::string_view factor, Role role, Shape shape) {
+      const std::string module = fmt::format("base_model.model.{}.{}", spec.module, factor);
+      specs.push_back(
+          {module + ".weight", module, shape, spec.part, role, spec.layer, adapter.scale});
+    };
+    add("lora_A", Role::LoraA, {adapter.rank, spec.shape[1]});
+    add("lora_B", Role::LoraB, {spec.shape[0], adapter.rank});
+  }
+  return specs;
+}
+
 ParameterCount count_parameters(const Config& config) {
   ParameterCount count;
   for (const TensorSpec& spec : tensor_specs(config)) {

@@ -43,41 +43,57 @@ std::vector<LinearSlice> linears_of(Weights& weights, const TensorSpec& spec, co
   }
 }
 
+void bind_matrix(Weights& weights, const TensorSpec& spec, const Config& c, const Weight& matrix) {
+  if (matrix.empty()) return;
+  if (spec.part == Part::Embedding) {
+    weights.embedding = matrix;
+    if (c.tied) weights.lm_head.weight = matrix;
+    return;
+  }
+  for (const LinearSlice& slice : linears_of(weights, spec, c)) {
+    if (spec.role == Role::LoraA) {
+      slice.linear->lora.a = matrix;  // shared by q, k and v of a fused tensor
+      slice.linear->lora.scale = spec.scale;
+      continue;
+    }
+    Weight& to = spec.role == Role::LoraB ? slice.linear->lora.b : slice.linear->weight;
+    to = matrix.slice(slice.first_row, slice.rows);
+  }
+}
+
+void bind_vector(Weights& weights, const TensorSpec& spec, const Config& c,
+                 std::span<const float> values) {
+  if (values.empty()) return;
+  if (spec.role == Role::Bias) {
+    for (const LinearSlice& slice : linears_of(weights, spec, c)) {
+      slice.linear->bias =
+          values.subspan(static_cast<size_t>(slice.first_row), static_cast<size_t>(slice.rows));
+    }
+    return;
+  }
+  if (spec.part == Part::FinalNorm) {
+    weights.final_norm = values;
+    return;
+  }
+  Layer& layer = weights.layers[static_cast<size_t>(spec.layer)];
+  std::span<const float>& field = spec.part == Part::Norm1   ? layer.norm_1
+                                  : spec.part == Part::Norm2 ? layer.norm_2
+                                  : spec.part == Part::QNorm ? layer.q_norm
+                                                             : layer.k_norm;
+  field = values;
+}
+
 Weights bind_weights(const Config& c, const WeightSource& source) {
   Weights weights;
   weights.layers.resize(static_cast<size_t>(c.layers));
   for (const TensorSpec& spec : tensor_specs(c)) {
-    if (spec.role == Role::Embedding) {
-      weights.embedding = source.matrix(spec);
-    } else if (spec.part == Part::FinalNorm) {
-      weights.final_norm = source.vector(spec);
-    } else if (spec.role == Role::Norm) {
-      Layer& layer = weights.layers[static_cast<size_t>(spec.layer)];
-      std::span<const float>& field = spec.part == Part::Norm1   ? layer.norm_1
-                                      : spec.part == Part::Norm2 ? layer.norm_2
-                                      : spec.part == Part::QNorm ? layer.q_norm
-                                                                 : layer.k_norm;
-      field = source.vector(spec);
-    } else if (spec.role == Role::Bias) {
-      set_bias(weights, spec, c, source.vector(spec));
+    if (spec.shape.rank() == 2) {
+      bind_matrix(weights, spec, c, source.matrix(spec));
     } else {
-      const Weight whole = source.matrix(spec);
-      for (const LinearSlice& slice : linears_of(weights, spec, c)) {
-        slice.linear->weight = whole.slice(slice.first_row, slice.rows);
-      }
+      bind_vector(weights, spec, c, source.vector(spec));
     }
   }
-  if (c.tied) weights.lm_head.weight = weights.embedding;
   return weights;
-}
-
-void set_bias(Weights& weights, const TensorSpec& spec, const Config& c,
-              std::span<const float> values) {
-  if (values.empty()) return;
-  for (const LinearSlice& slice : linears_of(weights, spec, c)) {
-    slice.linear->bias =
-        values.subspan(static_cast<size_t>(slice.first_row), static_cast<size_t>(slice.rows));
-  }
 }
 
 }  // namespace quern

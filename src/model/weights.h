@@ -18,10 +18,11 @@
 
 namespace quern {
 
-// A low-rank update of a matrix: y += b · (a · x), with LoRA's alpha / r already inside b.
+// A low-rank update of a matrix (LoRA, Hu et al. 2021): y += scale · b · (a · x).
 struct LowRank {
-  Weight a;  // [rank, cols]
-  Weight b;  // [rows, rank]
+  Weight a;         // [rank, cols]
+  Weight b;         // [rows, rank]
+  float scale = 1;  // alpha / rank
 };
 
 // y = weight · x (+ bias) (+ low-rank update).
@@ -50,6 +51,13 @@ struct Weights {
   int64_t max_lora_rank() const noexcept;
 };
 
+// A model ready to compute: what it is, its weights, and what computes. All of it is borrowed.
+struct Network {
+  Backend& backend;
+  const Config& config;
+  const Weights& weights;
+};
+
 // The linear maps that a matrix (or its bias, or its adapter) of the checkpoint feeds: one, or q, k
 // and v for a fused tensor, with their rows in it. Empty for embedding and norms.
 struct LinearSlice {
@@ -59,9 +67,12 @@ struct LinearSlice {
 };
 std::vector<LinearSlice> linears_of(Weights& weights, const TensorSpec& spec, const Config& config);
 
-// The bias of a matrix; nothing happens where `values` is empty.
-void set_bias(Weights& weights, const TensorSpec& spec, const Config& config,
-              std::span<const float> values);
+// Puts a tensor of the list (or of adapter_specs) where the model reads it: a matrix, or a norm or
+// bias. A tied head follows the embedding. Nothing happens where the tensor is empty.
+void bind_matrix(Weights& weights, const TensorSpec& spec, const Config& config,
+                 const Weight& matrix);
+void bind_vector(Weights& weights, const TensorSpec& spec, const Config& config,
+                 std::span<const float> values);
 
 // Puts a Weights together from a provider of tensors: `matrix` for the specs of two dimensions,
 // `vector` for norms and biases (an empty span where the checkpoint has no such bias).

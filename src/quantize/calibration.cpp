@@ -78,27 +78,18 @@ Hessian Calibration::head_inputs(std::span<const float> final_norm) {
 
 void Calibration::attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended) {
   const Config& c = config_;
-  const int64_t tokens = stream.rows, half = c.rotary_dim / 2, kv = c.kv_dim(), q = c.query_dim();
-  const MutRows qkv = view(qkv_, tokens, q + 2 * kv);
-  const MutRows log_sum = view(log_sum_, tokens, c.heads);
-  const ConstRows cos = {cos_.data(), tokens, half, half}, sin = {sin_.data(), tokens, half, half};
-  TrainingAttention shape = {.batch = tokens / length_, .seq = length_};
-  shape.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
-  shape.window = c.window(index);
-  apply_linear(run_, normed_batch(stream, layer.norm_1),
-               {{&layer.q, qkv.columns(0, q)},
-                {&layer.k, qkv.columns(q, kv)},
-                {&layer.v, qkv.columns(q + kv, kv)}},
-               {});
-  const QkvHeads heads = split_heads(c, qkv);
-  if (c.qk_norm) {
-    run_.rms_norm_heads(heads.q, layer.q_norm, c.norm_eps);
-    run_.rms_norm_heads(heads.k, layer.k_norm, c.norm_eps);
-  }
-  run_.rope(heads.q, cos, sin);
-  run_.rope(heads.k, cos, sin);
-  const MutHeads out = {attended.data, tokens, c.heads, c.head_dim, attended.stride};
-  run_.attention_training(out, log_sum, heads.q, heads.k, heads.v, shape);
+  const int64_t tokens = stream.rows, half = c.rotary_dim / 2;
+  const QkvBuffers buffers = {
+      .norm = view(norm_, tokens, c.hidden),
+      .qkv = view(qkv_, tokens, c.query_dim() + 2 * c.kv_dim()),
+      .angles = {{cos_.data(), tokens, half, half}, {sin_.data(), tokens, half, half}}};
+  const QkvHeads heads = Block(run_, c, layer).qkv(stream, buffers);
+  run_.attention_training(query_heads(c, attended), view(log_sum_, tokens, c.heads), heads.q,
+                          heads.k, heads.v,
+                          {.batch = tokens / length_,
+                           .seq = length_,
+                           .scale = 1 / std::sqrt(static_cast<float>(c.head_dim)),
+                           .window = c.window(index)});
 }
 
 Hessian Calibration::attn_out_inputs(const Layer& layer, int64_t index) {
@@ -119,20 +110,22 @@ Hessian Calibration::up_gate_inputs(const Layer& layer) {
   const MutRows all = view(attended_, x.rows, config_.query_dim());
   for_batches(x_, [&](int64_t begin, int64_t end) {
     const MutRows stream = x.slice(begin, end);
-    apply_linear(run_, all.slice(begin, end), {{&layer.attn_out, stream}}, {}, /*accumulate=*/true);
+    Block(run_, config_, layer).attention_output(stream, stream, all.slice(begin, end));
     hessian.add(run_, normed_batch(stream, layer.norm_2), (end - begin) / length_);
   });
   attended_ = {};  // a gigabyte of a large model
   return hessian;
 }
 
-void Calibration::swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up) {
-  apply_linear(run_, normed_batch(stream, layer.norm_2), {{&layer.up, up}, {&layer.gate, gate}},
-               {});
-  run_.silu_mul(gate, gate, up);
+MlpBuffers Calibration::mlp_buffers(int64_t tokens) {
+  const MutRows gate = view(gate_, tokens, config_.ffn);
+  return {.norm = view(norm_, tokens, config_.hidden),
+          .gate = gate,
+          .up = view(up_, tokens, config_.ffn),
+          .gated = gate};
 }
 
-std::span<uint16_t> Calibration::gated(int64_t begin, int64_t end) {
+std::span<uint16_t> Calibration::rounded_gated(int64_t begin, int64_t end) {
   const int64_t ffn = config_.ffn;
   return std::span(gated_).subspan(static_cast<size_t>(begin * ffn),
                                    static_cast<size_t>((end - begin) * ffn));
@@ -143,45 +136,43 @@ Hessian Calibration::down_inputs(const Layer& layer) {
   Hessian hessian(pool_, ffn);
   const ConstRows x = stream_rows();
   if (run_.rounds_products()) gated_.resize(static_cast<size_t>(x.rows * ffn));
-  std::vector<float> gate_floats, up_floats;
   for_batches(x_, [&](int64_t begin, int64_t end) {
-    const MutRows gate = view(gate_floats, end - begin, ffn);
-    swiglu(layer, x.slice(begin, end), gate, view(up_floats, end - begin, ffn));
-    if (!gated_.empty()) run_.narrow(gated(begin, end), gate_floats);
-    hessian.add(run_, gate, (end - begin) / length_);
+    const MlpBuffers buffers = mlp_buffers(end - begin);
+    Block(run_, config_, layer).gated(x.slice(begin, end), buffers);
+    if (!gated_.empty()) run_.narrow(rounded_gated(begin, end), gate_);
+    hessian.add(run_, buffers.gated, (end - begin) / length_);
   });
   return hessian;
 }
 
 void Calibration::finish(const Layer& layer) {
-  const int64_t ffn = config_.ffn;
   const MutRows x = stream_rows();
-  std::vector<float> gate_floats, up_floats;
+  const Block block(run_, config_, layer);
   for_batches(x_, [&](int64_t begin, int64_t end) {
-    const MutRows stream = x.slice(begin, end), gate = view(gate_floats, end - begin, ffn);
+    const MutRows stream = x.slice(begin, end);
+    const MlpBuffers buffers = mlp_buffers(end - begin);
     if (gated_.empty()) {
-      swiglu(layer, stream, gate, view(up_floats, end - begin, ffn));
+      block.gated(stream, buffers);
     } else {
-      run_.widen(gate_floats, gated(begin, end));
+      run_.widen(gate_, rounded_gated(begin, end));
     }
-    apply_linear(run_, gate, {{&layer.down, stream}}, {}, /*accumulate=*/true);
+    block.down(stream, stream, buffers.gated);
   });
   gated_ = {};
 }
 
 void Calibration::forward(const Layer& layer, int64_t index, std::vector<float>& stream) {
   const Config& c = config_;
-  std::vector<float> gate_floats, up_floats, attended_floats;
+  const Block block(run_, c, layer);
+  std::vector<float> attended_floats;
   const MutRows all = {stream.data(), static_cast<int64_t>(stream.size()) / c.hidden, c.hidden,
                        c.hidden};
   for_batches(stream, [&](int64_t begin, int64_t end) {
     const MutRows x = all.slice(begin, end);
     const MutRows attended = view(attended_floats, x.rows, c.query_dim());
     attend(layer, index, x, attended);
-    apply_linear(run_, attended, {{&layer.attn_out, x}}, {}, /*accumulate=*/true);
-    const MutRows gate = view(gate_floats, x.rows, c.ffn);
-    swiglu(layer, x, gate, view(up_floats, x.rows, c.ffn));
-    apply_linear(run_, gate, {{&layer.down, x}}, {}, /*accumulate=*/true);
+    block.attention_output(x, x, attended);
+    block.feed_forward(x, x, mlp_buffers(x.rows));
   });
 }
 

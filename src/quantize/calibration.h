@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compute/cpu/cpu_training_backend.h"
+#include "model/block.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "quantize/gptq_solver.h"
@@ -45,8 +46,8 @@ class Calibration {
   void for_batches(std::span<const float> stream, Use&& use) const;
   MutRows stream_rows();
   MutRows normed_batch(ConstRows stream, std::span<const float> weight);
-  std::span<uint16_t> gated(int64_t begin, int64_t end);
-  void swiglu(const Layer& layer, ConstRows stream, MutRows gate, MutRows up);
+  std::span<uint16_t> rounded_gated(int64_t begin, int64_t end);
+  MlpBuffers mlp_buffers(int64_t tokens);
   void attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended);
   Hessian normed_inputs(std::span<const float> weight);
 
@@ -61,6 +62,7 @@ class Calibration {
   // [tokens, ffn]: what goes into the last matrix, where products round it to bfloat16 anyway. As
   // floats it would take gigabytes, and is computed twice instead.
   std::vector<uint16_t> gated_;
+  std::vector<float> gate_, up_;  // [batch, ffn]
   std::vector<float> norm_;       // [batch, hidden]
   std::vector<float> qkv_;        // [batch, query_dim + 2 kv_dim]
   std::vector<float> log_sum_;    // [batch, heads]

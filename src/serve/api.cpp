@@ -255,7 +255,7 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Where where) {
   plan.model = model->name;
   plan.base.max_seconds = options_.request_seconds;
   // In an 8-bit cache a prompt that is fed in parts has other bytes than one that is fed whole.
-  plan.base.reuse_prefix = model->model.engine_options().kv_type != DType::U8;
+  plan.base.reuse_prefix = true;
   plan.base.cache_salt = gate_.salt(exchange->request());
   const auto make = where == Responses ? make_response : make_completions;
   Generation::start(make(exchange, model, std::move(plan), metrics_));

@@ -20,13 +20,6 @@ uint64_t weight_bytes(const Model& model) {
          size_bytes(model.config().dtype);
 }
 
-// What a step's buffers take, as Runner plans them.
-uint64_t scratch_bytes(const Config& c, int64_t tokens, int64_t logits) {
-  const int64_t per_token =
-      2 * c.hidden + 2 * c.query_dim() + 2 * c.kv_dim() + 2 * c.ffn + c.rotary_dim + 1;
-  return static_cast<uint64_t>(4 * (per_token * tokens + c.output_vocab * logits));
-}
-
 // Guesses are ids, so they must mean the same in both models.
 void check_same_vocabulary(const Model& model, const Model& draft) {
   const Tokenizer &a = model.tokenizer(), &b = draft.tokenizer();
@@ -47,8 +40,9 @@ WorkerOptions worker_options(const Model& model, const Model* draft, const Model
   options.engine.speculate = wanted.speculate;
   options.queue = wanted.queue;
   uint64_t per_token = KvCache::bytes_per_token(model.config(), options.engine.kv_type);
-  uint64_t used = kReserve + scratch_bytes(model.config(), wanted.chunk + wanted.sequences,
-                                           std::min<int64_t>(wanted.sequences, 64));
+  uint64_t used =
+      kReserve + Scheduler::scratch_bytes(model.config(), options.engine, wanted.sequences,
+                                          model.weights().max_lora_rank());
   if (draft != nullptr) {
     options.engine.draft = {&draft->config(), &draft->weights(), draft->engine_options().rules};
     used += weight_bytes(*draft) + Drafter::memory_bytes(draft->config(), wanted.sequences, 0);

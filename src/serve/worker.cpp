@@ -37,8 +37,8 @@ GatherTime gather_time(const Scheduler::Load& load) {
 
 Worker::Worker(Model& model, const WorkerOptions& options)
     : options_(options),
-      scheduler_(model.backend(), model.config(), model.weights(), model.tokenizer_or_null(),
-                 options.engine, options.capacity, options.sequences),
+      scheduler_(model.network(), model.tokenizer_or_null(), options.engine, options.capacity,
+                 options.sequences),
       context_(scheduler_.context()),
       load_(scheduler_.load()),
       thread_([this] { work(); }) {}

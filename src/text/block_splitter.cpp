@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstdlib>
 
+#include "core/isa.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -254,25 +256,23 @@ uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
 }  // namespace
 
 std::vector<BlockCutsVariant> block_cuts_variants() {
-  std::vector<BlockCutsVariant> out = {{"scalar", cuts_scalar}};
+  std::vector<BlockCutsVariant> out = {{"scalar", cpu::Isa::Scalar, cuts_scalar}};
 #if defined(__x86_64__)
   const bool bits = __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
-  if (bits && __builtin_cpu_supports("avx2")) out.push_back({"avx2", cuts_avx2});
-  if (bits && __builtin_cpu_supports("avx512bw")) out.push_back({"avx512", cuts_avx512});
+  if (bits && __builtin_cpu_supports("avx2")) out.push_back({"avx2", cpu::Isa::Avx2, cuts_avx2});
+  if (bits && __builtin_cpu_supports("avx512bw"))
+    out.push_back({"avx512", cpu::Isa::Avx512, cuts_avx512});
 #endif
   return out;
 }
 
 BlockCuts block_cuts() noexcept {
   static const BlockCuts chosen = [] {
-    const auto variants = block_cuts_variants();
-    const char* wanted = std::getenv("QUERN_ISA");
-    if (wanted != nullptr) {
-      for (const BlockCutsVariant& variant : variants) {
-        if (variant.name == wanted) return variant.cuts;
-      }
+    BlockCuts best = cuts_scalar;
+    for (const BlockCutsVariant& variant : block_cuts_variants()) {
+      if (cpu::may_use(variant.isa)) best = variant.cuts;
     }
-    return variants.back().cuts;
+    return best;
   }();
   return chosen;
 }

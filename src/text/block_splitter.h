@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/isa.h"
 #include "text/unicode.h"
 
 namespace quern {
@@ -24,6 +25,7 @@ BlockCuts block_cuts() noexcept;
 
 struct BlockCutsVariant {
   std::string_view name;
+  cpu::Isa isa;
   BlockCuts cuts;
 };
 // Those that this machine can run, plainest first.

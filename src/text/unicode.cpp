@@ -9,6 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "core/isa.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -132,7 +134,7 @@ size_t first_unsafe_scalar(std::string_view text, size_t i) noexcept {
 
 size_t first_unsafe(std::string_view text) noexcept {
 #if defined(__x86_64__)
-  static const bool fast = __builtin_cpu_supports("avx2");
+  static const bool fast = cpu::may_use(cpu::Isa::Avx2);
   if (fast) return first_unsafe_avx2(text);
 #endif
   return first_unsafe_scalar(text, 0);

@@ -158,7 +158,9 @@ void CheckpointSaver::save(const RunState& state, Parameters& parameters, Optimi
     write(*job_);
     return;
   }
-  while (job_->copies.size() < 3) job_->copies.emplace_back(backend_, config_.model);
+  while (job_->copies.size() < 3) {
+    job_->copies.emplace_back(backend_, config_.model, parameters.specs());
+  }
   for (size_t i = 0; i < 3; ++i) {
     const auto from = std::as_const(*originals[i]).all();
     std::copy(from.begin(), from.end(), job_->copies[i].all().begin());

@@ -31,11 +31,15 @@ bool decays(Decay rule, const TensorSpec& spec, Family family) noexcept {
 }
 
 Optimizer::Optimizer(Backend& backend, const Config& config, const OptimizerOptions& options)
+    : Optimizer(backend, config, options, tensor_specs(config)) {}
+
+Optimizer::Optimizer(Backend& backend, const Config& config, const OptimizerOptions& options,
+                     const std::vector<TensorSpec>& specs)
     : run_(backend),
       family_(config.family),
       options_(options),
-      first_(backend, config),
-      second_(backend, config) {}
+      first_(backend, config, specs),
+      second_(backend, config, specs) {}
 
 GradientNorm Optimizer::measure(const Parameters& gradients) {
   const double norm = std::sqrt(run_.squared_norm(gradients.all()));

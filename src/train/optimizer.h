@@ -34,7 +34,10 @@ struct GradientNorm {
 
 class Optimizer {
  public:
+  // Of the tensors that `specs` lists; without, of every tensor of the model.
   Optimizer(Backend& backend, const Config& config, const OptimizerOptions& options);
+  Optimizer(Backend& backend, const Config& config, const OptimizerOptions& options,
+            const std::vector<TensorSpec>& specs);
 
   GradientNorm measure(const Parameters& gradients);
 

@@ -152,7 +152,7 @@ StepReport Pretraining::step() {
   const auto scale = static_cast<float>(1.0 / static_cast<double>(count));
 
   if (sum_.has_value()) sum_->clear(backend_);
-  Parameters& gradients = sum_.has_value() ? *sum_ : pass_.gradients();
+  const GradientSink sink = sum_.has_value() ? GradientSink{*sum_} : pass_.gradients();
   double loss = 0;
   const size_t micro = static_cast<size_t>(config_.micro_batch) * seq;
   const auto micro_batches = static_cast<uint64_t>(config_.batch / config_.micro_batch);
@@ -162,11 +162,11 @@ StepReport Pretraining::step() {
                                 whole.labels.subspan(at, micro),
                                 starts.empty() ? starts : starts.subspan(at, micro)};
     const uint64_t stream = static_cast<uint64_t>(state_.step) * micro_batches + i;
-    loss += pass_.forward_backward(parameters_, gradients, part, scale, stream).loss;
+    loss += pass_.forward_backward(parameters_.weights(), sink, part, scale, stream).loss;
   }
   loss /= static_cast<double>(count);
 
-  const GradientNorm norm = optimizer_.measure(gradients);
+  const GradientNorm norm = optimizer_.measure(sink.into);
   StepReport report;
   report.step = state_.step + 1;
   report.loss = loss;
@@ -174,7 +174,7 @@ StepReport Pretraining::step() {
   report.learning_rate = config_.schedule.rate_of_step(report.step);
   report.verdict = guard_.judge(loss, norm.norm);
   if (report.verdict == GradientGuard::Verdict::Take) {
-    optimizer_.step(parameters_, gradients, report.learning_rate, norm.scale);
+    optimizer_.step(parameters_, sink.into, report.learning_rate, norm.scale);
   }
   state_.step = report.step;
   state_.tokens += config_.batch * config_.seq;
@@ -208,11 +208,12 @@ void Pretraining::validate() {
         data.read(begin, std::span(ids).subspan(at, have), std::span(labels).subspan(at, have));
       }
       const auto size = static_cast<size_t>(rows * config_.seq);
-      const LossSum part = pass_.loss(parameters_, {rows,
-                                                    config_.seq,
-                                                    std::span<const int32_t>(ids).first(size),
-                                                    std::span<const int32_t>(labels).first(size),
-                                                    {}});
+      const LossSum part =
+          pass_.loss(parameters_.weights(), {rows,
+                                             config_.seq,
+                                             std::span<const int32_t>(ids).first(size),
+                                             std::span<const int32_t>(labels).first(size),
+                                             {}});
       sum.loss += part.loss;
       sum.count += part.count;
     }

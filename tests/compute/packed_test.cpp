@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "compute/cpu/cpu_backend.h"
+#include "compute/cpu/cpu_training_backend.h"
 #include "core/dtype.h"
 #include "core/rng.h"
 #include "support/support.h"
@@ -323,6 +323,87 @@ TEST(PackedProduct, WhatIsNotFiniteStaysSo) {
       const auto got = check.product(*kernels, 1);
       EXPECT_FALSE(std::isfinite(got[3])) << kernels->name;
       EXPECT_TRUE(std::isfinite(got[8 + 3])) << kernels->name;
+    }
+  }
+}
+
+// What training needs of a frozen matrix: the gradient of its input, whatever its format. The
+// definition is that of the same matrix as floats.
+TEST(FrozenWeights, TheGradientOfTheInputIsThatOfTheFloats) {
+  ThreadPool pool(2);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    CpuTrainingBackend backend(pool, isa);
+    for (const Shape2& shape : kShapes) {
+      const Gptq source(shape.bits, shape.out, shape.in, shape.group, shape.symmetric,
+                        shape.scattered, 3);
+      const PackedMatrix packed = source.pack();
+      const int64_t rows = 5;
+      std::vector<float> d_out = random_floats(size_t(rows * shape.out), 4);
+      const auto gradient = [&](const Weight& weight) {
+        std::vector<float> d_x = random_floats(size_t(rows * shape.in), 5);
+        backend.matmul_backward({d_x.data(), rows, shape.in, shape.in},
+                                {d_out.data(), rows, shape.out, shape.out}, weight,
+                                /*accumulate=*/true);
+        return d_x;
+      };
+      const Weight floats = {.format = WeightFormat::F32,
+                             .rows = shape.out,
+                             .cols = shape.in,
+                             .data = reinterpret_cast<const std::byte*>(source.weights.data())};
+      const std::vector<float> want = gradient(floats);
+      const Weight words = {.format = WeightFormat::Gptq,
+                            .rows = shape.out,
+                            .cols = shape.in,
+                            .gptq = &source.matrix};
+      const Weight strips = {
+          .format = WeightFormat::Packed, .rows = shape.out, .cols = shape.in, .packed = &packed};
+      check_close(gradient(words), want, {1e-5, 1e-5}, "words");
+      check_close(gradient(strips), want, {1e-5, 1e-5}, "strips");
+      // A part of the rows, from the middle of a strip on.
+      d_out.resize(size_t(rows * (shape.out - 3)));
+      const auto part = [&](const Weight& weight) {
+        std::vector<float> d_x(size_t(rows * shape.in));
+        backend.matmul_backward({d_x.data(), rows, shape.in, shape.in},
+                                {d_out.data(), rows, shape.out - 3, shape.out - 3},
+                                weight.slice(3, shape.out - 3), /*accumulate=*/false);
+        return d_x;
+      };
+      check_close(part(strips), part(floats), {1e-5, 1e-5}, "part of the strips");
+      check_close(part(words), part(floats), {1e-5, 1e-5}, "part of the words");
+    }
+  }
+}
+
+TEST(FrozenWeights, SixteenBitsAreMultipliedAndDifferentiatedAsTheirFloats) {
+  ThreadPool pool(2);
+  const int64_t rows = 7, in = 70, out = 700;  // more rows of the weight than are widened at once
+  for (const bool bf16 : {false, true}) {
+    std::vector<float> floats = random_floats(size_t(out * in), 1);
+    std::vector<uint16_t> halves;
+    for (float& x : floats) {
+      halves.push_back(bf16 ? to_bf16(x) : to_f16(x));
+      x = bf16 ? from_bf16(halves.back()) : from_f16(halves.back());
+    }
+    const auto weight_of = [&](WeightFormat format, const void* data) {
+      return Weight{
+          .format = format, .rows = out, .cols = in, .data = static_cast<const std::byte*>(data)};
+    };
+    const Weight wide = weight_of(WeightFormat::F32, floats.data());
+    const Weight narrow = weight_of(bf16 ? WeightFormat::BF16 : WeightFormat::F16, halves.data());
+    const std::vector<float> x = random_floats(size_t(rows * in), 2);
+    const std::vector<float> d_out = random_floats(size_t(rows * out), 3);
+    for (const cpu::Isa isa : cpu::supported_isas()) {
+      CpuTrainingBackend backend(pool, isa);
+      const auto both = [&](const Weight& weight) {
+        std::vector<float> y(size_t(rows * out)), d_x(size_t(rows * in));
+        const MatmulPart part = {{y.data(), rows, out, out}, &weight, {}, false};
+        backend.matmul({x.data(), rows, in, in}, {&part, 1});
+        backend.matmul_backward({d_x.data(), rows, in, in}, {d_out.data(), rows, out, out}, weight,
+                                false);
+        return std::pair(y, d_x);
+      };
+      EXPECT_EQ(both(narrow).first, both(wide).first);
+      check_close(both(narrow).second, both(wide).second, {1e-4, 1e-5}, "d_x");
     }
   }
 }

@@ -18,7 +18,7 @@ TEST(Perplexity, AgreesWithLogprobs) {
   const std::vector<TokenId> ids(wide.begin(), wide.end());
   const auto text = std::span<const TokenId>(ids).first(50);
   KvCache cache(model.backend(), model.config(), DType::F32, 64);
-  Runner runner(model.backend(), model.config(), model.weights(), 64, 64);
+  Runner runner(model.network(), 64, 64);
   const auto logprobs = token_logprobs(model, runner, cache, text);
   double nll = 0;
   for (const float logprob : logprobs) nll -= logprob;

@@ -27,8 +27,7 @@ Request greedy(std::vector<TokenId> ids, int64_t count) {
 }
 
 Engine engine_of(Model& model) {
-  return Engine(model.backend(), model.config(), model.weights(), model.tokenizer_or_null(),
-                model.engine_options());
+  return Engine(model.network(), model.tokenizer_or_null(), model.engine_options());
 }
 
 TEST(Engine, DeterministicSettingsOfTheReference) {
@@ -175,7 +174,7 @@ TEST_F(TinyModel, IdsOutOfRangeAreNamed) {
 
 TEST_F(TinyModel, AStepOfDecodingAllocatesNothing) {
   KvCache cache(model_->backend(), model_->config(), DType::F32, 256);
-  Runner runner(model_->backend(), model_->config(), model_->weights(), 64);
+  Runner runner(model_->network(), 64);
   Sequence sequence(cache, model_->config(), {true, true}, 40);
   sequence.reserve(200);
   BatchItem item = {&sequence, std::span(ids_).first(40)};

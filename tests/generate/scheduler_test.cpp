@@ -28,8 +28,7 @@ class SchedulerTest : public testing::Test {
   Scheduler scheduler(int64_t capacity, int64_t sequences, EngineOptions options) {
     options.rules = model_->engine_options().rules;
     if (options.context == 0) options.context = model_->engine_options().context;
-    return Scheduler(model_->backend(), model_->config(), model_->weights(), nullptr, options,
-                     capacity, sequences);
+    return Scheduler(model_->network(), nullptr, options, capacity, sequences);
   }
   Scheduler scheduler(int64_t capacity = 8192, int64_t sequences = 16) {
     return scheduler(capacity, sequences, {});
@@ -370,7 +369,7 @@ TEST_F(SchedulerTest, PromptLogprobsAreThoseOfTheTokensOneByOne) {
 TEST_F(SchedulerTest, AnEmbeddingIsTheMeanOfTheLastHiddenStates) {
   const std::vector<TokenId> ids = random_ids(70, 13);
   KvCache cache(model_->backend(), model_->config(), DType::F32, 128);
-  Runner runner(model_->backend(), model_->config(), model_->weights(), 128);
+  Runner runner(model_->network(), 128);
   Sequence sequence(cache, model_->config(), model_->engine_options().rules, 70);
   sequence.reserve(70);
   const BatchItem item = {&sequence, ids};

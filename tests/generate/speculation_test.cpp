@@ -30,8 +30,7 @@ struct Outcome {
 // All requests together, to their end.
 Outcome run(Model& model, const std::vector<Request>& requests, int64_t speculate,
             const Model* draft = nullptr, int64_t capacity = 16384) {
-  Scheduler scheduler(model.backend(), model.config(), model.weights(), nullptr,
-                      options_of(model, speculate, draft), capacity, 16);
+  Scheduler scheduler(model.network(), nullptr, options_of(model, speculate, draft), capacity, 16);
   Outcome out;
   out.completions.resize(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {

@@ -7,18 +7,15 @@
 #include <cstring>
 
 #include "compute/cpu/cpu_training_backend.h"
-#include "core/json.h"
-#include "formats/safetensors.h"
+#include "formats/adapter_config.h"
+#include "support/golden.h"
 #include "support/isa.h"
 #include "support/support.h"
 
 namespace quern {
 namespace {
 
-using test::Tolerance;
 using Floats = std::vector<float>;
-
-std::vector<int32_t> narrow(const std::vector<int64_t>& wide) { return {wide.begin(), wide.end()}; }
 
 struct Batch {
   std::vector<int32_t> ids, labels, starts;
@@ -27,39 +24,21 @@ struct Batch {
   TrainingBatch view() const { return {batch, seq, ids, labels, starts}; }
 };
 
-class Golden {
+class Golden : public test::Golden {
  public:
-  Golden()
-      : folder_(test::shared("fixtures/models/qwen1-train")),
-        file_(folder_ / "golden.safetensors"),
-        case_(Json::parse_file((folder_ / "case.json").string())) {}
+  Golden() : test::Golden(test::shared("fixtures/models/qwen1-train")) {}
 
-  const fs::path& folder() const { return folder_; }
-  std::vector<float> floats(const std::string& name) const {
-    return to_floats(file_.at(name), name);
-  }
   Batch batch(int step) const {
     const std::string name = "batch" + std::to_string(step);
-    const Shape shape = file_.at(name + ".input_ids").shape;
+    const Shape shape = this->shape(name + ".input_ids");
     Batch out;
     out.batch = shape[0];
     out.seq = shape[1];
-    out.ids = narrow(to_integers(file_.at(name + ".input_ids"), name));
-    out.labels = narrow(to_integers(file_.at(name + ".labels"), name));
-    const auto mask = narrow(to_integers(file_.at(name + ".attention_mask"), name));
-    out.starts = starts_of_mask(out.batch, out.seq, mask, name);
+    out.ids = ids(name + ".input_ids");
+    out.labels = ids(name + ".labels");
+    out.starts = starts_of_mask(out.batch, out.seq, ids(name + ".attention_mask"), name);
     return out;
   }
-  void check(const std::string& name, std::span<const float> got) const {
-    const Json tensor = case_.at("tensors").at(name);
-    const Tolerance tolerance = {tensor.number_or("atol", 0), tensor.number_or("rtol", 0)};
-    test::check_close(got, floats(name), tolerance, name);
-  }
-
- private:
-  fs::path folder_;
-  SafetensorsFile file_;
-  Json case_;
 };
 
 // A model in training.
@@ -79,8 +58,8 @@ struct Training {
 
   double mean_loss_and_gradients(const TrainingBatch& batch, float share = 1) {
     const auto count = static_cast<double>(batch.count_labels());
-    const LossSum sum =
-        pass.forward_backward(parameters, gradients, batch, static_cast<float>(share / count));
+    const LossSum sum = pass.forward_backward(parameters.weights(), {gradients}, batch,
+                                              static_cast<float>(share / count));
     EXPECT_EQ(static_cast<double>(sum.count), count);
     return sum.loss / count;
   }
@@ -127,8 +106,9 @@ TEST_P(TrainingParity, LossAndEveryGradient) {
   const Batch batch = golden.batch(0);
   const auto loss = static_cast<float>(training.mean_loss_and_gradients(batch.view()));
   golden.check("loss0", {&loss, 1});
-  const auto without_gradients = training.pass.loss(training.parameters, batch.view()).loss /
-                                 double(batch.view().count_labels());
+  const auto without_gradients =
+      training.pass.loss(training.parameters.weights(), batch.view()).loss /
+      double(batch.view().count_labels());
   EXPECT_FLOAT_EQ(static_cast<float>(without_gradients), loss);
   for (size_t i = 0; i < training.parameters.specs().size(); ++i) {
     golden.check("grad0." + training.parameters.specs()[i].name, training.gradients.tensor(i));
@@ -205,8 +185,8 @@ TEST_P(TrainingParity, AccumulationByMicroBatchesAndByTokens) {
   check("accum_mean.grad.", training);
   training.clear_gradients();
   for (const Batch* batch : {&first, &second}) {
-    training.pass.forward_backward(training.parameters, training.gradients, batch->view(),
-                                   1 / tokens);
+    training.pass.forward_backward(training.parameters.weights(), {training.gradients},
+                                   batch->view(), 1 / tokens);
   }
   check("accum_token.grad.", training);
 }
@@ -248,10 +228,11 @@ TEST_P(TrainingParity, RoundedActivationsKeepGradientsNearTheReference) {
                        .recomputed_layers = recomputed,
                        .own_gradients = true,
                        .rounded_activations = true});
-    Parameters& gradients = training.pass.gradients();
+    const GradientSink sink = training.pass.gradients();
+    Parameters& gradients = sink.into;
     const auto count = static_cast<float>(batch.view().count_labels());
-    const LossSum sum =
-        training.pass.forward_backward(training.parameters, gradients, batch.view(), 1 / count);
+    const LossSum sum = training.pass.forward_backward(training.parameters.weights(), sink,
+                                                       batch.view(), 1 / count);
     EXPECT_NEAR(sum.loss / double{count}, golden.floats("loss0")[0], 1e-4);
     for (size_t i = 0; i < gradients.specs().size(); ++i) {
       const Floats want = golden.floats("grad0." + gradients.specs()[i].name);
@@ -285,8 +266,9 @@ TEST_P(TrainingParity, GradientsAmongTheActivationsHaveTheSameBits) {
       plain.clear_gradients();
       plain.mean_loss_and_gradients(batch.view());
       const auto scale = static_cast<float>(1.0 / double(batch.view().count_labels()));
-      own.pass.forward_backward(own.parameters, own.pass.gradients(), batch.view(), scale);
-      EXPECT_TRUE(std::ranges::equal(plain.gradients.all(), own.pass.gradients().all()))
+      own.pass.forward_backward(own.parameters.weights(), own.pass.gradients(), batch.view(),
+                                scale);
+      EXPECT_TRUE(std::ranges::equal(plain.gradients.all(), own.pass.gradients().into.all()))
           << recomputed << " " << step;
     }
   }
@@ -347,7 +329,7 @@ TEST_P(Slopes, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
   TrainingPass pass(
       backend, c,
       {.batch = 2, .seq = 9, .recomputed_layers = 1, .dropout = GetParam(), .dropout_seed = 5});
-  pass.forward_backward(parameters, gradients, batch.view(), 1);
+  pass.forward_backward(parameters.weights(), {gradients}, batch.view(), 1);
   for (size_t i = 0; i < parameters.specs().size(); ++i) {
     const std::span<const float> gradient = gradients.tensor(i);
     const double norm = std::sqrt(backend.squared_norm(gradient));
@@ -357,8 +339,8 @@ TEST_P(Slopes, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
       for (size_t j = 0; j < saved.size(); ++j) {
         parameters.tensor(i)[j] = saved[j] + static_cast<float>(step * gradient[j] / norm);
       }
-      if (GetParam() == 0) return pass.loss(parameters, batch.view()).loss;
-      return pass.forward_backward(parameters, unused, batch.view(), 1).loss;
+      if (GetParam() == 0) return pass.loss(parameters.weights(), batch.view()).loss;
+      return pass.forward_backward(parameters.weights(), {unused}, batch.view(), 1).loss;
     };
     constexpr double kStep = 1e-2;
     const double slope = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);
@@ -368,6 +350,99 @@ TEST_P(Slopes, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Dropout, Slopes, testing::Values(0.0f, 0.2f));
+
+// Adapters alone are trained, on a frozen model in the format of its file.
+class AdapterTraining : public testing::TestWithParam<std::tuple<cpu::Isa, const char*>> {};
+
+TEST_P(AdapterTraining, LossAndEveryGradientOfTheReference) {
+  const auto [isa, name] = GetParam();
+  if (!cpu::supported(isa)) GTEST_SKIP() << "skipped: this CPU lacks " << cpu::name(isa);
+  const test::Golden golden(test::case_folder(name));
+  const fs::path folder = golden.folder();
+  ThreadPool pool(2);
+  CpuTrainingBackend backend(pool, isa);
+  const Config config = load_config(folder);
+  const LoadedWeights loaded = LoadedWeights::load(folder, config);
+  const TensorStore adapter = TensorStore::open(folder / "adapter" / "adapter_model.safetensors");
+  const AdapterConfig adapter_config = read_adapter_config(folder / "adapter");
+  const auto choose = [&](const TensorSpec& spec) {
+    const auto a = adapter.find("base_model.model." + spec.module + ".lora_A.weight");
+    if (!a) return AdapterShape{};
+    const int64_t rank = a->shape[0];
+    return AdapterShape{rank, static_cast<float>(adapter_config.scale(spec.module, rank))};
+  };
+  const std::vector<TensorSpec> specs = adapter_specs(config, choose);
+  ASSERT_EQ(specs.size(), adapter.names().size());
+  Parameters parameters(backend, config, specs);
+  parameters.load(adapter);
+  const Weights weights = parameters.over(loaded.weights());
+
+  const Shape shape = golden.shape("input_ids");
+  const std::vector<int32_t> ids = golden.ids("input_ids"), labels = golden.ids("labels");
+  const TrainingBatch batch = {shape[0], shape[1], ids, labels, {}};
+  for (const int64_t recomputed : {0, 1}) {
+    TrainingPass pass(backend, config,
+                      {.batch = shape[0],
+                       .seq = shape[1],
+                       .recomputed_layers = recomputed,
+                       .own_gradients = true,
+                       .trained = specs});
+    const GradientSink sink = pass.gradients();
+    const auto count = static_cast<float>(batch.count_labels());
+    const LossSum sum = pass.forward_backward(weights, sink, batch, 1 / count);
+    const auto loss = static_cast<float>(sum.loss / double{count});
+    golden.check("train.loss", {&loss, 1});
+    ASSERT_EQ(sink.into.specs().size(), specs.size());
+    for (size_t i = 0; i < specs.size(); ++i) {
+      golden.check("train.grad." + sink.into.specs()[i].name, sink.into.tensor(i));
+    }
+    Parameters sums(backend, config, specs);
+    for (int micro = 0; micro < 2; ++micro)
+      pass.forward_backward(weights, {sums}, batch, 0.5f / count);
+    for (size_t i = 0; i < specs.size(); ++i) {
+      golden.check("train.grad." + sums.specs()[i].name, sums.tensor(i));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AdapterTraining,
+                         testing::Combine(test::every_isa(),
+                                          testing::Values("qwen1-lora", "qwen1-qlora")),
+                         [](const auto& instance) {
+                           std::string name = std::string(cpu::name(std::get<0>(instance.param))) +
+                                              "_" + std::get<1>(instance.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+// The head alone, with everything below it frozen: what is asked for has the bits of the whole
+// gradient, and no work is done for the rest.
+TEST(TrainedTensors, AChoiceHasTheBitsOfTheWholeGradient) {
+  const Golden golden;
+  QUERN_NEED(golden.folder());
+  const Batch batch = golden.batch(0);
+  Training whole(golden.folder(), cpu::chosen_isa());
+  whole.mean_loss_and_gradients(batch.view());
+  std::vector<TensorSpec> chosen;
+  for (const TensorSpec& spec : tensor_specs(whole.config)) {
+    if (spec.part == Part::LmHead || spec.role == Role::Bias || spec.part == Part::Norm2) {
+      chosen.push_back(spec);
+    }
+  }
+  Parameters some(whole.backend, whole.config, chosen);
+  const auto scale = static_cast<float>(1.0 / double(batch.view().count_labels()));
+  whole.pass.forward_backward(whole.parameters.weights(), {some}, batch.view(), scale);
+  size_t compared = 0;
+  for (size_t i = 0; i < some.specs().size(); ++i) {
+    for (size_t j = 0; j < whole.gradients.specs().size(); ++j) {
+      if (whole.gradients.specs()[j].name != some.specs()[i].name) continue;
+      EXPECT_TRUE(std::ranges::equal(some.tensor(i), whole.gradients.tensor(j)))
+          << some.specs()[i].name;
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, chosen.size());
+}
 
 TEST(TrainingPass, LabelsAreShiftedWithinEachSequence) {
   const std::vector<int32_t> labels = {1, kIgnoredLabel, 2, 3, 4, kIgnoredLabel};

@@ -8,47 +8,22 @@
 #include "core/rng.h"
 #include "formats/safetensors.h"
 #include "model/forward.h"
+#include "support/golden.h"
 #include "support/isa.h"
 #include "support/support.h"
 
 namespace quern {
 namespace {
 
+using test::Golden;
 using test::Tolerance;
-
-// A case's expected tensors with their tolerances.
-class Golden {
- public:
-  explicit Golden(const fs::path& folder)
-      : file_(folder / "golden.safetensors"),
-        case_(Json::parse_file((folder / "case.json").string())) {}
-
-  bool has(const std::string& name) const { return file_.find(name).has_value(); }
-  std::vector<float> floats(const std::string& name) const {
-    return to_floats(file_.at(name), name);
-  }
-  std::vector<int32_t> ids(const std::string& name) const {
-    const auto wide = to_integers(file_.at(name), name);
-    return {wide.begin(), wide.end()};
-  }
-  Shape shape(const std::string& name) const { return file_.at(name).shape; }
-  void check(const std::string& name, std::span<const float> got) const {
-    const Json tensor = case_.at("tensors").at(name);
-    const Tolerance tolerance = {tensor.number_or("atol", 0), tensor.number_or("rtol", 0)};
-    test::check_close(got, floats(name), tolerance, name);
-  }
-
- private:
-  SafetensorsFile file_;
-  Json case_;
-};
 
 struct Loaded {
   Loaded(const fs::path& folder, ThreadPool& pool, cpu::Isa isa, LoadOptions options = {})
       : backend(pool, isa),
         config(load_config(folder)),
         weights(LoadedWeights::load(folder, config, options)),
-        runner(backend, config, weights.weights(), 512, 512) {}
+        runner({backend, config, weights.weights()}, 512, 512) {}
 
   ContextRules rules() const { return {config.dynamic_ntk, config.logn}; }
 

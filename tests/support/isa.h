@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "compute/cpu/isa.h"
+#include "core/isa.h"
 
 namespace quern::test {
 

@@ -41,8 +41,8 @@ TEST_P(TrainingSteps, ParametersOfTheReferenceAfterOneTwoAndFive) {
     const TrainingBatch batch = {shape[0], shape[1], ids, labels, {}};
     gradients.clear(backend);
     const auto count = static_cast<double>(batch.count_labels());
-    const LossSum sum =
-        pass.forward_backward(parameters, gradients, batch, static_cast<float>(1 / count));
+    const LossSum sum = pass.forward_backward(parameters.weights(), {gradients}, batch,
+                                              static_cast<float>(1 / count));
     const GradientNorm norm = optimizer.measure(gradients);
     optimizer.step(parameters, gradients, rates[step], norm.scale);
     losses.push_back(static_cast<float>(sum.loss / count));

@@ -81,7 +81,7 @@ void bench(const Arguments& args) {
         fmt::format("{} tokens are longer than the context, {}", length, options.context));
   }
   KvCache cache(model.backend(), c, options.kv_type, length * args.streams, args.streams);
-  Runner runner(model.backend(), c, model.weights(), std::max(kPart, args.streams), args.streams);
+  Runner runner(model.network(), std::max(kPart, args.streams), args.streams);
   // Ids that follow no pattern; what they are does not matter for speed.
   std::vector<int32_t> ids(static_cast<size_t>(length));
   Rng rng(1);

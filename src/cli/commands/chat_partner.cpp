@@ -22,8 +22,7 @@ class ModelPartner : public ChatPartner {
  public:
   explicit ModelPartner(const ModelArguments& args)
       : model_(args.model.empty() ? shipped_model() : fs::path(args.model), args.options()),
-        engine_(model_.backend(), model_.config(), model_.weights(), &model_.tokenizer(),
-                model_.engine_options()) {
+        engine_(model_.network(), &model_.tokenizer(), model_.engine_options()) {
     model_.chat();  // throws where there is none
   }
 

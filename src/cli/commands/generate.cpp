@@ -107,8 +107,7 @@ void generate(const Arguments& args) {
   Model model(args.model.model, args.model.options());
   const std::vector<Request> requests = make_requests(args, model);
   const Tokenizer* tokenizer = model.tokenizer_or_null();
-  Engine engine(model.backend(), model.config(), model.weights(), tokenizer,
-                model.engine_options());
+  Engine engine(model.network(), tokenizer, model.engine_options());
   const bool stream = !args.json && requests.size() == 1 && tokenizer != nullptr;
   if (args.echo && stream) print(for_terminal(args.prompt));
   const InterruptScope scope;

@@ -72,10 +72,11 @@ void gradients(const Arguments& args) {
                      .seq = shape[1],
                      .own_gradients = true,
                      .rounded_activations = backend.rounds_products()});
-  Parameters& d_parameters = pass.gradients();
+  const GradientSink sink = pass.gradients();
+  Parameters& d_parameters = sink.into;
   const auto scale = static_cast<float>(1.0 / static_cast<double>(batch.count_labels()));
   const auto run = [&] {
-    const LossSum sum = pass.forward_backward(parameters, d_parameters, batch, scale);
+    const LossSum sum = pass.forward_backward(parameters.weights(), sink, batch, scale);
     return static_cast<float>(sum.loss / static_cast<double>(sum.count));
   };
 

@@ -30,11 +30,10 @@ void write_logits(const Arguments& args) {
                     "shorten it or raise --context");
   }
   const int64_t prefill = args.prefill > 0 ? std::min(args.prefill, length) : length;
-  const bool whole = model.engine_options().kv_type == DType::U8;
+  const bool chunked = kv_policy(model.engine_options().kv_type).chunked;
 
   KvCache cache(model.backend(), config, model.engine_options().kv_type, length);
-  Runner runner(model.backend(), config, model.weights(),
-                whole ? prefill : std::min<int64_t>(512, prefill));
+  Runner runner(model.network(), chunked ? std::min<int64_t>(512, prefill) : prefill);
   Sequence sequence(cache, config, model.engine_options().rules, prefill);
   sequence.reserve(length);
   SafetensorsWriter writer(args.out, {{"logits", DType::F32, {length, config.output_vocab}}});

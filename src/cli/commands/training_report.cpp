@@ -108,7 +108,7 @@ void TrainingReport::validated(const ValidationReport& report) {
 
 void TrainingReport::may_sample(int64_t step, const Parameters& parameters) {
   for (const std::string& prompt : config_.sample_prompts) {
-    Engine engine(backend_, config_.model, parameters.weights(), &tokenizer_, {});
+    Engine engine({backend_, config_.model, parameters.weights()}, &tokenizer_, {});
     Request request;
     request.ids = tokenizer_.encode(prompt, SpecialPolicy::all());
     request.sampling.temperature = 0.8;

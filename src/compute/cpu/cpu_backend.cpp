@@ -138,6 +138,28 @@ void CpuBackend::silu_mul(MutRows out, ConstRows gate, ConstRows up) {
             });
 }
 
+void CpuBackend::scale(MutRows x, float factor) {
+  for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = x.row(r);
+      for (int64_t i = 0; i < x.cols; ++i) row[i] *= factor;
+    }
+  });
+}
+
+void CpuBackend::decode_rows(MutRows out, const Weight& weight, int64_t first) {
+  for_items(out.rows, 4 * out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      if (weight.packed != nullptr) {
+        decode_packed({out.row(r), static_cast<size_t>(out.cols)}, *weight.packed,
+                      weight.first_row + first + r);
+      } else {
+        kernels_.decode_row(out.row(r), weight, first + r);
+      }
+    }
+  });
+}
+
 void CpuBackend::copy(MutRows out, ConstRows x) {
   for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) std::copy_n(x.row(r), x.cols, out.row(r));

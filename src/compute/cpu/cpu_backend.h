@@ -42,6 +42,7 @@ class CpuBackend : public Backend {
                  std::span<const AttentionSpan> spans, std::span<const float> scale,
                  int64_t window) override;
   void silu_mul(MutRows out, ConstRows gate, ConstRows up) override;
+  void scale(MutRows x, float factor) override;
   void copy(MutRows out, ConstRows x) override;
   void gather_rows(MutRows out, ConstRows x, std::span<const int32_t> rows) override;
 
@@ -49,6 +50,8 @@ class CpuBackend : public Backend {
   // Splits [0, count) items of `cost` floats each among the threads, or keeps them here when that
   // is less work than waking anybody.
   void for_items(int64_t count, int64_t cost, FunctionRef<void(int64_t begin, int64_t end)> body);
+  // The rows [first, first + out.rows) of a weight of any format, as floats.
+  void decode_rows(MutRows out, const Weight& weight, int64_t first);
   // Memory of one thread's own. Not to be called while the pool is at work.
   float* scratch(int thread, int64_t floats);
 

@@ -20,11 +20,6 @@ constexpr int64_t kStretch = 1 << 14;
 
 constexpr int64_t divided_up(int64_t x, int64_t by) noexcept { return (x + by - 1) / by; }
 
-const float* floats_of(const Weight& weight) noexcept {
-  assert(weight.format == WeightFormat::F32);
-  return reinterpret_cast<const float*>(weight.data);
-}
-
 }  // namespace
 
 CpuTrainingBackend::CpuTrainingBackend(ThreadPool& pool, cpu::Isa isa, Precision precision)
@@ -127,34 +122,62 @@ void CpuTrainingBackend::multiply(const cpu::Strided& a, int64_t m, int64_t dept
   });
 }
 
+void CpuTrainingBackend::for_float_rows(const Weight& weight,
+                                        FunctionRef<void(ConstRows, int64_t)> use) {
+  if (weight.format == WeightFormat::F32) {
+    use({reinterpret_cast<const float*>(weight.data), weight.rows, weight.cols, weight.cols}, 0);
+    return;
+  }
+  // Enough rows for products to be fast, few enough to stay in the last cache.
+  constexpr int64_t kFloats = int64_t{1} << 21, kLeastRows = 256;
+  const int64_t most = std::max(kLeastRows, kFloats / std::max<int64_t>(1, weight.cols));
+  for (int64_t first = 0; first < weight.rows; first += most) {
+    const int64_t rows = std::min(most, weight.rows - first);
+    const MutRows decoded = grown(decoded_, rows, weight.cols);
+    decode_rows(decoded, weight, first);
+    use(decoded, first);
+  }
+}
+
 void CpuTrainingBackend::matmul(ConstRows x, std::span<const MatmulPart> parts) {
+  const auto factor_of = [](const MatmulPart& part, ConstRows weight, int64_t first) {
+    return RightFactor{{weight.data, 1, weight.stride},
+                       {.out = part.out.data + first,
+                        .out_step = part.out.stride,
+                        .n = weight.rows,
+                        .first_panel = 0,
+                        .bias = part.bias.empty() ? nullptr : part.bias.data() + first,
+                        .accumulate = part.accumulate}};
+  };
   std::vector<RightFactor> factors;
   for (const MatmulPart& part : parts) {
-    if (part.weight->format != WeightFormat::F32) {
-      CpuBackend::matmul(x, {&part, 1});
-      continue;
+    const Weight& weight = *part.weight;
+    if (weight.format == WeightFormat::F32) {
+      for_float_rows(weight, [&](ConstRows rows, int64_t first) {
+        factors.push_back(factor_of(part, rows, first));
+      });
+    } else {
+      for_float_rows(weight, [&](ConstRows rows, int64_t first) {
+        const RightFactor factor = factor_of(part, rows, first);
+        multiply({x.data, x.stride, 1}, x.rows, x.cols, {&factor, 1});
+      });
     }
-    factors.push_back({{floats_of(*part.weight), 1, part.weight->cols},
-                       {.out = part.out.data,
-                        .out_step = part.out.stride,
-                        .n = part.weight->rows,
-                        .first_panel = 0,
-                        .bias = part.bias.empty() ? nullptr : part.bias.data(),
-                        .accumulate = part.accumulate}});
   }
   multiply({x.data, x.stride, 1}, x.rows, x.cols, factors);
 }
 
 void CpuTrainingBackend::matmul_backward(MutRows d_x, ConstRows d_out, const Weight& weight,
                                          bool accumulate) {
-  const RightFactor factor = {{floats_of(weight), weight.cols, 1},
-                              {.out = d_x.data,
-                               .out_step = d_x.stride,
-                               .n = weight.cols,
-                               .first_panel = 0,
-                               .bias = nullptr,
-                               .accumulate = accumulate}};
-  multiply({d_out.data, d_out.stride, 1}, d_out.rows, weight.rows, {&factor, 1});
+  for_float_rows(weight, [&](ConstRows rows, int64_t first) {
+    const RightFactor factor = {{rows.data, rows.stride, 1},
+                                {.out = d_x.data,
+                                 .out_step = d_x.stride,
+                                 .n = weight.cols,
+                                 .first_panel = 0,
+                                 .bias = nullptr,
+                                 .accumulate = accumulate || first > 0}};
+    multiply({d_out.data + first, d_out.stride, 1}, d_out.rows, rows.rows, {&factor, 1});
+  });
 }
 
 void CpuTrainingBackend::matmul_backward_weight(MutRows d_weight, std::span<float> d_bias,
@@ -166,7 +189,9 @@ void CpuTrainingBackend::matmul_backward_weight(MutRows d_weight, std::span<floa
                                .first_panel = 0,
                                .bias = nullptr,
                                .accumulate = true}};
-  multiply({d_out.data, 1, d_out.stride}, d_out.cols, d_out.rows, {&factor, 1});
+  if (d_weight.data != nullptr) {
+    multiply({d_out.data, 1, d_out.stride}, d_out.cols, d_out.rows, {&factor, 1});
+  }
   if (d_bias.empty()) return;
   sum_items(d_bias, d_out.rows, [&](int64_t begin, int64_t end, float* out) {
     for (int64_t r = begin; r < end; ++r) training_.add(out, d_out.row(r), d_out.cols);
@@ -191,6 +216,8 @@ void CpuTrainingBackend::sum_items(std::span<float> sum, int64_t items,
 
 void CpuTrainingBackend::rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
                                            ConstRows x, std::span<const float> weight, float eps) {
+  const MutRows unwanted = grown(unwanted_, 1, d_weight.empty() ? x.cols : 1);
+  if (d_weight.empty()) d_weight = {unwanted.data, static_cast<size_t>(x.cols)};
   sum_items(d_weight, x.rows, [&](int64_t begin, int64_t end, float* out) {
     for (int64_t r = begin; r < end; ++r) {
       training_.rms_norm_backward(d_x.row(r), out, d_out.row(r), x.row(r), weight.data(), x.cols,
@@ -202,6 +229,8 @@ void CpuTrainingBackend::rms_norm_backward(MutRows d_x, std::span<float> d_weigh
 void CpuTrainingBackend::rms_norm_heads_backward(MutHeads d, std::span<float> d_weight,
                                                  ConstHeads x, std::span<const float> weight,
                                                  float eps) {
+  const MutRows unwanted = grown(unwanted_, 1, d_weight.empty() ? x.head_dim : 1);
+  if (d_weight.empty()) d_weight = {unwanted.data, static_cast<size_t>(x.head_dim)};
   sum_items(d_weight, x.tokens, [&](int64_t begin, int64_t end, float* out) {
     std::vector<float> d_head(static_cast<size_t>(x.head_dim));
     for (int64_t t = begin; t < end; ++t) {

@@ -1,6 +1,7 @@
 // The CPU's backend for training: what CpuBackend does, and the gradients of it. Products of many
 // rows are computed by outer products here, which is faster than the order that makes a sequence's
-// bits independent of its batch.
+// bits independent of its batch. Frozen weights keep their file's format and become floats some rows
+// at a time: unlike inference's, products of packed ones do not round their input.
 #pragma once
 
 #include "compute/cpu/cpu_backend.h"
@@ -64,6 +65,8 @@ class CpuTrainingBackend final : public CpuBackend {
   // Products of one left factor [m, depth].
   void multiply(const cpu::Strided& a, int64_t m, int64_t depth,
                 std::span<const RightFactor> factors);
+  // use(rows, first): the weight's rows from `first` on as floats, all or some hundred at a time.
+  void for_float_rows(const Weight& weight, FunctionRef<void(ConstRows rows, int64_t first)> use);
   const cpu::GemmKernels& products() const noexcept;
   const cpu::AttentionKernels& attention_kernels() const noexcept;
   // `rows(begin, end, out)` adds the items [begin, end) to out[width]; their sum is added to `sum`.
@@ -79,6 +82,8 @@ class CpuTrainingBackend final : public CpuBackend {
   const cpu::TrainingKernels& training_;
   const cpu::Bf16Kernels* bf16_;                   // null where products are float
   Tensor packed_;                                  // factors of multiply
+  Tensor decoded_;                                 // of for_float_rows
+  Tensor unwanted_;                                // gradients that nobody asks for
   Tensor partial_sums_;                            // of sum_items
   Tensor logits_, hidden_chunk_, d_hidden_chunk_;  // of cross_entropy: one chunk of tokens
 };

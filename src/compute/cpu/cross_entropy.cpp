@@ -50,7 +50,7 @@ LossSum CpuTrainingBackend::cross_entropy(MutRows d_hidden, MutRows d_lm_head, C
     });
     for (int64_t i = 0; i < n; ++i) sum.loss += losses[static_cast<size_t>(i)];
     if (!gradients) continue;
-    matmul_backward_weight(d_lm_head, {}, logits, x);
+    if (d_lm_head.data != nullptr) matmul_backward_weight(d_lm_head, {}, logits, x);
     const MutRows d_x = grown(d_hidden_chunk_, n, dim);
     matmul_backward(d_x, logits, lm_head, false);
     for (int64_t i = 0; i < n; ++i) {

@@ -9,7 +9,7 @@
 #include <span>
 
 #include "compute/backend.h"
-#include "compute/cpu/isa.h"
+#include "core/isa.h"
 
 namespace quern::cpu {
 

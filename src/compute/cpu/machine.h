@@ -1,7 +1,7 @@
 // What the machine can do at best, measured: the yardstick beside every speed that Quern prints.
 #pragma once
 
-#include "compute/cpu/isa.h"
+#include "core/isa.h"
 #include "core/thread_pool.h"
 
 namespace quern::cpu {

@@ -11,8 +11,8 @@
 #include <string_view>
 
 #include "compute/backend.h"
-#include "compute/cpu/isa.h"
 #include "compute/packed.h"
+#include "core/isa.h"
 
 namespace quern::cpu {
 

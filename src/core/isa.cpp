@@ -1,4 +1,4 @@
-#include "compute/cpu/isa.h"
+#include "core/isa.h"
 
 #include <fmt/format.h>
 
@@ -57,6 +57,16 @@ Isa chosen_isa() {
   }
   throw Error(Kind::Misused, fmt::format("QUERN_ISA is '{}'", printable(wanted, 40)),
               "expected scalar, avx2 or avx512");
+}
+
+bool may_use(Isa isa) noexcept {
+  if (!supported(isa)) return false;
+  const char* wanted = std::getenv("QUERN_ISA");
+  if (wanted == nullptr) return true;
+  for (const Row& row : kRows) {
+    if (row.name == wanted) return isa <= row.isa;
+  }
+  return true;
 }
 
 std::vector<std::string> cpu_features() {
