@@ -45,6 +45,11 @@ class Sandbox {
     put("extra.tiktoken", "aGVsbG8= 464\n");
     put("texts/en.txt", "All happy families are alike.\nEach unhappy one is not.\n");
     put("texts/code.txt", "int main() { return 0; }\n");
+    for (const char* name : {"hypotheses.txt", "references.txt"}) {
+      put(name, "The cat sat on the mat.\nA dog, too.\n");
+    }
+    put_benchmark();
+    put("counts.jsonl", "{\"n\": 20, \"c\": 3}\n");
     put("requests.jsonl", "{\"text\": \"a\"}\n");
     put("ids.json", "[1, 2, 3]");
     put("prompts.json", "[[1, 2], [3]]");
@@ -109,6 +114,15 @@ class Sandbox {
     put("recipes/mini/tiny.toml", run +
                                       "tokenizer = \"../../tokenizer\"\n[[data.train]]\nfiles = "
                                       "[\"../../books.jsonl.gz\"]\n");
+  }
+
+  // A benchmark of one question.
+  void put_benchmark() const {
+    const std::string record =
+        "{\"question\": \"1 + 1?\", \"answer\": \"#### 2\", \"rationale\": \"1 + 1 = 2\"}\n";
+    put("eval-data/gsm8k/test.jsonl", record);
+    put("eval-data/gsm8k/fewshot_8.jsonl", record);
+    put("answers.jsonl", "{\"id\": \"gsm8k/0\", \"response\": \"The answer is 2\"}\n");
   }
 
   // Two rows of eight ids, as `quern gradients` takes them.

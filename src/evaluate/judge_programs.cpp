@@ -1,0 +1,34 @@
+#include "evaluate/judge_programs.h"
+
+namespace quern {
+
+bool ProgramJudge::passes(const std::string& program, const ProgramLimits& limits,
+                          bool& timed_out) {
+  SandboxLimits bounds;
+  bounds.cpu_seconds = limits.cpu_seconds;
+  bounds.wall_seconds = limits.wall_seconds;
+  bounds.memory_bytes = limits.memory_bytes;
+  PythonVerdict verdict;
+  {
+    const std::shared_lock beside(others_);
+    verdict = run_python(program, bounds, options_);
+  }
+  if (verdict.outcome.timed_out) {
+    const std::unique_lock alone(others_);
+    verdict = run_python(program, bounds, options_);
+  }
+  if (verdict.outcome.timed_out) {
+    ++time_outs_;
+    timed_out = true;
+  }
+  return verdict.reached_end;
+}
+
+void ProgramJudge::judge(const std::string& parity, const std::string& fixed,
+                         const ProgramLimits& limits, Verdict& verdict) {
+  verdict.correct = passes(parity, limits, verdict.timed_out);
+  verdict.correct_fixed =
+      fixed == parity ? *verdict.correct : passes(fixed, limits, verdict.timed_out);
+}
+
+}  // namespace quern
