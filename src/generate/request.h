@@ -29,8 +29,11 @@ struct Request {
   int64_t max_new_tokens = 512;
   int64_t top_logprobs = -1;  // -1: no logprobs; 0: of the chosen token; n: of the n likeliest too
   int64_t prompt_logprobs = -1;  // the same for the prompt's ids, given what stands before each
-  double max_seconds = 0;        // from its arrival; then it ends with what it has; 0: no limit
-  uint64_t stream = 0;           // tells samples of one prompt apart
+  // Index of the first id whose log-probability is wanted. What stands before it needs no logits, so
+  // it may come from the prefix cache: a few-shot prompt is computed once for all its continuations.
+  int64_t prompt_logprobs_from = 1;
+  double max_seconds = 0;   // from its arrival; then it ends with what it has; 0: no limit
+  uint64_t stream = 0;      // tells samples of one prompt apart
   bool truncate = false;    // an over-long prompt loses its beginning instead of being an error
   bool text_start = false;  // the new tokens begin a text (nothing was there before them)
   Pooling pooling = Pooling::None;
@@ -52,7 +55,7 @@ struct Completion {
   std::vector<TokenId> ids;  // new tokens, with the one that ended it
   std::string text;          // without stop strings and special tokens
   std::vector<Logprobs> logprobs;
-  std::vector<Logprobs> prompt_logprobs;  // of the prompt's second id and those after it
+  std::vector<Logprobs> prompt_logprobs;  // of the prompt's ids from prompt_logprobs_from on
   std::vector<float> embedding;           // [hidden], with Request::pooling
   FinishReason reason = FinishReason::Length;
   std::exception_ptr failure;  // with FinishReason::Failed

@@ -43,6 +43,11 @@ std::vector<TokenId> Scheduler::fit(Request& request) const {
   request.sampling.check();
   check_ids(request.ids, config_, "the prompt");
   const int64_t length = size_of(request.ids);
+  if (request.prompt_logprobs >= 0 &&
+      (request.prompt_logprobs_from < 1 || request.prompt_logprobs_from > length)) {
+    throw_bad_input(fmt::format("prompt_logprobs_from is {}, expected 1 to the prompt's {} tokens",
+                                request.prompt_logprobs_from, length));
+  }
   const int64_t room = request.max_new_tokens == 0 ? options_.context : options_.context - 1;
   if (length <= room) return std::move(request.ids);
   if (!request.truncate) {
@@ -51,6 +56,8 @@ std::vector<TokenId> Scheduler::fit(Request& request) const {
         "shorten it, raise --context, or pass --truncate to cut its beginning");
   }
   const int64_t kept = std::max<int64_t>(1, options_.context - request.max_new_tokens);
+  request.prompt_logprobs_from =
+      std::max<int64_t>(1, request.prompt_logprobs_from - (length - std::min(kept, length)));
   return {request.ids.end() - std::min(kept, length), request.ids.end()};
 }
 
@@ -136,7 +143,7 @@ bool Scheduler::step() {
       stream.sequence.truncate(std::min(stream.sequence.length(), good - 1));
       stream.guessed.clear();
     }
-    const bool filled = stream.sequence.length() == stream.length();
+    const bool filled = stream.sequence.length() >= stream.needed_length();
     if (!stream.done && filled && stream.prompt_only()) end(stream, FinishReason::Length);
     if (!stream.done) {
       keep_pages(stream);
@@ -175,8 +182,10 @@ void Scheduler::consume(const Row& row, std::span<float> logits) {
   if (stream.done) return;
   const int64_t known = stream.prompt_length + size_of(stream.completion.ids);
   if (row.position + 1 < stream.prompt_length) {
-    // After a pre-emption the prompt comes by a second time.
-    if (row.position < size_of(stream.completion.prompt_logprobs)) return;
+    // Behind the last one that is known: after a pre-emption the prompt comes by a second time.
+    const int64_t due =
+        stream.request.prompt_logprobs_from + size_of(stream.completion.prompt_logprobs);
+    if (row.position + 1 != due) return;
     const TokenId next = stream.history[static_cast<size_t>(row.position + 1)];
     stream.completion.prompt_logprobs.push_back(
         logprobs_of(logits, next, stream.request.prompt_logprobs));

@@ -53,12 +53,11 @@ void Scheduler::expire() {
 
 // Takes over what is cached of the prompt and reserves pages for the rest of it.
 bool Scheduler::try_admit(Stream& stream) {
-  // At least the last id is fed, for its logits; logits of the prompt need all of it.
-  const bool reuse = stream.request.reuse_prefix && stream.request.prompt_logprobs < 0 &&
-                     stream.request.pooling == Pooling::None;
+  const bool reuse = stream.shares();
+  const int64_t shareable = stream.shareable();
   int64_t cached = 0;
   if (reuse) {
-    cached = prefixes_.advance(stream.sequence, stream.place, stream.history, stream.length() - 1);
+    cached = prefixes_.advance(stream.sequence, stream.place, stream.history, shareable);
   }
   // A sequence that cannot be computed again must never have to give its pages back.
   const int64_t most =
@@ -72,9 +71,8 @@ bool Scheduler::try_admit(Stream& stream) {
     stream.place.node = nullptr;
     return false;
   }
-  if (reuse && stream.sequence.length() < stream.length() - 1) {
-    cached +=
-        prefixes_.copy_partial(stream.sequence, stream.place, stream.history, stream.length() - 1);
+  if (reuse && stream.sequence.length() < shareable) {
+    cached += prefixes_.copy_partial(stream.sequence, stream.place, stream.history, shareable);
   }
   stream.sequence.reserve(most);
   stream.kept_length = cached / kPageTokens * kPageTokens;
@@ -184,8 +182,11 @@ void Scheduler::add_item(Stream& stream, int64_t count) {
                        .subspan(static_cast<size_t>(first), static_cast<size_t>(count));
   const bool whole = first + count == stream.length();
   BatchItem item = {&stream.sequence, ids, whole && !stream.prompt_only() ? 1 : 0};
-  if (stream.request.prompt_logprobs >= 0 || stream.request.pooling == Pooling::Mean) {
+  if (stream.request.pooling == Pooling::Mean) {
     item.outputs = count;
+  } else if (stream.request.prompt_logprobs >= 0) {
+    const int64_t wanted = first + count - (stream.request.prompt_logprobs_from - 1);
+    item.outputs = std::clamp(wanted, item.outputs, count);
   } else if (stream.request.pooling == Pooling::Last) {
     item.outputs = whole ? 1 : 0;
   }
@@ -217,12 +218,12 @@ void Scheduler::learn_times(double seconds, int64_t prompt_tokens) {
 
 // A prompt of this step computes the page that `stream` needs next: it waits for that.
 bool Scheduler::about_to_be_cached(const Stream& stream) const {
-  if (!stream.request.reuse_prefix || stream.sequence.length() % kPageTokens != 0) return false;
+  if (!stream.shares() || stream.sequence.length() % kPageTokens != 0) return false;
   const int64_t page_end = (stream.sequence.length() / kPageTokens + 1) * kPageTokens;
-  if (page_end >= stream.length()) return false;
+  if (page_end > stream.shareable()) return false;
   return std::any_of(owners_.begin(), owners_.end(), [&](const Stream* other) {
     return other->request.reuse_prefix && other->place.key == stream.place.key &&
-           other->length() >= page_end && other->sequence.length() < page_end &&
+           other->needed_length() >= page_end && other->sequence.length() < page_end &&
            std::equal(stream.history.begin(), stream.history.begin() + page_end,
                       other->history.begin());
   });
@@ -233,7 +234,7 @@ bool Scheduler::about_to_be_cached(const Stream& stream) const {
 void Scheduler::plan_prompts(int64_t room) {
   if (filling_.empty()) return;
   const auto left = [](const Stream* stream) {
-    return stream->length() - stream->sequence.length();
+    return stream->needed_length() - stream->sequence.length();
   };
   Stream* oldest = filling_.front();
   if (!policy_.chunked) {
@@ -288,10 +289,9 @@ void Scheduler::plan() {
   for (const StreamPtr& stream : running_) {
     if (stream->decoding() || !stream->guessed.empty()) continue;
     // What a neighbour has computed meanwhile is taken over.
-    if (stream->request.reuse_prefix && stream->request.prompt_logprobs < 0 &&
-        stream->request.pooling == Pooling::None && stream->sequence.length() % kPageTokens == 0) {
+    if (stream->shares() && stream->sequence.length() % kPageTokens == 0) {
       const int64_t taken =
-          prefixes_.advance(stream->sequence, stream->place, stream->history, stream->length() - 1);
+          prefixes_.advance(stream->sequence, stream->place, stream->history, stream->shareable());
       stream->kept_length = std::max(stream->kept_length, stream->sequence.length());
       if (stream->completion.ids.empty()) {
         stream->completion.cached_tokens += taken;

@@ -42,6 +42,19 @@ struct Scheduler::Stream {
   }
 
   int64_t length() const { return size_of(history); }
+  // Ids that have to go through the model. Where only log-probabilities of the prompt are wanted,
+  // nobody asks what follows its last id.
+  int64_t needed_length() const {
+    const bool only_scored = prompt_only() && request.pooling == Pooling::None;
+    return only_scored ? std::max<int64_t>(1, length() - 1) : length();
+  }
+  bool shares() const { return request.reuse_prefix && request.pooling == Pooling::None; }
+  // Positions that the prefix cache may stand in for: those whose logits nobody needs.
+  int64_t shareable() const {
+    const int64_t most = needed_length() - 1;  // at least one id is fed
+    if (request.prompt_logprobs < 0) return most;
+    return std::min(most, request.prompt_logprobs_from - 1 + size_of(completion.prompt_logprobs));
+  }
   // All but the newest id is in the cache: it generates.
   bool decoding() const { return sequence.length() == length() - 1 && !completion.ids.empty(); }
   // Nothing is left to be made once the prompt is in.

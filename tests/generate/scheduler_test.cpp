@@ -366,6 +366,95 @@ TEST_F(SchedulerTest, PromptLogprobsAreThoseOfTheTokensOneByOne) {
   }
 }
 
+// Continuations of few-shot prompts, scored from where they begin: what stands before is computed
+// once, and no bit depends on order, chunk, neighbours, sharing or threads. Prompts longer than a
+// part of the past (512) and continuations of one token take the kernels' other ways.
+TEST_F(SchedulerTest, ScoresFromAPositionOnShareWhatStandsBeforeWithTheSameBits) {
+  for (const char* name : {"qwen2", "qwen1-bf16"}) {
+    const fs::path folder = test::source("tests/fixtures/models") / name;
+    model_ = std::make_unique<Model>(folder);
+    const std::vector<TokenId> shots = random_ids(601, 21);
+    std::vector<Request> asked;
+    for (uint64_t question = 0; question < 4; ++question) {
+      const std::vector<TokenId> text = random_ids(20 + 31 * question, 30 + question);
+      for (uint64_t choice = 0; choice < 4; ++choice) {
+        Request request;
+        request.ids = shots;
+        request.ids.insert(request.ids.end(), text.begin(), text.end());
+        request.prompt_logprobs_from = static_cast<int64_t>(request.ids.size());
+        const std::vector<TokenId> answer = random_ids(choice < 2 ? 1 : 7, 40 + choice);
+        request.ids.insert(request.ids.end(), answer.begin(), answer.end());
+        request.prompt_logprobs = 1;
+        request.max_new_tokens = choice == 3 ? 2 : 0;
+        asked.push_back(std::move(request));
+      }
+    }
+    std::vector<std::vector<Logprobs>> expected;
+    for (const Request& request : asked) {
+      Request whole = request;
+      whole.prompt_logprobs_from = 1;
+      Scheduler one = scheduler();
+      const std::vector<Logprobs> all = alone(one, whole).prompt_logprobs;
+      ASSERT_EQ(all.size(), request.ids.size() - 1);
+      expected.emplace_back(all.begin() + request.prompt_logprobs_from - 1, all.end());
+    }
+    const auto run = [&](Scheduler& together, uint64_t order) {
+      Rng rng(order);
+      std::vector<size_t> arrivals(asked.size());
+      for (size_t i = 0; i < asked.size(); ++i) arrivals[i] = i;
+      for (size_t i = asked.size() - 1; i > 0; --i)
+        std::swap(arrivals[i], arrivals[rng.below(i + 1)]);
+      int64_t cached = 0;
+      std::vector<Completion> got(asked.size());
+      for (const size_t i : arrivals) {
+        Request request = asked[i];
+        request.reuse_prefix = true;
+        together.add(request, {{}, [&, i](Completion done) {
+                                 cached += done.cached_tokens;
+                                 got[i] = std::move(done);
+                               }});
+        for (uint64_t steps = rng.below(3); steps > 0; --steps) together.step();
+      }
+      while (together.step()) {
+      }
+      for (size_t i = 0; i < asked.size(); ++i) {
+        EXPECT_EQ(got[i].prompt_logprobs.size(), expected[i].size()) << name << i;
+        for (size_t j = 0; j < std::min(expected[i].size(), got[i].prompt_logprobs.size()); ++j) {
+          EXPECT_TRUE(same_bits(got[i].prompt_logprobs[j].chosen, expected[i][j].chosen))
+              << name << ", request " << i << " at " << j;
+        }
+      }
+      return cached;
+    };
+    for (const int64_t chunk : {64, 512}) {
+      Scheduler together = scheduler(16384, 16, {.chunk = chunk});
+      // All but one of sixteen find the shots' nine full pages.
+      EXPECT_GE(run(together, static_cast<uint64_t>(chunk)), 15 * 9 * 64);
+      const int64_t fed = together.load().prompt_tokens - together.load().cached_tokens;
+      EXPECT_LE(fed, 601 + 16 * (64 + 20 + 3 * 31 + 7));
+      // The second time nothing is fed but what is scored.
+      EXPECT_GE(run(together, 9), static_cast<int64_t>(asked.size()) * 601);
+    }
+    Scheduler tight = scheduler(1024, 6, {.chunk = 100});
+    run(tight, 5);
+    Model more_threads(folder, {.threads = 2});
+    Scheduler threaded(more_threads.backend(), more_threads.config(), more_threads.weights(),
+                       nullptr, {.context = 2048}, 8192, 8);
+    run(threaded, 6);
+  }
+}
+
+TEST_F(SchedulerTest, APositionToScoreFromMustLieInThePrompt) {
+  Scheduler one = scheduler();
+  for (const int64_t from : {int64_t{-1}, int64_t{0}, int64_t{11}}) {
+    Request request;
+    request.ids = random_ids(10, 1);
+    request.prompt_logprobs = 0;
+    request.prompt_logprobs_from = from;
+    EXPECT_THROW(one.add(request, {}), Error) << from;
+  }
+}
+
 TEST_F(SchedulerTest, AnEmbeddingIsTheMeanOfTheLastHiddenStates) {
   const std::vector<TokenId> ids = random_ids(70, 13);
   KvCache cache(model_->backend(), model_->config(), DType::F32, 128);

@@ -1,5 +1,7 @@
 // Attention over a paged cache, one kv head at a time. Pages are taken in order and each query keeps
-// its own running maximum and sum, so a query's result does not depend on its neighbours.
+// its own running maximum and sum, so a query's result does not depend on its neighbours. Parts of
+// kAttentionPart positions are summed apart and folded in order, here as in attention_decode.inl: a
+// query gets the same bits whether it is fed alone or with those around it.
 
 constexpr int64_t kPageTokens = KvLayout::page_tokens;
 
@@ -20,15 +22,16 @@ struct AttentionScratch {
   float* values;   // [kPageTokens, padded dim]
   float* q;        // [rows, head_dim], times the score scale; or its levels
   float* scores;   // [rows, kPageTokens]; or the weights' levels
-  float* sums;     // [rows, padded dim], weighted values so far
+  float* sums;     // [rows, padded dim], weighted values of the part so far
   float* largest;  // [rows]
   float* total;    // [rows]
+  float* whole;    // [rows, padded dim + 2], of the parts before: sums, largest, total
   float* carry;    // [rows], what sums are multiplied by before a page's are added
   ByteRow* bytes;  // [rows]
 
   static int64_t floats(int64_t dim, int64_t rows) noexcept {
     return 2 * kPageTokens * padded(dim) +
-           rows * (2 * padded(dim) + kPageTokens + 3 + kByteRowFloats);
+           rows * (3 * padded(dim) + kPageTokens + 5 + kByteRowFloats);
   }
   AttentionScratch(float* base, int64_t dim, int64_t rows) noexcept {
     const auto take = [&](int64_t count) {
@@ -43,6 +46,7 @@ struct AttentionScratch {
     sums = take(rows * padded(dim));
     largest = take(rows);
     total = take(rows);
+    whole = take(rows * (padded(dim) + 2));
     carry = take(rows);
     bytes = reinterpret_cast<ByteRow*>(take(rows * kByteRowFloats));
   }
@@ -55,6 +59,7 @@ struct AttentionScratch {
     rest.sums += row * padded(dim);
     rest.largest += row;
     rest.total += row;
+    rest.whole += row * (padded(dim) + 2);
     rest.carry += row;
     rest.bytes += row;
     return rest;
@@ -214,6 +219,19 @@ inline void add_values(const AttentionScratch& s, int64_t dim, int64_t row, int6
   for (; d < stride; d += Vec::kLanes) columns(d, std::integral_constant<int, 1>{});
 }
 
+// Adds a part to the parts before it. Not inlined: its callers must get the same bits.
+[[gnu::noinline]] void fold_part(float* sums, float& largest, float& total, const float* part_sums,
+                                 float part_largest, float part_total, int64_t dim) noexcept {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  if (part_largest == kNone) return;  // the window leaves nothing of it
+  const float most = std::max(largest, part_largest);
+  const float before = largest == kNone ? 0.0f : std::exp(largest - most);
+  const float weight = std::exp(part_largest - most);
+  for (int64_t d = 0; d < dim; ++d) sums[d] = sums[d] * before + part_sums[d] * weight;
+  total = total * before + part_total * weight;
+  largest = most;
+}
+
 void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const AttentionSpan& span,
                const float* scale, int64_t window, int64_t kv_head, int64_t first, int64_t count,
                float* scratch) noexcept {
@@ -221,17 +239,25 @@ void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const Attenti
   const int64_t group = q.heads / layout.kv_heads;
   const int64_t rows = count * group;
   const AttentionScratch s(scratch, dim, kAttentionQueries * group);
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const auto begin_part = [&] {
+    std::fill(s.sums, s.sums + rows * stride, 0.0f);
+    std::fill(s.largest, s.largest + rows, kNone);
+    std::fill(s.total, s.total + rows, 0.0f);
+  };
   for (int64_t i = 0; i < count; ++i) {
     const int64_t token = span.first_row + first + i;
     for (int64_t g = 0; g < group; ++g) {
       const int64_t r = i * group + g;
       const float* query = q.at(token, kv_head * group + g);
       for (int64_t d = 0; d < dim; ++d) s.q[r * stride + d] = query[d] * scale[token];
-      s.largest[r] = -std::numeric_limits<float>::infinity();
-      s.total[r] = 0;
+      float* whole = s.whole + r * (stride + 2);
+      std::fill(whole, whole + stride, 0.0f);
+      whole[stride] = kNone;
+      whole[stride + 1] = 0;
     }
   }
-  std::fill(s.sums, s.sums + rows * stride, 0.0f);
+  begin_part();
 
   const int64_t newest = span.first_position + first + count - 1;
   const int64_t oldest_query = span.first_position + first;
@@ -251,10 +277,19 @@ void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const Attenti
       }
       add_values(s, dim, row, tile, used);
     }
+    const bool part_ends = (base + kPageTokens) % kAttentionPart == 0;
+    if (!part_ends && base + kPageTokens <= newest) continue;
+    for (int64_t r = 0; r < rows; ++r) {
+      float* whole = s.whole + r * (stride + 2);
+      fold_part(whole, whole[stride], whole[stride + 1], s.sums + r * stride, s.largest[r],
+                s.total[r], dim);
+    }
+    begin_part();
   }
   for (int64_t r = 0; r < rows; ++r) {
     float* target = out.at(span.first_row + first + r / group, kv_head * group + r % group);
-    const float inverse = 1 / s.total[r];
-    for (int64_t d = 0; d < dim; ++d) target[d] = s.sums[r * stride + d] * inverse;
+    const float* whole = s.whole + r * (stride + 2);
+    const float inverse = 1 / whole[stride + 1];
+    for (int64_t d = 0; d < dim; ++d) target[d] = whole[d] * inverse;
   }
 }

@@ -1,5 +1,5 @@
 // Attention of one query over a part of the past. Keys and values are read once, in their stored
-// form; the order of sums is that of attention.inl, so that a past of one part gives its bits.
+// form; the order of sums is that of attention.inl, so that a query gets its bits.
 
 // scores[r][j] = q[r] · key j over the whole page, whose first `used` positions matter.
 template <class T>
@@ -180,16 +180,12 @@ void attention_merge(float* out, const AttentionPart& first, int64_t parts, int6
                      int64_t head_dim) noexcept {
   const int64_t step = AttentionPart::floats(group, head_dim);
   for (int64_t r = 0; r < group; ++r) {
-    float largest = first.largest[r];
-    for (int64_t p = 1; p < parts; ++p) largest = std::max(largest, first.largest[p * step + r]);
+    float largest = -std::numeric_limits<float>::infinity(), total = 0;
     float* head = out + r * head_dim;
-    float total = 0;
     std::fill(head, head + head_dim, 0.0f);
     for (int64_t p = 0; p < parts; ++p) {
-      const float weight = std::exp(first.largest[p * step + r] - largest);
-      const float* sums = first.sums + p * step + r * head_dim;
-      total += weight * first.total[p * step + r];
-      for (int64_t d = 0; d < head_dim; ++d) head[d] += weight * sums[d];
+      fold_part(head, largest, total, first.sums + p * step + r * head_dim,
+                first.largest[p * step + r], first.total[p * step + r], head_dim);
     }
     const float inverse = 1 / total;
     for (int64_t d = 0; d < head_dim; ++d) head[d] *= inverse;
