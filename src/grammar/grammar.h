@@ -73,6 +73,9 @@ Grammar grammar_from_gbnf(std::string_view text);
 Grammar grammar_from_regex(std::string_view pattern);  // the whole answer fits it
 Grammar grammar_from_schema(const nlohmann::ordered_json& schema);
 Grammar grammar_of_json_object();
+// The same as a part of a grammar.
+Grammar::Symbol add_schema(Grammar& grammar, const nlohmann::ordered_json& schema);
+Grammar::Symbol add_json_object(Grammar& grammar);
 
 // The bytes of all tokens, in the order of a walk over their common beginnings.
 class TokenTrie {

@@ -57,7 +57,9 @@ TEST(Grammar, RegexesAgreeWithTheStandardLibrary) {
   const char* patterns[] = {"a",       "abc|d",     "(a|b)*c",    "[0-9]{2,4}", "x?y+z*",
                             "(?:ab)+", "[^ab]",     "\\d+\\.\\d", "a{3}",       "(a+)+b",
                             "^ab$",    "\\w\\s\\W", "(a|)(b|)c",  "[a\\-c]+",   "(a{0,2}b){2}",
-                            ".b.",     "[]",        "\\(\\)",     "a{2,}",      "((a|b)(c|d))*"};
+                            ".b.",     "[]",        "\\(\\)",     "a{2,}",      "((a|b)(c|d))*",
+                            "a+?b??",  "(a*)*",     "(a|b*){2}",  "[\\d\\s]+",  "x{1,2}?",
+                            "[^\\w-]", "(?:|a)+b",  "a\\-b\\/",   "\\x61\\.",   "[\\W_]"};
   Rng rng(1);
   for (const std::string pattern : patterns) {
     if (pattern == "[]") continue;  // the libraries differ about it: refused below
@@ -135,17 +137,15 @@ TEST(Grammar, WhatCannotBeKeptToIsRefused) {
   for (const std::string& text : grammars) {
     EXPECT_THROW(grammar_from_gbnf(text), Error) << text.substr(0, 60);
   }
-  const std::string patterns[] = {"(",        ")",
-                                  "a)",       "[",
-                                  "[]",       "*",
-                                  "a**",      "a+?",
-                                  "a{2,1}",   "(?=a)",
-                                  "(?<n>a)",  "\\1",
-                                  "a\\b",     "\\q",
-                                  "^^",       "a$b",
-                                  "{",        "a{1000000000}",
-                                  "(a*)*",    "[b-a]",
-                                  "\xFF",     repeated("(", 60'000),
+  const std::string patterns[] = {"(",        ")",       "a)",
+                                  "[",        "[]",      "*",
+                                  "a**",      "a++",     "a*+",
+                                  "a{2,1}",   "(?=a)",   "(?!a)",
+                                  "\\1",      "a\\b",    "\\q",
+                                  "^^",       "a$b",     "{",
+                                  "[b-a]",    "\xFF",    repeated("(", 60'000),
+                                  "(?<a",     "\\B",     "(?<=a)b",
+                                  "[[:a:]]",  "\\ud800", "a{1000000000}",
                                   "[^\\s\\S]"};
   for (const std::string& text : patterns) {
     EXPECT_THROW(grammar_from_regex(text), Error) << text.substr(0, 60);
@@ -348,12 +348,7 @@ TEST(Grammar, SchemasThatCannotBeKeptToAreRefused) {
       R"({"type":1})",
       R"({"type":[]})",
       R"({"type":[1]})",
-      R"({"type":"string","pattern":"(a+)+"})",
-      R"({"type":"string","format":"email"})",
-      R"({"type":"integer","minimum":3})",
-      R"({"type":"number","multipleOf":2})",
       R"({"oneOf":[{},{}]})",
-      R"({"allOf":[{}]})",
       R"({"not":{}})",
       R"({"if":{}})",
       R"({"type":"array","minItems":1000000000})",
@@ -361,7 +356,6 @@ TEST(Grammar, SchemasThatCannotBeKeptToAreRefused) {
       R"({"type":"array","minItems":1.5})",
       R"({"type":"array","minItems":3,"maxItems":2})",
       R"({"type":"array","uniqueItems":true})",
-      R"({"type":"array","prefixItems":[{}]})",
       R"({"type":"string","minLength":5,"maxLength":4})",
       R"({"type":"object","required":["a"],"additionalProperties":false})",
       R"({"type":"object","required":"a"})",
