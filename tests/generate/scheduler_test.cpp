@@ -438,8 +438,7 @@ TEST_F(SchedulerTest, ScoresFromAPositionOnShareWhatStandsBeforeWithTheSameBits)
     Scheduler tight = scheduler(1024, 6, {.chunk = 100});
     run(tight, 5);
     Model more_threads(folder, {.threads = 2});
-    Scheduler threaded(more_threads.backend(), more_threads.config(), more_threads.weights(),
-                       nullptr, {.context = 2048}, 8192, 8);
+    Scheduler threaded(more_threads.network(), nullptr, {.context = 2048}, 8192, 8);
     run(threaded, 6);
   }
 }
