@@ -19,7 +19,7 @@
 #include "core/rng.h"
 #include "generate/model.h"
 #include "generate/scheduler.h"
-#include "serve/http_client.h"
+#include "net/http_client.h"
 #include "served_program.h"
 
 namespace quern {
@@ -50,14 +50,14 @@ int connect_to(uint16_t port) {
   return -1;
 }
 
-serve::HttpClient client_of(const Program& program) {
-  serve::ClientOptions options;
+net::HttpClient client_of(const Program& program) {
+  net::ClientOptions options;
   options.url = program.url();
-  return serve::HttpClient(std::move(options));
+  return net::HttpClient(std::move(options));
 }
 
-serve::HttpCall completion(const std::string& prompt, int tokens, int seed, bool stream) {
-  serve::HttpCall call;
+net::HttpCall completion(const std::string& prompt, int tokens, int seed, bool stream) {
+  net::HttpCall call;
   call.path = "/v1/completions";
   call.body = json{
       {"prompt", prompt},
@@ -69,18 +69,18 @@ serve::HttpCall completion(const std::string& prompt, int tokens, int seed, bool
   return call;
 }
 
-void run(serve::HttpClient& client, int at_once, int count,
-         const std::function<serve::HttpCall(int)>& call_of) {
+void run(net::HttpClient& client, int at_once, int count,
+         const std::function<net::HttpCall(int)>& call_of) {
   int next = 0;
-  client.run(at_once, [&]() -> std::optional<serve::HttpCall> {
+  client.run(at_once, [&]() -> std::optional<net::HttpCall> {
     if (next == count) return std::nullopt;
     return call_of(next++);
   });
 }
 
 // A metric of the first model.
-double metric_of(serve::HttpClient& client, const std::string& name) {
-  serve::HttpCall call;
+double metric_of(net::HttpClient& client, const std::string& name) {
+  net::HttpCall call;
   call.method = "GET";
   call.path = "/metrics";
   const std::string text = client.send(std::move(call)).body;
@@ -119,10 +119,10 @@ void slow_clients(const std::string& program, const std::string& model) {
     }
   });
   std::this_thread::sleep_for(std::chrono::seconds(1));
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   std::vector<double> times;
   for (int i = 0; i < 600; ++i) {
-    serve::HttpCall call;
+    net::HttpCall call;
     call.method = "GET";
     call.path = "/health";
     const auto begin = Clock::now();
@@ -153,7 +153,7 @@ void slow_clients(const std::string& program, const std::string& model) {
 void overload(const std::string& program, const std::string& model) {
   constexpr int kRunning = 8;
   const Program server(program, model, {"--max-streams", "8", "--queue", "4"});
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   struct Times {
     std::vector<double> answered;
     std::map<int, int> statuses;
@@ -166,12 +166,12 @@ void overload(const std::string& program, const std::string& model) {
     int next = 0;
     bool refused = false;
     const auto begin = Clock::now();
-    client.run(clients, [&]() -> std::optional<serve::HttpCall> {
+    client.run(clients, [&]() -> std::optional<net::HttpCall> {
       if (seconds_since(begin) > seconds) return std::nullopt;
-      serve::HttpCall call = completion("Once upon a time", 64, next++, false);
+      net::HttpCall call = completion("Once upon a time", 64, next++, false);
       if (std::exchange(refused, false)) call.pause = pause;
       const auto asked = std::make_shared<Clock::time_point>(Clock::now() + call.pause);
-      call.done = [&, asked](const serve::HttpReply& reply) {
+      call.done = [&, asked](const net::HttpReply& reply) {
         ++out.statuses[reply.status];
         if (reply.status == 200) out.answered.push_back(seconds_since(*asked));
         refused = reply.status == 429;
@@ -206,13 +206,13 @@ void overload(const std::string& program, const std::string& model) {
 // A thousand clients that leave, and others whose bytes stay the same.
 void disconnects(const std::string& program, const std::string& model) {
   const Program server(program, model, {});
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   std::vector<std::string> expected(8);
   int wrong = 0, compared = 0;
   const auto ask = [&](bool first) {
     run(client, 4, 8, [&](int i) {
-      serve::HttpCall call = completion(fmt::format("Story {}", i), 48, i, false);
-      call.done = [&, i, first](const serve::HttpReply& reply) {
+      net::HttpCall call = completion(fmt::format("Story {}", i), 48, i, false);
+      call.done = [&, i, first](const net::HttpReply& reply) {
         const std::string text =
             reply.ok() ? json::parse(reply.body)["choices"][0]["text"].get<std::string>() : "";
         if (first) expected[static_cast<size_t>(i)] = text;
@@ -228,7 +228,7 @@ void disconnects(const std::string& program, const std::string& model) {
     Rng rng(3);
     for (int i = 0; i < 1000; ++i) {
       const int socket = connect_to(server.port());
-      const serve::HttpCall call = completion("I am about to leave", 400, i, i % 2 == 0);
+      const net::HttpCall call = completion("I am about to leave", 400, i, i % 2 == 0);
       const std::string text = fmt::format(
           "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
           "Content-Length: {}\r\n\r\n{}",
@@ -257,13 +257,13 @@ void disconnects(const std::string& program, const std::string& model) {
 
 void many_streams(const std::string& program, const std::string& model) {
   const Program server(program, model, {"--max-streams", "200"});
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   std::vector<double> times;
   const auto begin = Clock::now();
   run(client, 200, 200, [&](int i) {
-    serve::HttpCall call = completion(fmt::format("Stream {}", i), 64, i, true);
+    net::HttpCall call = completion(fmt::format("Stream {}", i), 64, i, true);
     call.on_event = [](std::string_view) { return true; };
-    call.done = [&](const serve::HttpReply& reply) {
+    call.done = [&](const net::HttpReply& reply) {
       if (reply.ok()) times.push_back(seconds_since(begin));
     };
     return call;
@@ -276,12 +276,12 @@ void many_streams(const std::string& program, const std::string& model) {
 void memory(const std::string& program, const std::string& model) {
   constexpr int kBound = 128;
   const Program server(program, model, {"--memory", fmt::format("{}MB", kBound)});
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   std::map<int, int> statuses;
   run(client, 100, 100, [&](int i) {
-    serve::HttpCall call = completion(
+    net::HttpCall call = completion(
         std::string(500, static_cast<char>('a' + i % 26)) + std::to_string(i), 100, i, i % 2 == 0);
-    call.done = [&](const serve::HttpReply& reply) { ++statuses[reply.status]; };
+    call.done = [&](const net::HttpReply& reply) { ++statuses[reply.status]; };
     return call;
   });
   row(fmt::format("`--memory {}MB`, 100 long requests at once: the most it took", kBound),
@@ -322,12 +322,12 @@ void token_cost(const std::string& program, const std::string& model) {
   constexpr int kStreams = 64, kTokens = 200;
   const double bare = bare_step(tiny.path(), kStreams, kTokens);
   const Program server(program, tiny.path(), {"--max-streams", "64"});
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   std::vector<double> gaps;
   int64_t events = 0;
   const auto begin = Clock::now();
   run(client, kStreams, kStreams, [&](int i) {
-    serve::HttpCall call = completion(fmt::format("Stream {}", i), kTokens, i, true);
+    net::HttpCall call = completion(fmt::format("Stream {}", i), kTokens, i, true);
     const auto last = std::make_shared<Clock::time_point>();
     call.on_event = [&, last](std::string_view) {
       const auto now = Clock::now();
@@ -356,7 +356,7 @@ void shared_prefix(const std::string& program, const std::string& model) {
                       {"seq_length", 2048},        {"torch_dtype", "bfloat16"}};
   const MadeModel made(program, model, shape);
   const Program server(program, made.path(), {});
-  serve::HttpClient client = client_of(server);
+  net::HttpClient client = client_of(server);
   constexpr int kShared = 1024, kOwn = 32, kRounds = 6;
   const auto first_token = [&](bool shared, int round) {
     Rng begin(shared ? 1 : 100 + static_cast<uint64_t>(round)),
@@ -364,7 +364,7 @@ void shared_prefix(const std::string& program, const std::string& model) {
     std::vector<uint64_t> ids;
     for (int i = 0; i < kShared; ++i) ids.push_back(300 + begin.below(7000));
     for (int i = 0; i < kOwn; ++i) ids.push_back(300 + end.below(7000));
-    serve::HttpCall call;
+    net::HttpCall call;
     call.path = "/v1/completions";
     call.body = json{{"prompt", ids}, {"max_tokens", 1}, {"ignore_eos", true}}.dump();
     const auto asked = Clock::now();

@@ -7,6 +7,8 @@ void add_commands(CLI::App& root) {
   constexpr void (*kCommands[])(CLI::App&) = {
       // clang-format off
       add_chat,
+      add_models,
+      add_pull,
       add_serve,
       add_generate,
       add_tokenize,

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <charconv>
 #include <cstring>
 #include <numeric>
 
+#include "core/base64.h"
 #include "core/error.h"
 #include "core/huge_pages.h"
 
@@ -18,60 +18,9 @@ namespace {
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
 constexpr size_t kMaxTokenBytes = 1 << 16;
 constexpr int64_t kMaxRank = int64_t{1} << 30;
-constexpr std::string_view kAlphabet =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 template <class T>
 using Scratch = std::vector<T, HugePages<T>>;
-
-// What each of the four characters of a group adds to its 24 bits; kNoDigit for others.
-constexpr uint32_t kNoDigit = uint32_t{1} << 31;
-using Digits = std::array<std::array<uint32_t, 256>, 4>;
-constexpr Digits make_digits() {
-  Digits digits{};
-  for (size_t place = 0; place < 4; ++place) {
-    for (auto& digit : digits[place]) digit = kNoDigit;
-    for (size_t i = 0; i < kAlphabet.size(); ++i) {
-      digits[place][static_cast<unsigned char>(kAlphabet[i])] =
-          static_cast<uint32_t>(i << (18 - 6 * place));
-    }
-  }
-  return digits;
-}
-
-// Sets `out` to the decoded bytes; false if `text` is not canonical base64.
-bool decode_base64(std::string_view text, std::string& out) {
-  static constexpr Digits kDigits = make_digits();
-  if (text.empty() || text.size() % 4 != 0) return false;
-  size_t padding = 0;
-  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  out.resize(text.size() / 4 * 3);
-  char* to = out.data();
-  const auto digit = [&](size_t place, size_t i) {
-    return kDigits[place][static_cast<unsigned char>(text[i])];
-  };
-  const auto put = [&](uint32_t word) {
-    to[0] = static_cast<char>(word >> 16);
-    to[1] = static_cast<char>(word >> 8);
-    to[2] = static_cast<char>(word);
-    to += 3;
-  };
-  size_t i = 0;
-  uint32_t all = 0;
-  for (; i + 4 < text.size(); i += 4) {
-    const uint32_t word = digit(0, i) | digit(1, i + 1) | digit(2, i + 2) | digit(3, i + 3);
-    all |= word;
-    put(word);
-  }
-  uint32_t last = digit(0, i) | digit(1, i + 1);
-  if (padding < 2) last |= digit(2, i + 2);
-  if (padding < 1) last |= digit(3, i + 3);
-  if (((all | last) & kNoDigit) != 0) return false;
-  if ((last & ((1u << (8 * padding)) - 1u)) != 0) return false;  // bits past the end
-  put(last);
-  out.erase(out.size() - padding);
-  return true;
-}
 
 // The first token that an earlier one equals; null where there is none.
 const std::string* find_duplicate(const std::vector<std::string>& tokens) {
@@ -101,21 +50,6 @@ const std::string* find_duplicate(const std::vector<std::string>& tokens) {
     slots[slot] = half | (i + 1);
   }
   return nullptr;
-}
-
-std::string encode_base64(std::string_view bytes) {
-  std::string out;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const size_t count = std::min<size_t>(3, bytes.size() - i);
-    uint32_t word = 0;
-    for (size_t k = 0; k < 3; ++k) {
-      word = word << 8 | (k < count ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    }
-    for (size_t k = 0; k < 4; ++k) {
-      out += k <= count ? kAlphabet[word >> (18 - 6 * k) & 0x3F] : '=';
-    }
-  }
-  return out;
 }
 
 }  // namespace
@@ -169,7 +103,7 @@ RankedTokens parse_tiktoken(std::string_view text, const std::string& source) {
     }
     if (rank < 0 || rank > kMaxRank) fail(fmt::format("the rank {} is out of range", rank));
     if (space > 2 * kMaxTokenBytes) fail("the token is too long");
-    if (!decode_base64(line.substr(0, space), out.tokens.emplace_back())) {
+    if (!base64_decode(line.substr(0, space), out.tokens.emplace_back())) {
       fail(fmt::format("'{}' is not base64", printable(line.substr(0, space), 40)));
     }
     ranks.push_back(rank);
@@ -200,7 +134,7 @@ void write_tiktoken(const fs::path& path, const RankedTokens& tokens) {
   std::string text;
   int64_t rank = tokens.first_rank;
   for (const std::string& token : tokens.tokens) {
-    text += fmt::format("{} {}\n", encode_base64(token), rank++);
+    text += fmt::format("{} {}\n", base64_encode(token), rank++);
   }
   write_file(path, text);
 }

@@ -1,13 +1,13 @@
 #include "serve/embedding.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 #include <cmath>
 #include <cstring>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "core/base64.h"
 #include "core/error.h"
 #include "serve/api_error.h"
 #include "serve/plan.h"
@@ -17,14 +17,9 @@ namespace {
 
 using nlohmann::ordered_json;
 
-std::string base64(const std::vector<float>& values) {
-  const size_t bytes = values.size() * sizeof(float);
-  std::string out((bytes + 2) / 3 * 4 + 1, '\0');
-  const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                     reinterpret_cast<const unsigned char*>(values.data()),
-                                     static_cast<int>(bytes));
-  out.resize(static_cast<size_t>(length));
-  return out;
+std::string base64_of(const std::vector<float>& values) {
+  return base64_encode(
+      {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
 }
 
 struct Batch {
@@ -59,7 +54,8 @@ struct Batch {
     ordered_json data = ordered_json::array();
     for (size_t i = 0; i < vectors.size(); ++i) {
       ordered_json entry = {{"object", "embedding"}, {"index", i}};
-      entry["embedding"] = as_base64 ? ordered_json(base64(vectors[i])) : ordered_json(vectors[i]);
+      entry["embedding"] =
+          as_base64 ? ordered_json(base64_of(vectors[i])) : ordered_json(vectors[i]);
       data.push_back(std::move(entry));
     }
     HttpResponse response;

@@ -1,7 +1,6 @@
 #include "serve/transport.h"
 
 #include <array>
-#include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/write.hpp>
 
@@ -63,17 +62,11 @@ using TlsStream = asio::ssl::stream<asio::ip::tcp::socket>;
 
 class TlsTransport : public StreamTransport<TlsStream> {
  public:
-  using Side = asio::ssl::stream_base::handshake_type;
-  TlsTransport(asio::ip::tcp::socket socket, asio::ssl::context& context, Side side)
-      : StreamTransport(std::move(socket), context), side_(side) {}
-
-  void expect(const std::string& host) {
-    SSL_set_tlsext_host_name(stream_.native_handle(), host.c_str());
-    stream_.set_verify_callback(asio::ssl::host_name_verification(host));
-  }
+  TlsTransport(asio::ip::tcp::socket socket, asio::ssl::context& context)
+      : StreamTransport(std::move(socket), context) {}
 
   asio::awaitable<error_code> handshake() override {
-    const auto [failed] = co_await stream_.async_handshake(side_, kAwait);
+    const auto [failed] = co_await stream_.async_handshake(asio::ssl::stream_base::server, kAwait);
     co_return failed;
   }
 
@@ -85,7 +78,6 @@ class TlsTransport : public StreamTransport<TlsStream> {
   }
 
  private:
-  Side side_;
   std::string block_;
 };
 
@@ -101,16 +93,7 @@ std::unique_ptr<Transport> make_transport(asio::local::stream_protocol::socket s
 
 std::unique_ptr<Transport> make_transport(asio::ip::tcp::socket socket,
                                           asio::ssl::context& context) {
-  return std::make_unique<TlsTransport>(std::move(socket), context, asio::ssl::stream_base::server);
-}
-
-std::unique_ptr<Transport> make_client_transport(asio::ip::tcp::socket socket,
-                                                 asio::ssl::context& context,
-                                                 const std::string& host) {
-  auto transport =
-      std::make_unique<TlsTransport>(std::move(socket), context, asio::ssl::stream_base::client);
-  transport->expect(host);
-  return transport;
+  return std::make_unique<TlsTransport>(std::move(socket), context);
 }
 
 }  // namespace quern::serve

@@ -1,5 +1,5 @@
 // A connection's bytes, whatever carries them: TCP, TLS over TCP, or a local socket. Only the
-// files of server and client include this.
+// server includes this.
 #pragma once
 
 #include <boost/asio/as_tuple.hpp>
@@ -37,9 +37,5 @@ std::unique_ptr<Transport> make_transport(asio::ip::tcp::socket socket);
 std::unique_ptr<Transport> make_transport(asio::local::stream_protocol::socket socket);
 std::unique_ptr<Transport> make_transport(asio::ip::tcp::socket socket,
                                           asio::ssl::context& context);
-// The client's side of TLS: the other side's certificate must be for `host`.
-std::unique_ptr<Transport> make_client_transport(asio::ip::tcp::socket socket,
-                                                 asio::ssl::context& context,
-                                                 const std::string& host);
 
 }  // namespace quern::serve

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "core/base64.h"
 #include "core/error.h"
 #include "formats/byte_source.h"
 #include "text/sentencepiece_tokenizer.h"
@@ -42,23 +43,11 @@ void put_float(std::string& out, unsigned field, float value) {
   out.append(raw, 4);
 }
 
-std::string decode_base64(std::string_view text, const std::string& source) {
+// Lines of base64.
+std::string decode_lines(std::string text, const std::string& source) {
+  std::erase_if(text, [](char c) { return c == '\n' || c == '\r'; });
   std::string out;
-  uint32_t word = 0;
-  int bits = 0;
-  for (const char c : text) {
-    if (c == '\n' || c == '\r' || c == '=') continue;
-    constexpr std::string_view kDigits =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const size_t digit = kDigits.find(c);
-    if (digit == kDigits.npos) throw_bad_input(source + ": is not base64");
-    word = word << 6 | static_cast<uint32_t>(digit);
-    bits += 6;
-    if (bits >= 8) {
-      bits -= 8;
-      out += static_cast<char>(word >> bits);
-    }
-  }
+  if (!text.empty() && !base64_decode(text, out)) throw_bad_input(source + ": is not base64");
   return out;
 }
 
@@ -112,7 +101,7 @@ std::shared_ptr<const Tokenizer> load_unigram(const fs::path& folder) {
   const fs::path map = folder / "precompiled_charsmap.b64";
   std::string normalizer;
   put_bytes(normalizer, 1, "nmt_nfkc");
-  put_bytes(normalizer, 2, decode_base64(read_file(map, 64 << 20), map.string()));
+  put_bytes(normalizer, 2, decode_lines(read_file(map, 64 << 20), map.string()));
   for (unsigned option = 3; option <= 5; ++option) {  // a space in front, none twice, all marked
     put_number(normalizer, option, 1);
   }

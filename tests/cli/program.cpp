@@ -31,6 +31,8 @@ int status_of(pid_t process) {
   ::setenv("HOME", "/nonexistent", 1);
   ::unsetenv("XDG_CONFIG_HOME");
   ::unsetenv("XDG_STATE_HOME");
+  ::unsetenv("XDG_CACHE_HOME");
+  ::setenv("QUERN_OFFLINE", "1", 1);  // no model is fetched where none is named
   for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
   std::vector<char*> pointers;
   for (const std::string& argument : arguments) {

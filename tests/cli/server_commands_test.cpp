@@ -55,7 +55,7 @@ TEST_F(ServerCommands, MistakesAreNamed) {
   EXPECT_NE(none.err.find("cannot connect to unix:/nowhere/s"), std::string::npos) << none.err;
   EXPECT_EQ(quern({"chat", "--server", "nowhere"}).code, 2);
   const Outcome model = beside_server("echo hello | $Q chat --server unix:s --model other");
-  EXPECT_EQ(model.code, 0);  // the conversation goes on
+  EXPECT_EQ(model.code, 1);
   EXPECT_NE(model.err.find("'other'"), std::string::npos) << model.err;
   const Outcome range = beside_server("echo hello | $Q chat --server unix:s --temperature 9");
   EXPECT_NE(range.err.find("temperature"), std::string::npos) << range.err;

@@ -14,6 +14,7 @@ namespace fs = std::filesystem;
 const std::map<std::string, std::vector<std::string>> kUses = {
     {"core", {}},
     {"plot", {"core"}},
+    {"net", {"core"}},
     {"formats", {"core"}},
     {"compute", {"core"}},
     {"text", {"formats"}},
@@ -25,9 +26,10 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"agent", {"text"}},
     {"evaluate", {"generate", "agent", "sandbox", "plot"}},
     {"sandbox", {"core"}},
+    {"answer", {"generate", "net"}},
     {"train", {"model", "data"}},
     {"serve", {"generate", "agent"}},
-    {"cli", {"evaluate", "agent", "serve", "train", "quantize", "plot"}},
+    {"cli", {"evaluate", "agent", "answer", "serve", "train", "quantize", "plot"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

@@ -6,16 +6,16 @@
 #include <thread>
 
 #include "core/rng.h"
-#include "serve/http_client.h"
+#include "net/http_client.h"
 #include "serve/test_server.h"
 
 namespace quern::test {
 namespace {
 
-serve::HttpClient client_of(const TestServer& server) {
-  serve::ClientOptions options;
+net::HttpClient client_of(const TestServer& server) {
+  net::ClientOptions options;
   options.url = "http://127.0.0.1:" + std::to_string(server.port());
-  return serve::HttpClient(std::move(options));
+  return net::HttpClient(std::move(options));
 }
 
 std::string completion_body(const std::string& prompt, int64_t tokens, int seed, bool stream) {
@@ -29,10 +29,10 @@ std::string completion_body(const std::string& prompt, int64_t tokens, int seed,
 
 // Makes `count` calls, so many at once.
 void run_calls(const TestServer& server, int at_once, int count,
-               const std::function<serve::HttpCall(int)>& call_of) {
-  serve::HttpClient client = client_of(server);
+               const std::function<net::HttpCall(int)>& call_of) {
+  net::HttpClient client = client_of(server);
   int next = 0;
-  client.run(at_once, [&]() -> std::optional<serve::HttpCall> {
+  client.run(at_once, [&]() -> std::optional<net::HttpCall> {
     if (next == count) return std::nullopt;
     return call_of(next++);
   });
@@ -69,10 +69,10 @@ TEST(Load, WhatIsTooMuchGetsA429AndNobodyElseAnything) {
   std::map<int, std::string> texts;  // by seed
   const int kCalls = 60;
   run_calls(server, 40, kCalls, [&](int i) {
-    serve::HttpCall call;
+    net::HttpCall call;
     call.path = "/v1/completions";
     call.body = completion_body("abc", 20, i % 5, false);
-    call.done = [&, i](const serve::HttpReply& reply) {
+    call.done = [&, i](const net::HttpReply& reply) {
       ++statuses[reply.status];
       if (reply.status == 429) {
         const int wait = std::atoi(std::string(reply.header("retry-after")).c_str());
@@ -150,7 +150,7 @@ TEST(Load, StreamsThatRunTogetherAdvanceTogether) {
   std::vector<int64_t> tokens(kStreams), at_first_end;
   int whole = 0;
   run_calls(server, kStreams, kStreams, [&](int i) {
-    serve::HttpCall call;
+    net::HttpCall call;
     call.path = "/v1/completions";
     // A token of a character each, so that each is an event.
     call.body = json{{"prompt", "s" + std::to_string(i)},
@@ -163,7 +163,7 @@ TEST(Load, StreamsThatRunTogetherAdvanceTogether) {
       if (tokens[size_t(i)] == kTokens && at_first_end.empty()) at_first_end = tokens;
       return true;
     };
-    call.done = [&, i](const serve::HttpReply& reply) {
+    call.done = [&, i](const net::HttpReply& reply) {
       EXPECT_TRUE(reply.ok()) << reply.problem();
       whole += tokens[size_t(i)] == kTokens;
     };

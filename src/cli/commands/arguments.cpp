@@ -5,6 +5,7 @@
 
 #include <charconv>
 
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -13,9 +14,13 @@
 
 namespace quern::cli {
 
-void ModelArguments::declare(Command& command, bool required) {
+void ModelArguments::declare(Command& command, bool required, Naming naming) {
   const Option name =
-      command.positional("model", model, "Folder of a Hugging Face checkpoint, or a GGUF file");
+      command
+          .positional(
+              "model", model,
+              "Folder of a Hugging Face checkpoint, a GGUF file, or a name of 'quern models'")
+          .replaced(naming == Naming::ServedAs ? resolve_named_model : resolve_model);
   if (required) name.required();
   command.group("Model");
   command.option("--adapter", adapters, "LoRA adapter folder (PEFT's layout); may be repeated");
@@ -85,21 +90,18 @@ int64_t chat_window(const Model& model) {
   return model.generation().max_window_size.value_or(kDefaultWindow);
 }
 
-SamplingOptions SamplingArguments::sampling(const Model& model) const {
-  SamplingOptions s = model.default_sampling();
-  if (greedy) s.greedy = true;
-  // Whoever names a way of sampling wants to sample.
-  if (temperature || top_k || top_p || min_p || typical_p) s.greedy = greedy;
-  s.temperature = temperature.value_or(s.temperature);
-  s.top_k = top_k.value_or(s.top_k);
-  s.top_p = top_p.value_or(s.top_p);
-  s.min_p = min_p.value_or(s.min_p);
-  s.typical_p = typical_p.value_or(s.typical_p);
-  s.repetition_penalty = repetition_penalty.value_or(s.repetition_penalty);
-  s.frequency_penalty = frequency_penalty.value_or(s.frequency_penalty);
-  s.presence_penalty = presence_penalty.value_or(s.presence_penalty);
-  s.no_repeat_ngram = no_repeat_ngram.value_or(s.no_repeat_ngram);
-  s.seed = seed.value_or(s.seed);
+SamplingChoice SamplingArguments::choice() const {
+  SamplingChoice out = {.temperature = temperature,
+                        .top_p = top_p,
+                        .min_p = min_p,
+                        .typical_p = typical_p,
+                        .repetition_penalty = repetition_penalty,
+                        .frequency_penalty = frequency_penalty,
+                        .presence_penalty = presence_penalty,
+                        .top_k = top_k,
+                        .no_repeat_ngram = no_repeat_ngram,
+                        .seed = seed};
+  if (greedy) out.greedy = true;
   for (const std::string& entry : logit_bias) {
     const size_t colon = entry.find(':');
     TokenId id = -1;
@@ -109,15 +111,24 @@ SamplingOptions SamplingArguments::sampling(const Model& model) const {
     const bool good = colon != entry.npos &&
                       std::from_chars(begin, begin + colon, id).ptr == begin + colon &&
                       std::from_chars(begin + colon + 1, end, bias).ptr == end;
-    if (!good || id < 0 || id >= model.config().output_vocab) {
-      throw Error(
-          Kind::Misused, fmt::format("--logit-bias is '{}'", printable(entry, 40)),
-          fmt::format("expected ID:BIAS with an id from 0 to {}", model.config().output_vocab - 1));
+    if (!good || id < 0) {
+      throw Error(Kind::Misused, fmt::format("--logit-bias is '{}'", printable(entry, 40)),
+                  "expected ID:BIAS");
     }
-    s.logit_bias.emplace_back(id, bias);
+    out.logit_bias.emplace_back(id, bias);
   }
-  s.check();
-  return s;
+  return out;
+}
+
+SamplingOptions SamplingArguments::sampling(const Model& model) const {
+  const SamplingChoice given = choice();
+  for (const auto& [id, bias] : given.logit_bias) {
+    if (id < model.config().output_vocab) continue;
+    throw Error(
+        Kind::Misused, fmt::format("--logit-bias is '{}:{:g}'", id, bias),
+        fmt::format("expected ID:BIAS with an id from 0 to {}", model.config().output_vocab - 1));
+  }
+  return given.on(model.default_sampling());
 }
 
 StopRules SamplingArguments::stop_rules(const Model& model) const {
@@ -143,18 +154,6 @@ std::vector<std::vector<TokenId>> read_ids_file(const std::string& path) {
   std::vector<std::vector<TokenId>> lists;
   for (const Json& list : json.items()) lists.push_back(ids_of(list));
   return lists;
-}
-
-fs::path shipped_model() {
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const fs::path& folder :
-       {program / "models", program / "../../models", program / "../share/quern/models"}) {
-    const fs::path model = folder / "quern-mini";
-    if (fs::exists(model / "config.json")) return model;
-  }
-  throw Error(Kind::Misused, "no model is named, and none comes with this build",
-              "name the folder of a checkpoint; 'quern init' makes an untrained one");
 }
 
 std::string for_terminal(std::string_view text) {

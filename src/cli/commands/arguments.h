@@ -1,6 +1,7 @@
 // Options that several commands share, declared once.
 #pragma once
 
+#include "answer/answerer.h"
 #include "cli/framework/command.h"
 #include "generate/model.h"
 
@@ -18,7 +19,8 @@ struct ModelArguments {
   bool first_release = false;
   std::string extra_vocab;
 
-  void declare(Command& command, bool required = true);
+  enum class Naming { Model, ServedAs };  // ServedAs: also NAME=MODEL
+  void declare(Command& command, bool required = true, Naming naming = Naming::Model);
   ModelOptions options() const;
 };
 
@@ -33,6 +35,8 @@ struct SamplingArguments {
   bool ignore_eos = false;
 
   void declare(Command& command);
+  // Throws Misused for a --logit-bias that is none.
+  SamplingChoice choice() const;
   // On top of what the checkpoint's generation config says.
   SamplingOptions sampling(const Model& model) const;
   StopRules stop_rules(const Model& model) const;
@@ -40,10 +44,6 @@ struct SamplingArguments {
 
 // How much of a conversation's history a prompt keeps, for formats that know such a limit.
 int64_t chat_window(const Model& model);
-
-// Where the model that comes with Quern is, for when none is named. Throws Misused where this build
-// has none.
-fs::path shipped_model();
 
 // Ids from a JSON file: one list, or a list of lists. Throws BadInput naming the file and place.
 std::vector<std::vector<TokenId>> read_ids_file(const std::string& path);

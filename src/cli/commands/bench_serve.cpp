@@ -11,11 +11,12 @@
 #include <thread>
 
 #include "cli/commands/chat_partner.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/rng.h"
+#include "net/http_client.h"
 #include "plot/chart.h"
-#include "serve/http_client.h"
 #include "serve/server.h"
 
 namespace quern::cli {
@@ -97,7 +98,7 @@ class ServerBench {
                  .api_key = args.api_key_file.empty() ? "" : read_api_key(args.api_key_file),
                  .trusted = args.trusted}),
         model_(args.model) {
-    const serve::HttpReply reply = client_.send({.method = "GET", .path = path("/models")});
+    const net::HttpReply reply = client_.send({.method = "GET", .path = path("/models")});
     if (!reply.ok()) throw Error(Kind::Failed, reply.problem());
     if (!model_.empty()) return;
     const Json list = Json::parse(reply.body, "the list of models").at("data");
@@ -118,7 +119,7 @@ class ServerBench {
     const auto begin = Clock::now();
     client_.run(
         static_cast<int>(concurrency),
-        [&]() -> std::optional<serve::HttpCall> {
+        [&]() -> std::optional<net::HttpCall> {
           check_interrupted();
           if (static_cast<int64_t>(all.size()) == result.requests) return std::nullopt;
           all.push_back(std::make_unique<Asked>());
@@ -160,8 +161,8 @@ class ServerBench {
     return ids;
   }
 
-  serve::HttpCall call(Asked& asked) {
-    serve::HttpCall call;
+  net::HttpCall call(Asked& asked) {
+    net::HttpCall call;
     call.path = path("/completions");
     call.body = dump(nlohmann::ordered_json{{"model", model_},
                                             {"prompt", prompt()},
@@ -191,7 +192,7 @@ class ServerBench {
       asked.last = now;
       return true;
     };
-    call.done = [&asked](const serve::HttpReply& reply) {
+    call.done = [&asked](const net::HttpReply& reply) {
       if (reply.status == 429) {
         asked.failure = kRefused;
       } else if (!reply.ok()) {
@@ -207,7 +208,7 @@ class ServerBench {
   }
 
   const Arguments& args_;
-  serve::HttpClient client_;
+  net::HttpClient client_;
   std::string model_;
   uint64_t asked_ = 0;
 };
@@ -261,7 +262,7 @@ void bench_serve(const Arguments& args) {
       args.target.find("://") != args.target.npos || args.target.starts_with("unix:");
   std::unique_ptr<OwnServer> own;
   if (!is_url) {
-    own = std::make_unique<OwnServer>(args.target.empty() ? shipped_model().string() : args.target,
+    own = std::make_unique<OwnServer>(args.target.empty() ? default_model().string() : args.target,
                                       *std::max_element(levels.begin(), levels.end()));
   }
   ServerBench bench(args, own ? own->url() : args.target);

@@ -58,7 +58,7 @@ class Chat {
   void run() {
     LineEditor editor(history_file());
     if (at_terminal()) {
-      print(fmt::format("{}; /help lists the commands\n", partner_->name()));
+      print(fmt::format("{}; /help lists the commands\n", partner_->answerer().name()));
       flush_output();
     }
     while (const auto entry = editor.read("> ")) {
@@ -70,7 +70,11 @@ class Chat {
           answer();
         }
       } catch (const Error& failure) {
-        if (failure.kind() == Kind::NoResources) throw;
+        // Who reads from a pipe learns by the exit code that an answer failed.
+        if (failure.kind() == Kind::NoResources ||
+            (failure.kind() == Kind::Failed && !at_terminal())) {
+          throw;
+        }
         fmt::print(stderr, "quern: {}\n", failure.line());
       }
       flush_output();
@@ -91,17 +95,35 @@ class Chat {
     // What is typed meanwhile is for the next entry: it must not show up in the answer.
     const RawMode quiet(RawMode::CtrlC::Signal);
     ChatReply reply;
+    bool thinking = false;
+    // Reasoning is set apart from the answer: dimmed on a terminal, else by an empty line.
+    const auto think = [&](bool on) {
+      if (std::exchange(thinking, on) == on) return;
+      if (at_terminal()) print(on ? "\x1b[2m" : "\x1b[0m");
+      if (!on) print("\n\n");
+    };
     try {
-      reply = partner_->answer(conversation(), settings_, [](std::string_view text) {
-        print(for_terminal(text));
-        flush_output();
-      });
+      reply = partner_->answer(
+          conversation(), settings_,
+          [&](std::string_view text) {
+            think(false);
+            print(for_terminal(text));
+            flush_output();
+          },
+          [&](std::string_view text) {
+            think(true);
+            print(for_terminal(text));
+            flush_output();
+          });
+      if (thinking && at_terminal()) print("\x1b[0m");
     } catch (...) {
+      if (thinking && at_terminal()) print("\x1b[0m");
       messages_.pop_back();  // the question stays unasked
       throw;
     }
     print("\n");
     messages_.push_back({ChatRole::Assistant, reply.text});
+    messages_.back().reasoning_content = reply.reasoning;
     statistics_ = reply.statistics;
     if (stats_) print(statistics_);
   }

@@ -20,22 +20,28 @@ struct ChatSettings {
 };
 
 struct ChatReply {
-  std::string text;
+  std::string text, reasoning;
   std::string statistics;  // one line on counts and speed
 };
 
 class ChatPartner {
  public:
   virtual ~ChatPartner() = default;
-  virtual std::string name() const = 0;
-  // The answer to the last message; `on_text` gets it as it comes. Ends early when `interrupted`
-  // is set.
-  virtual ChatReply answer(const std::vector<Message>& messages, const ChatSettings& settings,
-                           const std::function<void(std::string_view text)>& on_text) = 0;
+
+  virtual Answerer& answerer() = 0;
   // One line: what the settings come to.
   virtual std::string describe(const ChatSettings& settings) const = 0;
   // Throws Misused for a setting out of its range, as far as that is known here.
   virtual void check(const ChatSettings& settings) const = 0;
+
+  // The answer to the last message; `on_text` and `on_reasoning` get it as it comes. Ends early
+  // when `interrupted` is set. Throws what the answer's failure was.
+  using OnText = std::function<void(std::string_view text)>;
+  ChatReply answer(const std::vector<Message>& messages, const ChatSettings& settings,
+                   const OnText& on_text, const OnText& on_reasoning);
+
+ private:
+  uint64_t answers_ = 0;
 };
 
 std::unique_ptr<ChatPartner> make_model_partner(const ModelArguments& model);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -133,8 +134,10 @@ void add_compare(CLI::App& root) {
                   {{"compare Qwen-7B Qwen-7B-Chat --data book.txt --limit 2000",
                     "perplexity of both, KL divergence, agreement"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("a", args->a, "Checkpoint to compare with").required();
-  command.positional("b", args->b, "Checkpoint that may have lost something").required();
+  command.positional("a", args->a, "Checkpoint to compare with").required().replaced(resolve_model);
+  command.positional("b", args->b, "Checkpoint that may have lost something")
+      .required()
+      .replaced(resolve_model);
   command.option("--data", args->data, "Text file; - is standard input");
   command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead");
   command.option("--length", args->length, "Window length, in tokens; 0: 2048, or the context")

@@ -6,6 +6,7 @@
 #include "cli/commands/arguments.h"
 #include "cli/commands/checkpoint_files.h"
 #include "cli/commands/convert_gguf.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
@@ -233,7 +234,9 @@ void add_convert(CLI::App& root) {
                    {"convert Qwen-7B out --extra-vocab extra.tiktoken", "rows for added tokens"},
                    {"convert old-checkpoint out --from-pickle", "PyTorch .bin to safetensors"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder or file, GGUF too").required();
+  command.positional("model", args->model, "Checkpoint folder or file, GGUF too")
+      .required()
+      .replaced(resolve_model);
   command.positional("out", args->out, "Folder to make, or GGUF file").required();
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
   command.option("--to", args->to, "safetensors or gguf");

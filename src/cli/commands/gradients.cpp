@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "compute/cpu/cpu_training_backend.h"
 #include "core/error.h"
 #include "formats/safetensors.h"
@@ -121,7 +122,9 @@ void add_gradients(CLI::App& root) {
         "also `losses`, and the parameters after five AdamW steps on the batch as "
         "`after.<name>`"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Folder of a Hugging Face checkpoint").required();
+  command.positional("model", args->model, "Folder of a Hugging Face checkpoint")
+      .required()
+      .replaced(resolve_model);
   command
       .option("--batch", args->batch,
               "safetensors file with input_ids and labels [batch, seq], and attention_mask or not")

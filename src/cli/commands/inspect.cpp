@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -45,10 +46,11 @@ int64_t weight_bytes(const Config& config, int bits) {
 }
 
 void inspect(const Arguments& args) {
-  const fs::path folder = args.model;
+  fs::path folder = args.model;
   const auto names = preset_names();
   const bool is_preset =
       !fs::exists(folder) && std::find(names.begin(), names.end(), args.model) != names.end();
+  if (!is_preset) folder = resolve_model(args.model);
   const Config c = is_preset ? preset(args.model) : load_config(folder);
   const ParameterCount count = count_parameters(c);
   const auto gptq = is_preset || is_gguf(folder) ? std::nullopt : read_gptq_config(folder);

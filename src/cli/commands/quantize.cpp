@@ -7,6 +7,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/checkpoint_files.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -201,7 +202,7 @@ void add_quantize(CLI::App& root) {
         "--samples 4 --length 128",
         "each matrix by what its bits are worth"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder").required();
+  command.positional("model", args->model, "Checkpoint folder").required().replaced(resolve_model);
   command.positional("out", args->out, "Folder to make").required();
   command.option("--to", args->to, "int4 or int8", "--target-bits");
   command

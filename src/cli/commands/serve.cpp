@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "serve/server.h"
 
@@ -35,7 +36,7 @@ serve::ServeOptions options_of(const Arguments& args) {
   serve::ServeOptions options;
   std::vector<std::string> folders = args.more_models;
   folders.insert(folders.begin(),
-                 args.model.model.empty() ? shipped_model().string() : args.model.model);
+                 args.model.model.empty() ? default_model().string() : args.model.model);
   for (const std::string& text : folders) {
     const auto [name, folder] = split_name(text);
     options.models.push_back({name, folder, args.model.options()});
@@ -97,8 +98,9 @@ void add_serve(CLI::App& root) {
        {"serve Qwen-7B-Chat --unix-socket quern.sock --memory 12GB",
         "behind a local socket, with a bound on memory"}});
   auto args = std::make_shared<Arguments>();
-  args->model.declare(command, /*required=*/false);
-  command.positional("models", args->more_models, "More models; each FOLDER or NAME=FOLDER");
+  args->model.declare(command, /*required=*/false, ModelArguments::Naming::ServedAs);
+  command.positional("models", args->more_models, "More models; each MODEL or NAME=MODEL")
+      .replaced(resolve_named_model);
   command.option(
       "--lora", args->loras,
       "NAME=FOLDER: the first model with a LoRA adapter, under a name of its own; may be "

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/chatml.h"
@@ -197,7 +198,9 @@ void add_tokenize(CLI::App& root) {
                    {"tokenize Qwen-7B --jsonl < requests.jsonl",
                     "a line {\"text\":...} or {\"messages\":[...]} in, {\"ids\":[...]} out"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Model folder, or a tokenizer's file").required();
+  command.positional("model", args->model, "Model folder, or a tokenizer's file")
+      .required()
+      .replaced(resolve_model);
   command.positional("text", args->text, "The text; without it or --file standard input is read");
   command.option("--file", args->file, "File to read; - is standard input");
   command.option("--out", args->out, "Write the ids to this file, 32 bits each", "print them");

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "formats/gguf.h"
@@ -54,7 +55,9 @@ void add_verify(CLI::App& root) {
       root, "verify", "Check a checkpoint: structure, shapes, numbers, tokenizer",
       {{"verify Qwen-7B", "every file of a folder"}, {"verify model.safetensors", "one file"}});
   auto path = std::make_shared<std::string>();
-  command.positional("model", *path, "Checkpoint folder, safetensors or GGUF file").required();
+  command.positional("model", *path, "Checkpoint folder, safetensors or GGUF file")
+      .required()
+      .replaced(resolve_model);
   command.on_run([path] { verify(*path); });
 }
 

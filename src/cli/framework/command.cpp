@@ -221,6 +221,11 @@ Option Option::existing_file() const {
   return *this;
 }
 
+Option Option::replaced(std::function<std::string(const std::string&)> with) const {
+  option_->transform([with = std::move(with)](const std::string& given) { return with(given); });
+  return *this;
+}
+
 Option Option::size() const {
   option_->transform(CLI::AsSizeValue(false));
   return *this;

@@ -56,6 +56,8 @@ class Option {
   }
   Option one_of(const std::vector<std::string>& words) const;
   Option existing_file() const;
+  // What is given is replaced by what `with` makes of it, which may throw.
+  Option replaced(std::function<std::string(const std::string&)> with) const;
   Option size() const;                        // bytes, as 2048 or 2KB
   Option separated_by(char delimiter) const;  // a list in one word
 
@@ -138,9 +140,11 @@ void add_inspect(CLI::App& root);
 void add_logits(CLI::App& root);
 void add_man(CLI::App& root);
 void add_metric(CLI::App& root);
+void add_models(CLI::App& root);
 void add_perplexity(CLI::App& root);
 void add_plot(CLI::App& root);
 void add_pretrain(CLI::App& root);
+void add_pull(CLI::App& root);
 void add_quantize(CLI::App& root);
 void add_sandbox(CLI::App& root);
 void add_serve(CLI::App& root);
