@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "generate/model.h"
 #include "net/http_client.h"
 #include "text/messages.h"

@@ -49,7 +49,37 @@ std::optional<std::string> decode_percent(std::string_view text) {
   return out;
 }
 
-ordered_json model_entry(const ModelSource& source) {
+// What a page says of a model and sets its controls by; of one that is loaded, its defaults too.
+ordered_json card_of(const ModelSource& source, const ModelCard& card, const LoadedModel* loaded) {
+  if (!card.problem.empty()) return nullptr;
+  ordered_json out = {
+      {"family", card.family},
+      {"parameters", card.parameters},
+      {"bytes", card.bytes},
+      {"quantization", card.quantization},
+      {"licence", card.licence.empty() ? ordered_json() : ordered_json(card.licence)},
+      {"context", source.options.context > 0 ? source.options.context : card.context},
+      {"chat", loaded != nullptr ? loaded->model.is_chat() : card.chat_template != "no"}};
+  if (loaded == nullptr) return out;
+  const SamplingOptions s = loaded->model.default_sampling();
+  out["context"] = loaded->model.engine_options().context;
+  out["defaults"] = {{"temperature", s.greedy ? 0 : s.temperature},
+                     {"top_p", s.top_p},
+                     {"top_k", s.top_k},
+                     {"min_p", s.min_p},
+                     {"repetition_penalty", s.repetition_penalty},
+                     {"presence_penalty", s.presence_penalty},
+                     {"frequency_penalty", s.frequency_penalty}};
+  return out;
+}
+
+ordered_json model_entry(const Models& models, size_t index) {
+  const ModelSource& source = models.sources()[index];
+  const LoadedModel* known = nullptr;
+  const auto loaded = models.loaded();
+  for (const auto& model : loaded) {
+    if (model->name == source.name) known = model.get();
+  }
   std::error_code ignored;
   const auto changed = fs::last_write_time(source.folder / "config.json", ignored);
   const auto when = std::chrono::duration_cast<std::chrono::seconds>(
@@ -57,7 +87,8 @@ ordered_json model_entry(const ModelSource& source) {
   return {{"id", source.name},
           {"object", "model"},
           {"created", ignored ? 0 : when.count()},
-          {"owned_by", "quern"}};
+          {"owned_by", "quern"},
+          {"quern", card_of(source, models.cards()[index], known)}};
 }
 
 }  // namespace
@@ -229,15 +260,15 @@ void Api::metrics(const std::shared_ptr<Exchange>& exchange) {
 
 void Api::list_models(const std::shared_ptr<Exchange>& exchange) {
   ordered_json list = ordered_json::array();
-  for (const ModelSource& source : models_.sources()) list.push_back(model_entry(source));
+  for (size_t i = 0; i < models_.sources().size(); ++i) list.push_back(model_entry(models_, i));
   exchange->respond(json_response({{"object", "list"}, {"data", list}}));
 }
 
 void Api::one_model(const std::shared_ptr<Exchange>& exchange, std::string_view name) {
   const auto wanted = decode_percent(name);
-  for (const ModelSource& source : models_.sources()) {
-    if (wanted == source.name) {
-      exchange->respond(json_response(model_entry(source)));
+  for (size_t i = 0; i < models_.sources().size(); ++i) {
+    if (wanted == models_.sources()[i].name) {
+      exchange->respond(json_response(model_entry(models_, i)));
       return;
     }
   }

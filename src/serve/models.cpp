@@ -103,6 +103,7 @@ Models::Models(std::vector<ModelSource> sources, const ModelsOptions& options)
                   "name them as NAME=FOLDER");
     }
     slots_.push_back(std::make_unique<Slot>());
+    cards_.push_back(describe_model(sources_[i].folder));
   }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "generate/model.h"
+#include "generate/model_card.h"
 #include "grammar/grammar.h"
 #include "serve/task_pool.h"
 #include "serve/worker.h"
@@ -56,6 +57,8 @@ class Models {
   ~Models();  // waits until nobody holds one any more
 
   const std::vector<ModelSource>& sources() const noexcept { return sources_; }
+  // Of each source, in the same order; read once, when the server starts.
+  const std::vector<ModelCard>& cards() const noexcept { return cards_; }
   bool has(const std::string& name) const noexcept;
 
   // Loads the model if it is not there. Throws what loading throws; ApiException 404 for a name
@@ -76,6 +79,7 @@ class Models {
   };
 
   std::vector<ModelSource> sources_;
+  std::vector<ModelCard> cards_;
   ModelsOptions options_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Slot>> slots_;

@@ -143,7 +143,7 @@ test('what is exported comes back by import, also into another browser', async (
   await other
     .getByLabel('Import')
     .setInputFiles({ name: 'bad.json', mimeType: 'application/json', buffer: Buffer.from(broken) });
-  await expect(other.getByText('conversations[0].messages[0].role is not known')).toBeVisible();
+  await expect(other.getByText('conversations[0].messages[0].role is not as it should be')).toBeVisible();
   await expect(other.getByRole('listitem')).toHaveCount(1);
   await other.context().close();
 });

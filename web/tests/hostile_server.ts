@@ -33,6 +33,25 @@ export const ATTACKS = [
   '[good](https://good.example/page)',
 ];
 
+// 114 KB in pieces as a model makes them.
+const LONG = Array.from({ length: 1200 }, (_, i) =>
+  i % 20 === 0
+    ? `## Part ${i / 20}\n\n`
+    : i % 7 === 0
+      ? `- item ${i}: **strong** and \`code\` and $x_{${i}}$\n- [x] done ${i}\n\n`
+      : `Sentence ${i} says a thing or two about nothing in particular, and then some more of it.\n\n`,
+).join('');
+
+const TABLE = `| setting | meaning | default |
+| --- | --- | --- |
+| \`temperature\` | Divides the logits before the softmax | 0.8 |
+| \`repetition_penalty\` | Divides positive, multiplies negative logits of tokens seen before | 1.05 |
+
+- [ ] to do
+- [x] **done**
+- [y] neither
+`;
+
 const MARKDOWN = `## A title
 
 Some *emphasis*, \`code\`, a list:
@@ -85,6 +104,33 @@ function answer(question: string, request: IncomingMessage, response: ServerResp
   const [what] = question.split(':'); // what follows keeps the tests' counts apart
   if (what === 'attack') return whole(response, ATTACKS.join('\n\n'));
   if (what === 'markdown') return whole(response, MARKDOWN);
+  if (what === 'formulas') {
+    const all = ['\\sqrt{\\frac{a}{b}}', '\\overbrace{x+y}^{n}', '\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}',
+      '\\color{red}{x} \\textcolor{#00f}{y}', '\\xrightarrow{\\text{long arrow}}', '\\boxed{\\cancel{z}}'];
+    return whole(response, all.map((tex) => `$$${tex}$$`).join('\n\n'));
+  }
+  if (what === 'table') return whole(response, TABLE);
+  if (what === 'think') return whole(response, '<think>\nLet me <b>see</b>.\n</think>\n\nIt is 42.');
+  if (what === 'reason') {
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    const delta = (part: object) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: part }] })}\n\n`;
+    response.write(delta({ reasoning_content: 'Hm, hm.' }));
+    response.write(delta({ content: 'Yes.' }));
+    return void response.end('data: [DONE]\n\n');
+  }
+  if (what === 'long') {
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    let at = 0;
+    const timer = setInterval(() => {
+      for (let i = 0; i < 40 && at < LONG.length; ++i, at += 24) {
+        response.write(chunk(LONG.slice(at, at + 24)));
+      }
+      if (at < LONG.length) return;
+      clearInterval(timer);
+      response.end('data: [DONE]\n\n');
+    }, 10);
+    return void response.on('close', () => clearInterval(timer));
+  }
   if (what === 'key') {
     if (request.headers.authorization === 'Bearer let-me-in-please') return whole(response, 'in');
     return fail(response, 401, 'the key is <b>wrong</b>', { 'WWW-Authenticate': 'Bearer' });

@@ -3,6 +3,7 @@ import { webcrypto } from 'node:crypto';
 import { expect, test } from '@playwright/test';
 import { fromArchive, toArchive } from '../src/chat/archive';
 import * as tree from '../src/chat/conversation';
+import { partsOf } from '../src/chat/reasoning';
 import { parseField, SAMPLING_FIELDS } from '../src/chat/sampling';
 import { events } from '../src/chat/sse';
 import { format, ticks } from '../src/runs/chart';
@@ -76,17 +77,46 @@ test('a bad archive is refused, and says which field', () => {
     edit(value);
     return () => fromArchive(JSON.stringify(value));
   };
-  expect(() => fromArchive('[]')).toThrow('the file is not an object');
-  expect(() => fromArchive('{')).toThrow();
+  expect(() => fromArchive('{"a": 1}')).toThrow('notConversation');
+  expect(() => fromArchive('{')).toThrow('notJson');
+  expect(() => fromArchive('[]')).toThrow('messages');
   expect(change((v) => (v.version = 2))).toThrow('version');
-  expect(change((v) => (v.conversations[0]!['messages'][1].text = 7))).toThrow('messages[1].text is not a text');
+  expect(change((v) => (v.conversations[0]!['messages'][1].text = 7))).toThrow('messages[1].text');
   expect(change((v) => (v.conversations[0]!['messages'][0].created = 'x'))).toThrow('created');
-  expect(change((v) => v.conversations[0]!['messages'].reverse())).toThrow('parent is no earlier message');
-  expect(change((v) => (v.conversations[0]!['messages'][0].parent = question.id))).toThrow('no earlier');
-  expect(change((v) => (v.conversations[0]!['messages'][1].id = question.id))).toThrow('occurs twice');
+  expect(change((v) => v.conversations[0]!['messages'].reverse())).toThrow('messages[0].parent');
+  expect(change((v) => (v.conversations[0]!['messages'][0].parent = question.id))).toThrow('messages[0].parent');
+  expect(change((v) => (v.conversations[0]!['messages'][1].id = question.id))).toThrow('messages[1].id');
   expect(change((v) => (v.conversations[0]!['options'].sampling.top_k = '3'))).toThrow('top_k');
   const odd = change((v) => (v.conversations[0]!['chosen'] = { ['__proto__']: 'x', root: 'gone' }))();
   expect(odd[0]!.chosen).toEqual({});
+});
+
+test('what /save writes in the terminal is a conversation', () => {
+  const saved = {
+    messages: [
+      { role: 'system', content: 'Be brief.' },
+      { role: 'user', content: 'q' },
+      { role: 'assistant', content: 'a', reasoning_content: 'hm' },
+    ],
+  };
+  const [c] = fromArchive('\uFEFF' + JSON.stringify(saved), 'title', OPTIONS);
+  expect(c!.options).toEqual({ ...OPTIONS, system: 'Be brief.' });
+  expect(tree.pathOf(c!).map((m) => [m.role, m.text, m.reasoning])).toEqual([
+    ['user', 'q', undefined],
+    ['assistant', 'a', 'hm'],
+  ]);
+  const bad = { messages: [{ role: 'user', content: 'q' }, { role: 'root', content: 'q' }] };
+  expect(() => fromArchive(JSON.stringify(bad))).toThrow('messages[1].role');
+});
+
+test('reasoning is told apart from the answer, also while it comes', () => {
+  expect(partsOf('<think>\na b\n</think>\n\nc')).toEqual({ reasoning: 'a b', answer: 'c', open: false });
+  expect(partsOf('a b\n</think>\nc')).toEqual({ reasoning: 'a b', answer: 'c', open: false });
+  expect(partsOf('<think>a')).toEqual({ reasoning: 'a', answer: '', open: true });
+  expect(partsOf('<thi')).toEqual({ reasoning: '', answer: '', open: true });
+  expect(partsOf('Write `</think>` there')).toEqual({ reasoning: '', answer: 'Write `</think>` there', open: false });
+  expect(partsOf('c', 'a')).toEqual({ reasoning: 'a', answer: 'c', open: false });
+  expect(partsOf('<b>')).toEqual({ reasoning: '', answer: '<b>', open: false });
 });
 
 test('fields take numbers within bounds, and nothing else', () => {

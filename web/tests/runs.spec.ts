@@ -41,6 +41,19 @@ test('a run that goes on grows on the page', async ({ page }) => {
   await expect(loss).toHaveAccessibleName(/at 9 steps/);
 });
 
+test('a run of one step has one label on its axis', async ({ page }) => {
+  test.skip(process.env['QUERN_RUNS'] !== undefined, 'shows runs of its own');
+  const run = join(folder(), 'single');
+  mkdirSync(run, { recursive: true });
+  writeFileSync(join(run, 'metrics.csv'), METRICS_HEADER + metrics(300, 300));
+  await page.goto(`${quern()}/runs#single`);
+  const loss = page.getByRole('img', { name: /^Training loss/ });
+  const labels = await loss.locator('text.x:not(.axis)').allTextContents();
+  expect(new Set(labels).size).toBe(labels.length);
+  const rows = await loss.locator('text.y').allTextContents();
+  expect(new Set(rows).size).toBe(rows.length);
+});
+
 test('pictures of real runs', async ({ page }) => {
   test.skip(!pictures || !process.env['QUERN_RUNS'], 'QUERN_SCREENSHOTS and QUERN_RUNS ask for them');
   await page.goto(`${quern()}/runs`);

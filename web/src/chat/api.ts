@@ -9,6 +9,7 @@ export interface ChatMessage {
 
 export interface Delta {
   text?: string;
+  reasoning?: string;
   tokens?: Token[];
   end?: 'stop' | 'length';
   model?: string;
@@ -25,10 +26,26 @@ export class ApiError extends Error {
 
 const TOP = 5; // alternatives of each token
 
-export async function listModels(key: string): Promise<string[]> {
+// What this server says of a model beyond its name; others say less.
+export interface ModelCard {
+  family: string;
+  parameters: number;
+  bytes: number;
+  quantization: string;
+  licence: string | null;
+  context: number;
+  chat: boolean; // it has a chat template
+  defaults?: Partial<Record<string, number>>; // of sampling; only of a model that is loaded
+}
+
+export interface ModelEntry {
+  id: string;
+  quern?: ModelCard | null;
+}
+
+export async function listModels(key: string): Promise<ModelEntry[]> {
   const response = await request('/v1/models', key);
-  const body = (await response.json()) as { data: { id: string }[] };
-  return body.data.map((model) => model.id);
+  return ((await response.json()) as { data: ModelEntry[] }).data;
 }
 
 export async function* streamChat(
@@ -79,7 +96,7 @@ interface Chunk {
   seed?: number;
   error?: { message?: string };
   choices?: {
-    delta?: { content?: string | null };
+    delta?: { content?: string | null; reasoning_content?: string | null; reasoning?: string | null };
     finish_reason?: string | null;
     logprobs?: { content?: (LogprobEntry & { top_logprobs: LogprobEntry[] })[] } | null;
   }[];
@@ -92,6 +109,7 @@ function deltaOf(chunk: Chunk): Delta {
   const end = choice?.finish_reason;
   return {
     text: choice?.delta?.content ?? '',
+    reasoning: choice?.delta?.reasoning_content ?? choice?.delta?.reasoning ?? '',
     tokens: choice?.logprobs?.content?.map((entry) => ({
       ...alternativeOf(entry),
       top: entry.top_logprobs.map(alternativeOf),

@@ -4,8 +4,8 @@ import { translator, useWords, Words } from '../shared/i18n';
 import { Icon, Mark } from '../shared/icons';
 import { applySettings, loadKey, loadSettings, saveKey, saveSettings } from '../shared/settings';
 import type { Settings } from '../shared/settings';
-import { listModels } from './api';
-import { fromArchive, toArchive } from './archive';
+import { ApiError, listModels, type ModelEntry } from './api';
+import { fromArchive, ImportError, toArchive } from './archive';
 import { Chat } from './chat';
 import { Composer } from './composer';
 import { childrenOf, pathOf, titleOf, type Conversation, type Options } from './conversation';
@@ -15,7 +15,10 @@ import { useShortcuts } from './shortcuts';
 import { Sidebar } from './sidebar';
 
 const NARROW = '(max-width: 760px)'; // where the list lies over the conversation; also in chat.css
+const NOTICE_MS = 8000;
 const NEAR_END = 80; // pixels: whoever reads this far down wants to see what comes
+
+const idInAddress = (): string => location.hash.slice(1);
 
 export function App() {
   const [settings, setSettings] = useState(loadSettings);
@@ -24,7 +27,8 @@ export function App() {
   latest.current = { settings, key };
   const chat = useMemo(() => new Chat(() => latest.current.settings, () => latest.current.key), []);
   const [, redraw] = useReducer((count: number) => count + 1, 0);
-  const [models, setModels] = useState<string[]>([]);
+  const [models, setModels] = useState<ModelEntry[]>([]);
+  const [keyAsked, setKeyAsked] = useState(false); // the server wants a key, or another one
   const [panel, setPanel] = useState<'options' | 'settings' | null>(null);
   const [menu, setMenu] = useState(false); // the list, where there is no room for it
   const [editing, setEditing] = useState<string | null>(null);
@@ -38,8 +42,15 @@ export function App() {
 
   useEffect(() => chat.listen(() => redraw(undefined)), []);
   useEffect(() => {
-    void chat.reload();
+    // Each conversation has an address: #ID. It outlives a reload, and Back leads to the one before.
+    const follow = () => {
+      const id = idInAddress();
+      if (id !== (chat.current?.id ?? '')) chat.open(chat.conversations.find((c) => c.id === id) ?? null);
+    };
+    void chat.reload().then(follow);
+    window.addEventListener('popstate', follow);
     box.current?.focus({ preventScroll: true });
+    return () => window.removeEventListener('popstate', follow);
   }, []);
   useEffect(() => {
     // Screen readers hear that an answer begins, and then the whole of it, once.
@@ -55,16 +66,53 @@ export function App() {
     saveKey(key, settings.rememberKey);
   }, [settings, key]);
   useEffect(() => {
-    const timer = setTimeout(() => listModels(key).then(setModels, () => setModels([])), key ? 300 : 0);
-    return () => clearTimeout(timer);
+    let over = false;
+    const look = () =>
+      listModels(key).then(
+        (list) => {
+          if (over) return;
+          setModels(list);
+          setKeyAsked(false);
+        },
+        (problem) => {
+          if (over) return;
+          setModels([]);
+          setKeyAsked(problem instanceof ApiError && problem.failure.kind === 'key');
+        },
+      );
+    const timer = setTimeout(look, key ? 300 : 0);
+    return () => {
+      over = true;
+      clearTimeout(timer);
+    };
   }, [key]);
+  useEffect(() => {
+    // Who points at it reads it still.
+    if (!notice) return;
+    const timer = setInterval(() => {
+      if (!document.querySelector('.toast:hover, .toast:focus-within')) setNotice('');
+    }, NOTICE_MS);
+    return () => clearInterval(timer);
+  }, [notice]);
 
   const { current, options } = chat;
   const path = current ? pathOf(current) : [];
   const busy = chat.answering(current);
   const last = path.at(-1);
+  const model = options.model
+    ? (models.find((each) => each.id === options.model) ?? { id: options.model })
+    : (models.find((each) => each.quern?.chat !== false) ?? models[0]);
   useEffect(() => {
     document.title = current ? `${titleOf(current)} · Quern` : 'Quern';
+  });
+
+  const id = current?.id ?? '';
+  const known = useRef(idInAddress()); // the first one is opened when the store has been read
+  useEffect(() => {
+    if (id === known.current) return;
+    if (id === '' && chat.loading) return;
+    known.current = id;
+    if (idInAddress() !== id) history.pushState(null, '', id ? `#${id}` : location.pathname);
   });
 
   const toEnd = () => scroller.current?.scrollTo({ top: scroller.current.scrollHeight });
@@ -92,19 +140,23 @@ export function App() {
   };
   const send = (text: string) => {
     setAtEnd(true);
+    // The server's own choice is its first model; where that one can't chat, ours is named.
+    if (!options.model && model && model.id !== models[0]?.id) chat.setOptions({ ...options, model: model.id });
     chat.send(text);
   };
   const setOptions = (next: Options) => {
     chat.setOptions(next);
-    setSettings((old) => ({ ...old, defaults: next }));
+    // The next conversation samples alike, but a system prompt belongs to this one.
+    setSettings((old) => ({ ...old, defaults: { ...next, system: old.defaults.system } }));
   };
   const importFile = async (file: File) => {
     try {
-      const taken = fromArchive(await file.text());
+      const taken = fromArchive(await file.text(), t('fromTerminal'), options);
       await chat.take(taken);
       setNotice(t('imported', taken.length));
     } catch (problem) {
-      setNotice(t('importFailed', problem instanceof Error ? problem.message : String(problem)));
+      const why = problem instanceof ImportError ? t(problem.word, ...problem.values) : String(problem);
+      setNotice(t('importFailed', why));
     }
   };
   const editLast = () => setEditing(path.findLast((m) => m.role === 'user')?.id ?? null);
@@ -148,7 +200,7 @@ export function App() {
             <button type="button" class="quiet open-menu" aria-label={t('openMenu')} onClick={openMenu}>
               <Icon name="menu" />
             </button>
-            <ModelChoice models={models} options={options} onChange={setOptions} label={t('model')} none={t('noModel')} />
+            <ModelChoice models={models} options={options} onChange={setOptions} />
             <h1>{current ? titleOf(current) : t('untitled')}</h1>
             <button
               type="button"
@@ -171,6 +223,7 @@ export function App() {
               setAtEnd(scrollHeight - scrollTop - clientHeight < NEAR_END);
             }}
           >
+            {keyAsked && <KeyForm refused={key !== ''} onKey={setKey} />}
             {chat.storeFailure && <p class="banner">{t('storeFailed', chat.storeFailure)}</p>}
             {current ? (
               <div class="messages">
@@ -196,7 +249,7 @@ export function App() {
                 ))}
               </div>
             ) : (
-              <Welcome model={options.model || models[0] || 'Quern'} onChoose={send} />
+              <Welcome model={model?.id ?? 'Quern'} onChoose={send} />
             )}
           </section>
           <div class="foot">
@@ -215,7 +268,12 @@ export function App() {
           </div>
         </main>
         {panel === 'options' && (
-          <OptionsPanel options={options} onChange={setOptions} onClose={closePanel} />
+          <OptionsPanel
+            options={options}
+            defaults={model?.quern?.defaults ?? {}}
+            onChange={setOptions}
+            onClose={closePanel}
+          />
         )}
       </div>
       {panel === 'settings' && (
@@ -268,29 +326,56 @@ function Welcome({ model, onChoose }: WelcomeProps) {
 }
 
 interface ModelProps {
-  models: string[];
+  models: ModelEntry[];
   options: Options;
   onChange: (options: Options) => void;
-  label: string;
-  none: string;
 }
 
-function ModelChoice({ models, options, onChange, label, none }: ModelProps) {
+function ModelChoice({ models, options, onChange }: ModelProps) {
+  const t = useWords();
   // A model that is gone is still shown, so that nothing is chosen behind the reader's back.
-  const all = options.model && !models.includes(options.model) ? [options.model, ...models] : models;
+  const gone = options.model && !models.some((model) => model.id === options.model);
+  const all: ModelEntry[] = gone ? [{ id: options.model }, ...models] : models;
+  const first = all.find((model) => model.quern?.chat !== false) ?? all[0];
   return (
     <select
       class="model"
-      aria-label={label}
-      value={options.model || all[0]}
+      aria-label={t('model')}
+      value={options.model || first?.id}
       disabled={all.length === 0}
       onChange={(event) => onChange({ ...options, model: event.currentTarget.value })}
     >
-      {all.length === 0 && <option>{none}</option>}
-      {all.map((name) => (
-        <option key={name}>{name}</option>
+      {all.length === 0 && <option>{t('noModel')}</option>}
+      {all.map(({ id, quern }) => (
+        <option key={id} value={id} disabled={quern?.chat === false}>
+          {quern?.chat === false ? `${id} (${t('noChatShort')})` : id}
+        </option>
       ))}
     </select>
+  );
+}
+
+// Where the server wants a key, it is asked for before anything can fail.
+function KeyForm({ refused, onKey }: { refused: boolean; onKey: (key: string) => void }) {
+  const t = useWords();
+  return (
+    <form
+      class="banner key-form"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const key = String(new FormData(event.currentTarget).get('key') ?? '').trim();
+        if (key) onKey(key);
+      }}
+    >
+      <Icon name="alert" />
+      <label>
+        <span>{t(refused ? 'keyWrong' : 'keyAsked')}</span>
+        <input name="key" type="password" autocomplete="off" spellcheck={false} aria-label={t('key')} />
+      </label>
+      <button type="submit" class="primary">
+        {t('useKey')}
+      </button>
+    </form>
   );
 }
 

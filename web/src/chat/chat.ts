@@ -3,6 +3,8 @@
 import { ApiError, streamChat, type ChatMessage, type Delta } from './api';
 import * as tree from './conversation';
 import type { Conversation, Message, Options } from './conversation';
+import { drawMs } from './markdown';
+import { partsOf } from './reasoning';
 import { ConversationStore } from './store';
 import type { Settings } from '../shared/settings';
 
@@ -14,6 +16,7 @@ export class Chat {
   current: Conversation | null = null; // null: an empty one that is not yet in the list
   draft: Options;
   storeFailure = '';
+  loading = true; // the store has not been read yet
   onAnswer: (message: Message | null) => void = () => undefined; // begun: null; and when it ends
 
   private readonly store = new ConversationStore(() => void this.reload());
@@ -53,6 +56,7 @@ export class Chat {
     } catch (problem) {
       this.storeFailed(problem);
     }
+    this.loading = false;
     this.changed();
   }
 
@@ -146,7 +150,7 @@ export class Chat {
     if (this.answering(conversation)) return;
     const messages: ChatMessage[] = tree
       .ancestryOf(conversation, question)
-      .map((m) => ({ role: m.role, content: m.text }));
+      .map((m) => ({ role: m.role, content: m.role === 'user' ? m.text : partsOf(m.text).answer }));
     const { options } = conversation;
     if (options.system.trim()) messages.unshift({ role: 'system', content: options.system });
     const message = tree.add(conversation, question.id, 'assistant', '');
@@ -166,9 +170,10 @@ export class Chat {
       for await (const delta of streamChat(messages, options, probabilities, key, control.signal)) {
         take(message, delta);
         const now = performance.now();
-        if (delta.text && message.firstMs === undefined) message.firstMs = now - begin;
+        if ((delta.text || delta.reasoning) && message.firstMs === undefined) message.firstMs = now - begin;
         message.totalMs = now - begin;
-        if (now - drawn > DRAW_MS) {
+        // A long answer takes longer to draw: most of the time stays free for what comes.
+        if (now - drawn > Math.max(DRAW_MS, 4 * drawMs())) {
           drawn = now;
           this.changed();
         }
@@ -197,6 +202,7 @@ function unanswered(message: Message): boolean {
 
 function take(message: Message, delta: Delta): void {
   message.text += delta.text ?? '';
+  if (delta.reasoning) message.reasoning = (message.reasoning ?? '') + delta.reasoning;
   if (delta.tokens) (message.tokens ??= []).push(...delta.tokens);
   message.end = delta.end ?? message.end;
   message.model = delta.model ?? message.model;

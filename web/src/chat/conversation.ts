@@ -48,6 +48,7 @@ export interface Message {
   text: string;
   created: number;
   // Of answers:
+  reasoning?: string; // what the server tells apart; see partsOf() for what stands in the text
   model?: string;
   seed?: number;
   end?: 'stop' | 'length' | 'stopped';

@@ -27,6 +27,20 @@ for (const rule of ['th_open', 'td_open']) {
   };
 }
 
+// [ ] and [x] at the beginning of a list's items.
+md.core.ruler.after('inline', 'tasks', (state) => {
+  const { tokens } = state;
+  for (let i = 2; i < tokens.length; ++i) {
+    if (tokens[i]!.type !== 'inline' || tokens[i - 2]!.type !== 'list_item_open') continue;
+    const first = tokens[i]!.children?.[0];
+    const box = /^\[([ xX])\] /.exec(first?.content ?? '');
+    if (!first || first.type !== 'text' || !box) continue;
+    first.content = first.content.slice(4);
+    const done = box[1] !== ' ';
+    tokens[i - 2]!.attrJoin('class', done ? 'task done' : 'task');
+  }
+});
+
 DOMPurify.addHook('afterSanitizeAttributes', (node) => {
   if (node.tagName !== 'A') return;
   node.setAttribute('target', '_blank');
@@ -50,9 +64,14 @@ export interface Labels {
 }
 
 export function render(text: string, labels: Labels): DocumentFragment {
-  const fragment = DOMPurify.sanitize(md.render(text), ALLOWED);
+  return finished(md.render(text), labels);
+}
+
+function finished(html: string, labels: Labels): DocumentFragment {
+  const fragment = DOMPurify.sanitize(html, ALLOWED);
   for (const element of fragment.querySelectorAll<HTMLElement>('.math')) setFormula(element);
   for (const pre of fragment.querySelectorAll('pre')) frameCode(pre, labels);
+  for (const item of fragment.querySelectorAll('li.task')) markTask(item);
   for (const table of fragment.querySelectorAll('table')) {
     const frame = document.createElement('div');
     frame.className = 'table';
@@ -61,6 +80,76 @@ export function render(text: string, labels: Labels): DocumentFragment {
     frame.append(table);
   }
   return fragment;
+}
+
+// A box that only shows what the answer says: it can't be ticked.
+function markTask(item: Element): void {
+  const box = document.createElement('input');
+  box.type = 'checkbox';
+  box.disabled = true;
+  if (item.classList.contains('done')) box.setAttribute('checked', '');
+  box.setAttribute('aria-label', item.textContent?.trim().slice(0, 80) ?? '');
+  const first = item.firstElementChild;
+  (first?.tagName === 'P' ? first : item).prepend(box);
+}
+
+// While an answer grows, what its last blocks leave behind doesn't change any more: it stays drawn,
+// and only the rest is read anew. `used` characters of `text` are in the first `nodes` children.
+interface Drawn {
+  text: string;
+  used: number;
+  nodes: number;
+}
+const drawn = new WeakMap<HTMLElement, Drawn>();
+const KEPT_BLOCKS = 2; // at the end, which what follows may still change
+
+let last = 0;
+export const drawMs = (): number => last;
+
+export function draw(element: HTMLElement, text: string, labels: Labels, growing: boolean): void {
+  const begin = performance.now();
+  const old = drawn.get(element);
+  if (growing && old && text.startsWith(old.text)) {
+    drawRest(element, text, labels, old);
+  } else if (growing) {
+    const fresh = { text: '', used: 0, nodes: 0 };
+    drawRest(element, text, labels, fresh);
+    drawn.set(element, fresh);
+  } else {
+    // Once, as a whole: links may be defined at the end.
+    patch(element, render(text, labels));
+    drawn.delete(element);
+  }
+  last = performance.now() - begin;
+}
+
+function drawRest(element: HTMLElement, text: string, labels: Labels, state: Drawn): void {
+  const rest = text.slice(state.used);
+  const env = {};
+  const tokens = md.parse(rest, env);
+  // Where each block begins, in tokens and in lines.
+  const blocks: { token: number; line: number }[] = [];
+  tokens.forEach((token, i) => {
+    if (token.level === 0 && token.nesting >= 0 && token.map) blocks.push({ token: i, line: token.map[0] });
+  });
+  const cut = blocks[blocks.length - KEPT_BLOCKS];
+  if (cut && cut.line > 0) {
+    const html = md.renderer.render(tokens.slice(0, cut.token), md.options, env);
+    const done = finished(html, labels);
+    const count = done.childNodes.length;
+    patch(element, done, state.nodes, false);
+    state.nodes += count;
+    state.used += offsetOfLine(rest, cut.line);
+  }
+  const tail = cut && cut.line > 0 ? tokens.slice(cut.token) : tokens;
+  patch(element, finished(md.renderer.render(tail, md.options, env), labels), state.nodes);
+  state.text = text;
+}
+
+function offsetOfLine(text: string, line: number): number {
+  let at = 0;
+  for (let i = 0; i < line; ++i) at = text.indexOf('\n', at) + 1;
+  return at;
 }
 
 const formulas = new Map<string, HTMLElement>(); // while an answer streams, the same ones come again
@@ -108,14 +197,16 @@ function frameCode(pre: HTMLPreElement, labels: Labels): void {
   frame.append(head, pre);
 }
 
-// Puts `next` where `element`'s children are, leaving alone those that stay as they are: a
-// selection in them, or the focus, survives while the answer grows.
-export function patch(element: HTMLElement, next: DocumentFragment): void {
+// Puts `next` where `element`'s children from `first` on are, leaving alone those that stay as they
+// are: a selection in them, or the focus, survives while the answer grows. `all`: what is behind
+// goes.
+export function patch(element: HTMLElement, next: DocumentFragment, first = 0, all = true): void {
   const wanted = [...next.childNodes];
   wanted.forEach((node, i) => {
-    const old = element.childNodes[i];
+    const old = element.childNodes[first + i];
     if (!old) element.append(node);
     else if (!old.isEqualNode(node)) old.replaceWith(node);
   });
-  while (element.childNodes.length > wanted.length) element.lastChild!.remove();
+  if (!all) return;
+  while (element.childNodes.length > first + wanted.length) element.lastChild!.remove();
 }

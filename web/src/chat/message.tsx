@@ -3,7 +3,8 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { useWords, type Translate, type Word } from '../shared/i18n';
 import { Icon } from '../shared/icons';
 import type { Failure, Message } from './conversation';
-import { patch, render } from './markdown';
+import { draw } from './markdown';
+import { partsOf } from './reasoning';
 import { Tokens } from './tokens';
 
 export interface Actions {
@@ -29,6 +30,10 @@ export function MessageView(props: Props) {
   const [probabilities, setProbabilities] = useState(false);
   const asTokens = probabilities && message.tokens !== undefined;
   const name = message.role === 'user' ? t('you') : t('answer');
+  const parts =
+    message.role === 'user'
+      ? { reasoning: '', answer: message.text, open: false }
+      : partsOf(message.text, message.reasoning);
   return (
     <article class={`message ${message.role}`} aria-label={name} aria-busy={growing}>
       {message.role === 'user' ? (
@@ -36,9 +41,12 @@ export function MessageView(props: Props) {
       ) : asTokens ? (
         <Tokens tokens={message.tokens!} />
       ) : (
-        <Markdown text={message.text} growing={growing} />
+        <>
+          {parts.reasoning && <Reasoning text={parts.reasoning} growing={growing && parts.open} />}
+          <Markdown text={parts.answer} growing={growing} />
+        </>
       )}
-      {growing && message.text === '' && <Waiting />}
+      {growing && message.text === '' && !parts.reasoning && <Waiting />}
       {message.failure && <FailureNote {...props} failure={message.failure} />}
       {!growing && !message.failure && <EndNote message={message} />}
       {!editing && !growing && (
@@ -63,8 +71,8 @@ function Markdown({ text, growing }: { text: string; growing: boolean }) {
   const t = useWords();
   const element = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
-    patch(element.current!, render(text, { copyCode: t('copyCode') }));
-  }, [text, t]);
+    draw(element.current!, text, { copyCode: t('copyCode') }, growing);
+  }, [text, t, growing]);
   const copy = (event: MouseEvent) => {
     const button = (event.target as Element).closest<HTMLButtonElement>('button.copy-code');
     const code = button?.closest('.code')?.querySelector('pre')?.textContent;
@@ -75,6 +83,17 @@ function Markdown({ text, growing }: { text: string; growing: boolean }) {
     });
   };
   return <div ref={element} class={`prose ${growing ? 'growing' : ''}`} onClick={copy} />;
+}
+
+// Folded: who wants to read it opens it.
+function Reasoning({ text, growing }: { text: string; growing: boolean }) {
+  const t = useWords();
+  return (
+    <details class="reasoning">
+      <summary>{t(growing ? 'reasoningNow' : 'reasoning')}</summary>
+      <div class="reasoning-text">{text}</div>
+    </details>
+  );
 }
 
 function EndNote({ message }: { message: Message }) {
@@ -186,7 +205,7 @@ function Tools(props: ToolProps) {
   const [copied, setCopied] = useState(false);
   const at = versions.indexOf(message);
   const copy = () =>
-    copyText(message.text).then(() => {
+    copyText(message.role === 'user' ? message.text : partsOf(message.text).answer).then(() => {
       setCopied(true);
       setTimeout(() => setCopied(false), 1500);
     });

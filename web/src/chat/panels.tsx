@@ -1,5 +1,5 @@
 // What can be set: of a conversation (its system prompt and sampling), and of the page.
-import { useId } from 'preact/hooks';
+import { useEffect, useId, useState } from 'preact/hooks';
 import { Dialog } from '../shared/dialog';
 import { useWords } from '../shared/i18n';
 import { Icon } from '../shared/icons';
@@ -9,11 +9,12 @@ import { parseField, SAMPLING_FIELDS, type SamplingField } from './sampling';
 
 interface OptionsProps {
   options: Options;
+  defaults: Partial<Record<string, number>>; // the server's, where it says them
   onChange: (options: Options) => void;
   onClose: () => void;
 }
 
-export function OptionsPanel({ options, onChange, onClose }: OptionsProps) {
+export function OptionsPanel({ options, defaults, onChange, onClose }: OptionsProps) {
   const t = useWords();
   const set = (field: SamplingField, value: number | undefined) => {
     const sampling = { ...options.sampling };
@@ -53,6 +54,7 @@ export function OptionsPanel({ options, onChange, onClose }: OptionsProps) {
           key={field.name}
           field={field}
           value={options.sampling[field.name]}
+          standard={defaults[field.name]}
           onChange={(value) => set(field, value)}
         />
       ))}
@@ -63,13 +65,27 @@ export function OptionsPanel({ options, onChange, onClose }: OptionsProps) {
 interface RowProps {
   field: SamplingField;
   value: number | undefined;
+  standard: number | undefined;
   onChange: (value: number | undefined) => void;
 }
 
-function SamplingRow({ field, value, onChange }: RowProps) {
+// Text that is no value of the field stays as it was typed, with a word on what is expected.
+function SamplingRow({ field, value, standard, onChange }: RowProps) {
   const t = useWords();
   const id = useId();
+  const [wrong, setWrong] = useState('');
   const { name, min, max, step, slider } = field;
+  useEffect(() => {
+    if (value !== undefined) setWrong('');
+  }, [value]);
+  const change = (text: string, bad: boolean) => {
+    const parsed = bad ? undefined : parseField(field, text);
+    const empty = text.trim() === '' && !bad;
+    if (parsed !== undefined || empty) setWrong('');
+    else if (bad) setWrong(t('fieldNumber'));
+    else setWrong(max >= 2147483647 ? t('fieldFrom', min) : t('fieldBounds', min, max));
+    onChange(parsed);
+  };
   return (
     <div class={`sampling ${value === undefined ? 'unset' : ''}`}>
       <label for={id}>{t(name)}</label>
@@ -79,9 +95,11 @@ function SamplingRow({ field, value, onChange }: RowProps) {
         min={min}
         max={max}
         step="any"
-        value={value ?? ''}
-        placeholder={t('byDefault')}
-        onChange={(event) => onChange(parseField(field, event.currentTarget.value))}
+        value={wrong ? undefined : (value ?? '')}
+        placeholder={standard === undefined ? t('byDefault') : t('defaultIs', standard)}
+        aria-invalid={wrong !== ''}
+        aria-describedby={wrong ? `${id}-wrong` : undefined}
+        onChange={(event) => change(event.currentTarget.value, event.currentTarget.validity.badInput)}
       />
       {slider && (
         <input
@@ -90,9 +108,14 @@ function SamplingRow({ field, value, onChange }: RowProps) {
           min={min}
           max={max}
           step={step}
-          value={value ?? max / 2}
+          value={value ?? standard ?? max / 2}
           onInput={(event) => onChange(Number(event.currentTarget.value))}
         />
+      )}
+      {wrong && (
+        <p id={`${id}-wrong`} class="wrong" role="alert">
+          {wrong}
+        </p>
       )}
     </div>
   );

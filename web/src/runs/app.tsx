@@ -141,18 +141,24 @@ export function App() {
             </label>
           </header>
           {failure?.kind === 'key' && (
-            <label class="key">
-              {t('failKey')}
-              <input
-                type="password"
-                aria-label={t('key')}
-                autocomplete="off"
-                onChange={(event) => {
-                  saveKey(event.currentTarget.value.trim(), settings.rememberKey);
-                  setKey(event.currentTarget.value.trim());
-                }}
-              />
-            </label>
+            <form
+              class="key"
+              onSubmit={(event) => {
+                event.preventDefault();
+                const given = String(new FormData(event.currentTarget).get('key') ?? '').trim();
+                saveKey(given, settings.rememberKey);
+                setKey(given);
+              }}
+            >
+              <label>
+                {t(key ? 'keyWrong' : 'keyAsked')}
+                <input name="key" type="password" aria-label={t('key')} autocomplete="off" spellcheck={false} />
+              </label>
+              <p class="hint">{t('keyHint')}</p>
+              <button type="submit" class="primary">
+                {t('useKey')}
+              </button>
+            </form>
           )}
           {failure && failure.kind !== 'key' && !off && (
             <p class="key" role="alert">

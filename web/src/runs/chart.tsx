@@ -50,6 +50,10 @@ export function ticks(min: number, max: number, count: number): number[] {
   return all;
 }
 
+// Without those whose label would be that of the one before.
+const told = (values: number[]): number[] =>
+  values.filter((value, i) => i === 0 || format(value) !== format(values[i - 1]!));
+
 function logTicks(min: number, max: number): number[] {
   const all: number[] = [];
   for (let e = Math.floor(Math.log10(min)); e <= Math.ceil(Math.log10(max)); ++e) {
@@ -62,7 +66,7 @@ function boundsOf(series: Series[], log: boolean) {
   let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
   for (const { points } of series) {
     for (const [x, y] of points) {
-      if (log && y <= 0) continue;
+      if (log && y <= 0) continue; // a logarithm has no place for it
       x0 = Math.min(x0, x);
       x1 = Math.max(x1, x);
       y0 = Math.min(y0, y);
@@ -70,7 +74,11 @@ function boundsOf(series: Series[], log: boolean) {
     }
   }
   if (x0 > x1) return null;
-  if (x0 === x1) x1 = x0 + 1;
+  if (x0 === x1) { // a single point stands in the middle
+    const half = Math.max(Math.abs(x0) / 2, 0.5);
+    x0 -= half;
+    x1 += half;
+  }
   const margin = log ? 1.1 : (y1 - y0) * 0.04 || Math.abs(y1) * 0.1 || 1;
   return log
     ? { x0, x1, y0: y0 / margin, y1: y1 * margin }
@@ -162,7 +170,7 @@ function Plot({ title, axis, series, log, bounds, pointer, setPointer, summary }
       onPointerMove={move}
       onPointerLeave={() => setPointer(null)}
     >
-      {(log ? logTicks(y0, y1) : ticks(y0, y1, 5)).map((y) => (
+      {told(log ? logTicks(y0, y1) : ticks(y0, y1, 5)).map((y) => (
         <g key={y}>
           <path class="grid" d={`M${LEFT} ${py(y)}H${WIDTH - RIGHT}`} />
           <text class="y" x={LEFT - 8} y={py(y) + 4}>
@@ -170,7 +178,7 @@ function Plot({ title, axis, series, log, bounds, pointer, setPointer, summary }
           </text>
         </g>
       ))}
-      {ticks(x0, x1, 6).map((x) => (
+      {told(ticks(x0, x1, 6)).map((x) => (
         <text key={x} class="x" x={px(x)} y={HEIGHT - BOTTOM + 18}>
           {format(x)}
         </text>
