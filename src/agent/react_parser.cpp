@@ -79,10 +79,10 @@ size_t skip_fence(std::string_view text, size_t at) noexcept {
 }
 
 // Reads the arguments behind an `Action Input:` mark. On success `at` is behind them.
-std::optional<ToolCall> read_arguments(std::string_view text, size_t& at) {
+std::optional<ReplyCall> read_arguments(std::string_view text, size_t& at) {
   const size_t begin = skip_fence(text, at);
   if (begin >= text.size() || text[begin] != '{') return std::nullopt;
-  ToolCall call;
+  ReplyCall call;
   const auto take = [&](std::optional<Json5Value>&& read, size_t length, bool repaired) {
     call.arguments = std::move(read->value);
     call.raw = text.substr(begin, length);

@@ -149,28 +149,12 @@ std::vector<std::string> openai_turns(const std::vector<ReactMessage>& messages,
 }
 
 std::string openai_prompt(const std::vector<ReactTool>& tools, std::vector<ReactMessage> messages) {
-  const bool has_user =
-      std::any_of(messages.begin(), messages.end(), [](const auto& m) { return m.role == "user"; });
-  if (!has_user) refuse("there is no user turn");
-  std::string system(kSystem);
-  if (messages.front().role == "system") {
-    system = trim_turn(messages.front().content);
-    messages.erase(messages.begin());
+  const ReactTurns parts = react_turns(tools, std::move(messages));
+  std::string out = chat_start(parts.system);
+  for (size_t i = 0; i < parts.turns.size(); ++i) {
+    append_turn(out, i % 2 == 0 ? "user" : "assistant", parts.turns[i]);
   }
-  std::vector<std::string> turns = openai_turns(messages, !tools.empty());
-  for (std::string& turn : turns) turn = trim_turn(turn);
-  const bool continues = turns.size() % 2 == 0;  // the assistant's turn goes on
-  if (!tools.empty()) {
-    const size_t carrier = continues ? turns.size() - 2 : turns.size() < 3 ? 0 : turns.size() - 3;
-    turns[carrier] = wrapped(instruction(ReactForm::OpenAI, tools), turns[carrier]);
-  }
-  std::string out = chat_start(system);
-  for (size_t i = 0; i < turns.size(); ++i) {
-    // The release trims the wrapped turn once more where it completes text, not where it chats.
-    append_turn(out, i % 2 == 0 ? "user" : "assistant",
-                continues ? trim_turn(turns[i]) : std::string_view(turns[i]));
-  }
-  if (continues) return out.substr(0, out.size() - std::string_view("<|im_end|>").size());
+  if (parts.continues) return out.substr(0, out.size() - std::string_view("<|im_end|>").size());
   return out + "\n<|im_start|>assistant\n";
 }
 
@@ -260,6 +244,33 @@ std::vector<ReactMessage> react_history(const OrderedJson& list, std::string_vie
                       field(*call, {"arguments"}, where + ".function_call", true)};
     }
     out.push_back(std::move(message));
+  }
+  return out;
+}
+
+ReactTurns react_turns(const std::vector<ReactTool>& tools, std::vector<ReactMessage> messages) {
+  const bool has_user =
+      std::any_of(messages.begin(), messages.end(), [](const auto& m) { return m.role == "user"; });
+  if (!has_user) refuse("there is no user turn");
+  ReactTurns out;
+  out.system = kSystem;
+  if (messages.front().role == "system") {
+    out.system = trim_turn(messages.front().content);
+    messages.erase(messages.begin());
+  }
+  std::vector<std::string>& turns = out.turns;
+  turns = openai_turns(messages, !tools.empty());
+  for (std::string& turn : turns) turn = trim_turn(turn);
+  out.continues = turns.size() % 2 == 0;  // the assistant's turn goes on
+  if (!tools.empty()) {
+    const size_t carrier = out.continues      ? turns.size() - 2
+                           : turns.size() < 3 ? 0
+                                              : turns.size() - 3;
+    turns[carrier] = wrapped(instruction(ReactForm::OpenAI, tools), turns[carrier]);
+  }
+  // The release trims the wrapped turn once more where it completes text, not where it chats.
+  if (out.continues) {
+    for (std::string& turn : turns) turn = trim_turn(turn);
   }
   return out;
 }

@@ -43,4 +43,13 @@ std::string react_prompt(ReactForm form, const std::vector<ReactTool>& tools,
                          const std::vector<ReactMessage>& history,
                          const std::optional<std::string>& query);
 
+// OpenAI's form before it is written: a system text and turns of user and assistant, the first of
+// which is the user's. Whoever writes them can keep what they hold from becoming control tokens.
+struct ReactTurns {
+  std::string system;
+  std::vector<std::string> turns;
+  bool continues = false;  // the last turn, the assistant's, goes on
+};
+ReactTurns react_turns(const std::vector<ReactTool>& tools, std::vector<ReactMessage> messages);
+
 }  // namespace quern

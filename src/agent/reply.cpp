@@ -20,7 +20,7 @@ bool take_call(const OrderedJson& object, bool repaired, ParsedReply& out) {
   if (name == nullptr || !name->is_string() || name->text.empty() || arguments == nullptr) {
     return false;
   }
-  ToolCall call;
+  ReplyCall call;
   call.name = name->text;
   call.repaired = repaired;
   if (arguments->is_string()) {

@@ -11,7 +11,7 @@
 
 namespace quern {
 
-struct ToolCall {
+struct ReplyCall {
   std::string name;
   OrderedJson arguments;  // an object
   std::string raw;        // the arguments as the model wrote them
@@ -20,7 +20,7 @@ struct ToolCall {
 
 struct ParsedReply {
   std::string thought;  // what stands before the first call or the answer
-  std::vector<ToolCall> calls;
+  std::vector<ReplyCall> calls;
   std::optional<std::string> final;  // absent with calls or an error
   std::string error;  // empty, bad_arguments, no_action, no_action_input; calls before it stay
 };

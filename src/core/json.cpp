@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/field_error.h"
 #include "core/file.h"
 #include "core/utf8.h"
 
@@ -182,7 +183,7 @@ std::string Json::where() const {
 }
 
 void Json::fail(const std::string& problem, std::string hint) const {
-  throw_bad_input(where() + " " + problem, std::move(hint));
+  throw_bad_field(where(), problem, std::move(hint));
 }
 
 int64_t Json::integer(int64_t min, int64_t max) const {
@@ -253,7 +254,9 @@ std::optional<Json> Json::find(std::string_view key) const {
 
 Json Json::at(std::string_view key) const {
   auto value = find(key);
-  if (!value) fail(fmt::format("lacks the member '{}'", key));
+  if (!value) {
+    throw_missing_field(where(), key);
+  }
   return *value;
 }
 

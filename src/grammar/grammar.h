@@ -76,6 +76,8 @@ Grammar grammar_of_json_object();
 // The same as a part of a grammar.
 Grammar::Symbol add_schema(Grammar& grammar, const nlohmann::ordered_json& schema);
 Grammar::Symbol add_json_object(Grammar& grammar);
+// Whether a value is valid by a schema. Throws BadInput for a schema with keywords that are not known.
+bool fits_schema(const nlohmann::ordered_json& schema, const nlohmann::ordered_json& value);
 
 // The bytes of all tokens, in the order of a walk over their common beginnings.
 class TokenTrie {

@@ -263,6 +263,11 @@ Grammar grammar_from_schema(const ordered_json& schema) {
   return finish(std::move(grammar), root);
 }
 
+bool fits_schema(const ordered_json& schema, const ordered_json& value) {
+  Schemas schemas(schema);
+  return schemas.fits(value, schemas.root());
+}
+
 Grammar grammar_of_json_object() {
   Grammar grammar;
   const Symbol root = add_json_object(grammar);

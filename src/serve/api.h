@@ -1,4 +1,5 @@
-// The routes: what a path answers, and where that is worked out.
+// The routes: an endpoint is a row that says which path it has and who answers. Rows that generate
+// are a path, a plan and an encoder.
 #pragma once
 
 #include <atomic>
@@ -8,12 +9,12 @@
 #include <string_view>
 #include <vector>
 
-#include "core/json.h"
+#include "serve/body.h"
 #include "serve/gate.h"
+#include "serve/generation.h"
 #include "serve/http.h"
 #include "serve/metrics.h"
 #include "serve/models.h"
-#include "serve/parameters.h"
 #include "serve/runs.h"
 #include "serve/task_pool.h"
 
@@ -22,6 +23,16 @@ namespace quern::serve {
 struct ApiOptions {
   double request_seconds = 600;  // a request ends with what it has
   fs::path runs;                 // folder of training runs to show; empty: none
+  bool lenient = false;          // unknown parameters are named in a header instead of refused
+};
+
+// A request on its way to the endpoint that its path names.
+struct Call {
+  std::shared_ptr<Exchange> exchange;
+  std::string rest;  // of the path, where the pattern ends with *; decoded
+
+  const HttpRequest& request() const { return exchange->request(); }
+  void respond(const nlohmann::ordered_json& body, int status = 200) const;
 };
 
 class Api {
@@ -33,34 +44,28 @@ class Api {
   void drain() noexcept { draining_ = true; }
 
  private:
-  using Handler = void (Api::*)(const std::shared_ptr<Exchange>& exchange);
-  struct Route {
-    std::string_view method, path;
-    Handler handler;
-    bool quick;  // answered on the network's thread
+  struct Endpoint {
+    std::string_view method;
+    std::string_view pattern;  // a path; with * at its end whatever follows
+    std::function<void(const Call&)> answer;
+    bool quick = false;  // answered on the network's thread
   };
-  static const std::vector<Route>& routes();
+  using MakePlan = Plan(const Body& body, LoadedModel& model, const PlanRules& rules);
+  static bool matches(const Endpoint& endpoint, std::string_view path, std::string& rest);
+  Endpoint generating(std::string_view pattern, MakePlan* plan, MakeGeneration* make);
 
-  void health(const std::shared_ptr<Exchange>& exchange);
-  void ready(const std::shared_ptr<Exchange>& exchange);
-  void version(const std::shared_ptr<Exchange>& exchange);
-  void metrics(const std::shared_ptr<Exchange>& exchange);
-  void list_models(const std::shared_ptr<Exchange>& exchange);
-  void one_model(const std::shared_ptr<Exchange>& exchange, std::string_view name);
-  void chat(const std::shared_ptr<Exchange>& exchange);
-  void text(const std::shared_ptr<Exchange>& exchange);
-  void responses(const std::shared_ptr<Exchange>& exchange);
-  void embeddings(const std::shared_ptr<Exchange>& exchange);
-  void count_tokens(const std::shared_ptr<Exchange>& exchange);
-  void tokenize(const std::shared_ptr<Exchange>& exchange);
-  void detokenize(const std::shared_ptr<Exchange>& exchange);
-  void runs(const std::shared_ptr<Exchange>& exchange);
-  void apply_template(const std::shared_ptr<Exchange>& exchange);
+  void run(const Endpoint& endpoint, const Call& call);
+  std::shared_ptr<LoadedModel> model_of(const Body& body);
+  std::vector<Endpoint> endpoints();
+  void add_info_endpoints(std::vector<Endpoint>& out);
+  void add_token_endpoints(std::vector<Endpoint>& out);
 
-  Json body_of(const Exchange& exchange) const;
-  std::shared_ptr<LoadedModel> model_of(const Json& body);
-  void run(const Route& route, const std::shared_ptr<Exchange>& exchange);
-  void generate(const std::shared_ptr<Exchange>& exchange, Where where);
+  void ready(const Call& call);
+  void metrics(const Call& call);
+  void one_model(const Call& call);
+  void properties(const Call& call);
+  void slots(const Call& call);
+  void runs(const Call& call);
 
   Models& models_;
   Gate& gate_;
@@ -68,6 +73,7 @@ class Api {
   TaskPool& pool_;
   ApiOptions options_;
   std::unique_ptr<Runs> runs_;
+  std::vector<Endpoint> endpoints_;
   std::atomic<bool> draining_{false};
 };
 

@@ -2,51 +2,62 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
+#include "core/field_error.h"
 #include "core/json.h"
 #include "core/log.h"
-#include "serve/parameters.h"
 #include "serve/worker.h"
 
 namespace quern::serve {
 namespace {
 
-constexpr std::string_view kSource = "request: ";
-
-// "request: top_p is 2, ..." is about top_p, "request: messages[0].role is ..." about that.
-std::string parameter_of(std::string_view message) {
-  constexpr std::string_view kLacks = "request lacks the member '";
-  if (message.starts_with(kLacks)) {
-    message.remove_prefix(kLacks.size());
-    return std::string(message.substr(0, message.find('\'')));
+// Anthropic's types go by the status.
+const char* anthropic_type(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
   }
-  if (!message.starts_with(kSource)) return {};
-  message.remove_prefix(kSource.size());
-  std::string_view path = message.substr(0, message.find(' '));
-  if (path.ends_with(':')) path.remove_suffix(1);
-  const bool about_a_name = message.find(" is not a parameter of ") != message.npos ||
-                            message.find(" is not known here") != message.npos;
-  const bool known = is_parameter(path.substr(0, path.find_first_of(".[")));
-  return known || about_a_name ? std::string(path) : "";
 }
 
 }  // namespace
 
-std::string error_body(const ApiError& error) {
+ErrorForm error_form(std::string_view path) noexcept {
+  return path == "/v1/messages" || path.starts_with("/v1/messages/") ? ErrorForm::Anthropic
+                                                                     : ErrorForm::OpenAI;
+}
+
+std::string error_body(const ApiError& error, ErrorForm form) {
+  if (form == ErrorForm::Anthropic) {
+    return dump(nlohmann::ordered_json{
+        {"type", "error"},
+        {"error", {{"type", anthropic_type(error.status)}, {"message", error.message}}}});
+  }
   const auto or_null = [](const std::string& text) {
     return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);
   };
-  return dump(nlohmann::ordered_json{{"error",
-                                      {{"message", error.message},
-                                       {"type", error.type},
-                                       {"param", or_null(error.param)},
-                                       {"code", or_null(error.code)}}}});
+  nlohmann::ordered_json body = {{"message", error.message},
+                                 {"type", error.type},
+                                 {"param", or_null(error.param)},
+                                 {"code", or_null(error.code)}};
+  for (const auto& [name, count] : error.counts) body[name] = count;
+  return dump(nlohmann::ordered_json{{"error", std::move(body)}});
 }
 
-HttpResponse error_response(const ApiError& error) {
+HttpResponse error_response(const ApiError& error, ErrorForm form) {
   HttpResponse response;
   response.status = error.status;
-  response.body = error_body(error);
+  response.body = error_body(error, form);
   if (error.retry_after_s) {
     response.headers.emplace_back("Retry-After", std::to_string(*error.retry_after_s));
   }
@@ -77,8 +88,13 @@ ApiError error_of(std::exception_ptr failure) {
       case Kind::Misused:
       case Kind::BadInput:
       case Kind::Unsupported:
-        out.param = parameter_of(error.what());
-        if (out.message.starts_with(kSource)) out.message.erase(0, kSource.size());
+        if (const auto* field = dynamic_cast<const FieldError*>(&error)) {
+          out.param = field->field();
+          out.message = Error(error.kind(), field->problem(), error.hint()).line();
+        } else if (constexpr std::string_view kSource = "request: ";
+                   out.message.starts_with(kSource)) {
+          out.message.erase(0, kSource.size());
+        }
         break;
       case Kind::NoResources:
         out.status = 429;

@@ -4,6 +4,9 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "serve/http.h"
 
@@ -16,11 +19,16 @@ struct ApiError {
   std::string code;   // empty: null
   std::string param;  // empty: null
   std::optional<int> retry_after_s;
+  std::vector<std::pair<std::string, int64_t>> counts;  // further members of the error
 };
 
+// Whose words: Anthropic's have {"type": "error", "error": {type, message}}.
+enum class ErrorForm { OpenAI, Anthropic };
+ErrorForm error_form(std::string_view path) noexcept;
+
 // The whole body; in a stream it stands behind "data: ".
-std::string error_body(const ApiError& error);
-HttpResponse error_response(const ApiError& error);
+std::string error_body(const ApiError& error, ErrorForm form = ErrorForm::OpenAI);
+HttpResponse error_response(const ApiError& error, ErrorForm form = ErrorForm::OpenAI);
 
 // For a status that the HTTP layer chose.
 ApiError error_of_status(int status, std::string message);

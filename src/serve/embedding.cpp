@@ -26,6 +26,7 @@ struct Batch {
   std::shared_ptr<Exchange> exchange;
   std::shared_ptr<LoadedModel> model;
   bool as_base64 = false;
+  std::optional<int64_t> dimensions;
   int64_t tokens = 0;
   size_t open = 0;
   bool failed = false;
@@ -42,6 +43,7 @@ struct Batch {
                                            : error_of_status(503, "the request was ended")));
       return;
     }
+    if (dimensions) completion.embedding.resize(static_cast<size_t>(*dimensions));
     double squares = 0;
     for (const float x : completion.embedding) squares += static_cast<double>(x) * x;
     const auto scale = static_cast<float>(squares > 0 ? 1 / std::sqrt(squares) : 0);
@@ -84,10 +86,16 @@ void start_embedding(std::shared_ptr<Exchange> exchange, std::shared_ptr<LoadedM
     }
     batch->as_base64 = name == "base64";
   }
+  batch->dimensions = given.integer("dimensions");
+  const int64_t width = batch->model->model.config().hidden;
+  if (batch->dimensions && *batch->dimensions > width) {
+    body.at("dimensions").fail(fmt::format("is {}, but there are {}", *batch->dimensions, width));
+  }
   const auto prompts = prompts_of(given.required("input"), batch->model->model, false);
   std::vector<Worker::Job> jobs;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    check_fits(prompts[i], batch->model->worker.context() + 1, "input");
+    const int64_t context = batch->model->worker.context();
+    check_fits(prompts[i], context, context, "input");
     batch->tokens += static_cast<int64_t>(prompts[i].size());
     Request request;
     request.ids = prompts[i];

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
+#include "core/field_error.h"
 
 namespace quern::serve {
 namespace {
@@ -14,11 +14,11 @@ using nlohmann::ordered_json;
 
 // The format's object, and where in the request it stands.
 struct Given {
-  const char* where;
-  const ordered_json& object;
+  std::string where;
+  ordered_json object;
 
   [[noreturn]] void fail(const std::string& problem) const {
-    throw_bad_input(fmt::format("request: {} {}", where, problem));
+    throw FieldError("request", where, problem);
   }
   const ordered_json& member(const ordered_json& of, const char* name) const {
     const auto found = of.find(name);
@@ -71,39 +71,115 @@ Grammar grammar_of(const Given& format, const std::string& type, Where where) {
                   printable(type, 40)));
 }
 
+Grammar grammar_of_choice(const Given& format) {
+  if (!format.object.is_array() || format.object.empty()) format.fail("is no list with a text");
+  Grammar grammar;
+  const uint32_t root = grammar.new_rule();
+  for (const ordered_json& text : format.object) {
+    if (!text.is_string()) format.fail("has an item that is no string");
+    grammar.add(root, grammar.literal(text.get_ref<const std::string&>()));
+  }
+  grammar.finish(root);
+  return grammar;
+}
+
+const std::string& whole_text(const Given& format) {
+  if (!format.object.is_string()) format.fail("is no string");
+  return format.object.get_ref<const std::string&>();
+}
+
+struct Wanted {
+  Given given;
+  std::string type;
+};
+
+// The one format that a request names, if it names any.
+std::optional<Wanted> wanted_format(const Body& body, const Parameters& given) {
+  std::optional<Wanted> out;
+  const auto take = [&](std::string where, const OrderedJson& value, std::string type) {
+    if (out) {
+      throw FieldError("request", where, "is given together with " + out->given.where);
+    }
+    out = Wanted{{std::move(where), to_ordered_tree(value)}, std::move(type)};
+  };
+  if (given.where() == Messages) return out;
+  if (given.where() == Responses) {
+    const OrderedJson* text = body.find("text");
+    const OrderedJson* format = text == nullptr ? nullptr : text->find("format");
+    if (format != nullptr && !format->is_null()) {
+      take("text.format", *format, given.other("text")->at("format").at("type").string());
+    }
+    return out;
+  }
+  if (const OrderedJson* format = body.find("response_format")) {
+    take("response_format", *format, given.other("response_format")->at("type").string());
+  }
+  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}) {
+    if (const OrderedJson* format = body.find(name)) take(name, *format, name);
+  }
+  return out;
+}
+
+Grammar grammar_of_wanted(const Wanted& wanted, Where where) {
+  const Given& given = wanted.given;
+  if (wanted.type == "guided_json") {
+    // Some clients send the schema as text.
+    return grammar_from_schema(given.object.is_string() ? ordered_json::parse(whole_text(given))
+                                                        : given.object);
+  }
+  if (wanted.type == "guided_regex") return grammar_from_regex(whole_text(given));
+  if (wanted.type == "guided_choice") return grammar_of_choice(given);
+  if (wanted.type == "guided_grammar") return grammar_from_gbnf(whole_text(given));
+  return grammar_of(given, wanted.type, where);
+}
+
 }  // namespace
 
-void apply_format(std::string_view body, LoadedModel& model, Plan& plan) {
-  const ordered_json request = ordered_json::parse(body);
-  const bool responses = plan.where == Responses;
-  const Given format = {
-      responses ? "text.format" : "response_format",
-      responses ? request.at("text").at("format") : request.at("response_format")};
-  const auto fail = [&](const std::string& problem) { format.fail(problem); };
-  if (plan.format == "text") {
-    format.only(format.object, {"type"});
-    return;
-  }
+void apply_format(const Body& body, const Parameters& given, LoadedModel& model, Plan& plan) {
+  const std::optional<Wanted> wanted = wanted_format(body, given);
+  const bool text = wanted && wanted->type == "text";
+  if (text) wanted->given.only(wanted->given.object, {"type"});
+  if (wanted) plan.format = wanted->type;
+  const bool kept = wanted && !text;
+  const bool of_tools = plan.tools.constrains();
+  if (!kept && !of_tools) return;
+  const std::string field = kept ? wanted->given.where : "tools";
+  const auto fail = [&](const std::string& problem) {
+    throw FieldError("request", field, problem);
+  };
+  if (kept && of_tools) fail("and tools that the answer must call cannot both be kept to");
+  if (kept && plan.tools.any()) plan.tools.choice = ToolUse::Choice::None;
+  const std::string what = kept ? printable(plan.format, 40) : "asked of the answer";
   if (plan.base.stop.ids.empty() || plan.base.stop.ignore_ids) {
-    fail(fmt::format("is {}, which needs a token to end with, and this request has none",
-                     printable(plan.format, 40)));
+    fail(fmt::format("is {}, which needs a token to end with, and this request has none", what));
   }
   for (const TokenId id : plan.base.stop.ids) {
-    if (id >= model.model.config().output_vocab)
+    if (id >= model.model.config().output_vocab) {
       fail("needs stop_token_ids that the model can say");
+    }
   }
   if (!plan.base.stop.strings.empty()) {
-    fail(fmt::format("is {}, which the stop strings could cut", printable(plan.format, 40)));
+    fail(fmt::format("is {}, which the stop strings could cut", what));
+  }
+  if (plan.min_tokens > 0) {
+    fail(fmt::format("is {}, which may be shorter than min_tokens", what));
   }
   plan.base.stop.sequences.clear();  // they would end it where the format does not
   try {
-    plan.automaton =
-        std::make_shared<Automaton>(grammar_of(format, plan.format, plan.where), model.trie());
+    Grammar grammar = kept ? grammar_of_wanted(*wanted, plan.where)
+                           : tool_grammar(plan.tools, *plan.reply.tools, plan.reply.reasoning,
+                                          plan.reply.in_reasoning);
+    plan.automaton = std::make_shared<Automaton>(std::move(grammar), model.trie());
+  } catch (const FieldError&) {
+    throw;
+  } catch (const nlohmann::json::exception&) {
+    fail("is no JSON");
   } catch (const Error& problem) {
     // Too large to be kept to is the request's fault, not that of the machine.
-    if (std::string_view(problem.what()).starts_with("request: ")) throw;
-    throw_bad_input(fmt::format("request: {}: {}", format.where, problem.what()));
+    throw FieldError("request", field, fmt::format("cannot be kept to: {}", problem.what()));
   }
+  // A format is of the whole answer: nothing of it is thinking.
+  if (kept) plan.reply = {};
 }
 
 }  // namespace quern::serve

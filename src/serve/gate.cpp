@@ -57,8 +57,11 @@ bool is_address(const std::string& host) {
          ::inet_pton(AF_INET6, host.c_str(), &ignored) == 1;
 }
 
-// The key of "Authorization: Bearer KEY"; empty where there is none.
+// The key of "Authorization: Bearer KEY", or of Anthropic's X-Api-Key; empty where there is none.
 std::string_view bearer(const HttpRequest& request) {
+  if (request.count("authorization") == 0 && request.count("x-api-key") == 1) {
+    return trim(request.header("x-api-key"));
+  }
   if (request.count("authorization") != 1) return {};
   const std::string_view value = request.header("authorization");
   if (lower(value.substr(0, 7)) != "bearer ") return {};
@@ -144,6 +147,10 @@ std::vector<Key> read_keys(const fs::path& file) {
 Gate::Gate(GateOptions options, Metrics& metrics)
     : options_(std::move(options)), metrics_(metrics), usage_(options_.keys.size()) {
   for (std::string& host : options_.hosts) host = lower(host);
+  for (std::string& origin : options_.origins) {
+    origin = lower(origin);
+    while (origin.ends_with('/')) origin.pop_back();
+  }
 }
 
 // A page of another site can make a browser send requests here by a name of its own (DNS
@@ -228,7 +235,7 @@ Admission Gate::refuse(int status, const char* why, std::string message, std::st
   error.retry_after_s = retry_after_s;
   if (status == 401) error.type = "authentication_error";
   if (status == 429) error.type = "rate_limit_error";
-  return {.refusal = error_response(error)};
+  return {.refusal = error_response(error), .place = {}, .headers = {}};
 }
 
 Admission Gate::check(const HttpRequest& head) {
@@ -241,17 +248,56 @@ Admission Gate::check(const HttpRequest& head) {
                   fmt::format("the Host '{}' is not served here; --allowed-host adds names",
                               printable(host, 80)));
   }
-  if (head.count("origin") > 0) {
-    const std::string origin = lower(head.header("origin"));
-    const std::string own = lower(host);
-    if (own.empty() || (origin != "http://" + own && origin != "https://" + own)) {
-      return refuse(403, "origin", "pages of other sites may not use this server");
-    }
+  bool foreign = false;
+  if (!origin_allowed(head, foreign)) {
+    return refuse(403, "origin",
+                  "pages of other sites may not use this server; --allow-origin adds some");
   }
+  Admission admission;
+  if (foreign && head.method == "OPTIONS") {
+    // A browser asks before it sends what a page could not send on its own.
+    HttpResponse may;
+    may.status = 204;
+    may.headers = {{"Access-Control-Allow-Methods", "GET, POST"},
+                   {"Access-Control-Allow-Headers",
+                    "Authorization, Content-Type, X-Api-Key, Anthropic-Version, X-Stainless-*"},
+                   {"Access-Control-Max-Age", "600"}};
+    const std::string_view wanted = head.header("access-control-request-headers");
+    const bool plain = std::ranges::all_of(wanted, [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+             c == '-' || c == ',' || c == ' ';
+    });
+    if (plain && !wanted.empty()) may.headers[1].second = wanted;
+    admission.refusal = std::move(may);
+  } else {
+    admission = check_admitted(head);
+  }
+  if (foreign) {
+    admission.headers = {{"Access-Control-Allow-Origin", std::string(head.header("origin"))},
+                         {"Access-Control-Expose-Headers", "X-Request-Id, X-Quern-Ignored"},
+                         {"Vary", "Origin"}};
+  }
+  return admission;
+}
+
+// Our own pages, and those that are named.
+bool Gate::origin_allowed(const HttpRequest& head, bool& foreign) const {
+  if (head.count("origin") == 0) return true;
+  const std::string origin = lower(head.header("origin"));
+  const std::string own = lower(head.header("host"));
+  if (!own.empty() && (origin == "http://" + own || origin == "https://" + own)) return true;
+  foreign = true;
+  const auto named = [&](const std::string& one) { return one == "*" || one == origin; };
+  return head.count("origin") == 1 && std::ranges::any_of(options_.origins, named);
+}
+
+Admission Gate::check_admitted(const HttpRequest& head) {
   // A browser has no key to show before it has the page that asks for one. The page is the same for
   // everybody and says nothing about this server.
   const bool page = (head.method == "GET" || head.method == "HEAD") && find_web_file(head.path);
-  const bool needs_key = !options_.keys.empty() && !page;
+  // Whoever watches over the server has no key either, and learns nothing else.
+  const bool health = head.path == "/health" && !options_.health_key;
+  const bool needs_key = !options_.keys.empty() && !page && !health;
   const std::optional<size_t> key = needs_key ? find_key(bearer(head)) : std::nullopt;
   if (needs_key && !key) {
     if (too_many_failures(head.remote)) {

@@ -1,6 +1,6 @@
 // The one gate that every request passes before anything else looks at it: Host, Origin, key, kind
 // of body, and how much the key may ask for. No route is open beside it; the web pages' own files
-// alone need no key.
+// and /health alone need no key.
 #pragma once
 
 #include <array>
@@ -35,9 +35,11 @@ struct Key {
 std::vector<Key> read_keys(const fs::path& file);
 
 struct GateOptions {
-  std::vector<Key> keys;           // empty: no key is needed
-  std::vector<std::string> hosts;  // names that Host may have beside localhost and IP addresses
-  int failures_per_minute = 10;    // wrong keys of one address
+  std::vector<Key> keys;             // empty: no key is needed
+  std::vector<std::string> hosts;    // names that Host may have beside localhost and IP addresses
+  std::vector<std::string> origins;  // of pages beside our own that may use this server
+  bool health_key = false;           // /health needs a key, too
+  int failures_per_minute = 10;      // wrong keys of one address
 };
 
 class Gate {
@@ -58,6 +60,8 @@ class Gate {
     int under_way = 0;
   };
 
+  Admission check_admitted(const HttpRequest& head);
+  bool origin_allowed(const HttpRequest& head, bool& foreign) const;
   Admission refuse(int status, const char* why, std::string message, std::string code = {},
                    std::optional<int> retry_after_s = {});
   bool host_allowed(std::string_view host) const;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "core/error.h"
@@ -10,6 +13,29 @@
 namespace quern::serve {
 
 using Clock = std::chrono::steady_clock;
+
+namespace {
+
+// No token that ends an answer, before there are so many others.
+class LeastTokens : public Constraint {
+ public:
+  LeastTokens(int64_t least, std::vector<TokenId> ends) : left_(least), ends_(std::move(ends)) {}
+
+  void mask(std::span<float> logits) override {
+    if (left_ <= 0) return;
+    for (const TokenId id : ends_) {
+      const auto at = static_cast<size_t>(id);
+      if (at < logits.size()) logits[at] = -std::numeric_limits<float>::infinity();
+    }
+  }
+  void accept(TokenId) override { --left_; }
+
+ private:
+  int64_t left_;
+  std::vector<TokenId> ends_;
+};
+
+}  // namespace
 
 std::string new_id(std::string_view prefix) {
   static thread_local std::mt19937_64 generator{std::random_device{}()};
@@ -53,19 +79,26 @@ void Generation::start(const std::shared_ptr<Generation>& self) {
       if (asked.automaton) {
         request.constraint = std::make_shared<GrammarConstraint>(asked.automaton, self->tokenizer(),
                                                                  request.stop.ids);
+      } else if (asked.min_tokens > 0) {
+        request.constraint = std::make_shared<LeastTokens>(asked.min_tokens, request.stop.ids);
       }
       Scheduler::Listener listener;
       listener.token = [self, index](const NewToken& token) { self->on_token(index, token); };
       listener.done = [self, index](Completion done) { self->on_done(index, std::move(done)); };
       jobs.push_back({std::move(request), std::move(listener)});
-      self->choices_.emplace_back().prompt = prompt;
+      self->choices_.emplace_back(asked.reply).prompt = prompt;
     }
   }
   self->open_ = jobs.size();
+  if (!asked.ignored.empty()) {
+    self->headers_.emplace_back("X-Quern-Ignored",
+                                printable(fmt::format("{}", fmt::join(asked.ignored, ", ")), 1000));
+  }
   if (asked.stream) {
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
     head.headers = {{"Cache-Control", "no-store"}, {"X-Accel-Buffering", "no"}};
+    head.headers.insert(head.headers.end(), self->headers_.begin(), self->headers_.end());
     self->exchange_->prepare_stream(std::move(head));
   }
   std::vector<Worker::Id> ids = self->model_->worker.submit(std::move(jobs));
@@ -120,7 +153,38 @@ Generation::Piece Generation::release(size_t index, std::string_view text,
   Choice& choice = choices_[index];
   const size_t first = choice.released;
   if (plan_.logprobs) choice.released = count_releasable(choice, finish.has_value());
-  return {index, text, first, choice.released, finish};
+  return {index, text, {}, first, choice.released, finish};
+}
+
+// What the piece's text says, for conversations. A control token that has a meaning in replies is
+// read as its name.
+void Generation::read_reply(Choice& choice, Piece& piece, std::optional<TokenId> id) {
+  std::string text(piece.text);
+  if (id) {
+    for (const auto& [mark, name] : plan_.marks) {
+      if (mark == *id && !text.ends_with(name)) text += name;
+    }
+  }
+  piece.events = choice.reader.put(text);
+  if (piece.finish) {
+    for (ReplyEvent& event : choice.reader.finish()) piece.events.push_back(std::move(event));
+  }
+  for (const ReplyEvent& event : piece.events) {
+    switch (event.kind) {
+      case ReplyEvent::Kind::Reasoning:
+        choice.reasoning += event.text;
+        break;
+      case ReplyEvent::Kind::Text:
+        choice.text += event.text;
+        break;
+      case ReplyEvent::Kind::CallBegin:
+        choice.calls.push_back({new_id("call_"), event.text, {}});
+        break;
+      case ReplyEvent::Kind::CallArguments:
+        choice.calls.back().arguments += event.text;
+        break;
+    }
+  }
 }
 
 std::string Generation::prompt_text(size_t prompt) const {
@@ -145,12 +209,17 @@ void Generation::on_token(size_t index, const NewToken& token) {
     if (plan_.stream) stream_begin(index);
   }
   choice.last_token = now;
+  ++choice.made;
   choice.shown_bytes += token.text.size();
   // The token that ends a text is not part of it.
   if (plan_.logprobs && !plan_.base.stop.ends(token.id)) hold(choice, token.id, *token.logprobs);
+  if (!plan_.stream && plan_.where == Text) return;
+  Piece piece =
+      plan_.stream ? release(index, token.text, {}) : Piece{index, token.text, {}, 0, 0, {}};
+  if (plan_.where != Text) read_reply(choice, piece, token.id);
   if (!plan_.stream) return;
-  const Piece piece = release(index, token.text, {});
-  if (!piece.text.empty() || piece.first < piece.last) stream_piece(piece);
+  const bool says = plan_.where == Text ? !piece.text.empty() : !piece.events.empty();
+  if (says || piece.first < piece.last) stream_piece(piece);
 }
 
 void Generation::on_done(size_t index, Completion completion) {
@@ -173,7 +242,12 @@ void Generation::on_done(size_t index, Completion completion) {
   const FinishReason reason = choice.completion.reason;
   if (!failed_ && plan_.stream && reason != FinishReason::Interrupted) {
     if (!choice.begun) stream_begin(index);
-    stream_piece(release(index, "", reason));
+    Piece piece = release(index, "", reason);
+    if (plan_.where != Text) read_reply(choice, piece, {});
+    stream_piece(piece);
+  } else if (!failed_ && plan_.where != Text) {
+    Piece piece = {index, "", {}, 0, 0, reason};
+    read_reply(choice, piece, {});
   }
   if (open_ > 0 || failed_) return;
   const Usage counts = usage();
@@ -187,6 +261,7 @@ void Generation::on_done(size_t index, Completion completion) {
   } else {
     HttpResponse response;
     response.body = whole_answer();
+    response.headers = headers_;
     exchange_->respond(std::move(response));
   }
 }
@@ -199,7 +274,7 @@ void Generation::fail(std::exception_ptr failure) {
     stream_failure(error);
     exchange_->finish();
   } else {
-    exchange_->respond(error_response(error));
+    exchange_->respond(error_response(error, error_form(exchange_->request().path)));
   }
   cancel();
 }
@@ -208,13 +283,35 @@ Generation::Usage Generation::usage() const {
   Usage sum;
   for (const auto& ids : plan_.prompts) sum.prompt += static_cast<int64_t>(ids.size());
   for (size_t i = 0; i < choices_.size(); ++i) {
-    sum.made += static_cast<int64_t>(choices_[i].completion.ids.size());
+    sum.made += choices_[i].made;
     // A prompt counts once, however many choices it has; so does what was there of it.
     if (i == 0 || choices_[i].prompt != choices_[i - 1].prompt) {
       sum.cached += choices_[i].completion.cached_tokens;
     }
   }
   return sum;
+}
+
+double finite(float logprob) { return std::max(static_cast<double>(logprob), -9999.0); }
+
+nlohmann::ordered_json Generation::timings() const {
+  const Usage counts = usage();
+  double prompt_ms = 0, predicted_ms = 0;
+  for (const Choice& choice : choices_) {
+    prompt_ms = std::max(prompt_ms, 1000 * choice.completion.prefill_seconds);
+    predicted_ms = std::max(predicted_ms, 1000 * choice.completion.decode_seconds);
+  }
+  const int64_t fed = counts.prompt - counts.cached;
+  const auto rate = [](int64_t tokens, double ms) {
+    return ms > 0 ? 1000 * static_cast<double>(tokens) / ms : 0;
+  };
+  return {{"cache_n", counts.cached},
+          {"prompt_n", fed},
+          {"prompt_ms", prompt_ms},
+          {"prompt_per_second", rate(fed, prompt_ms)},
+          {"predicted_n", counts.made},
+          {"predicted_ms", predicted_ms},
+          {"predicted_per_second", rate(counts.made, predicted_ms)}};
 }
 
 }  // namespace quern::serve

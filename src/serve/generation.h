@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "serve/metrics.h"
 #include "serve/models.h"
 #include "serve/plan.h"
+#include "serve/reply_reader.h"
 
 namespace quern::serve {
 
@@ -36,11 +38,22 @@ class Generation {
     Logprobs logprobs;
     size_t begin, end;  // bytes of the choice's text that it stands for
   };
+  struct Call {
+    std::string id, name, arguments;
+  };
   struct Choice {
+    explicit Choice(const ReplyRules& rules) : reader(rules) {}
+
     size_t prompt = 0;
+    // Of a conversation: the reply as far as it is read.
+    ReplyReader reader;
+    std::string text, reasoning;
+    std::vector<Call> calls;
+    bool has_text = false;
     bool begun = false;
     Completion completion;
     std::vector<HeldToken> held;
+    int64_t made = 0;        // tokens so far
     size_t released = 0;     // of `held`
     size_t text_bytes = 0;   // that all its tokens stand for
     size_t shown_bytes = 0;  // of the text that is out
@@ -51,7 +64,8 @@ class Generation {
   struct Piece {
     size_t choice = 0;
     std::string_view text;
-    size_t first = 0, last = 0;  // of Choice::held
+    std::vector<ReplyEvent> events;  // of a conversation: what the text says
+    size_t first = 0, last = 0;      // of Choice::held
     std::optional<FinishReason> finish;
   };
   struct Usage {
@@ -70,6 +84,10 @@ class Generation {
   static size_t count_releasable(const Choice& choice, bool at_end);
   std::string prompt_text(size_t prompt) const;
   Usage usage() const;
+  // Whether the choice ends by calling tools, and what its calls are.
+  static bool calls_tools(const Choice& choice) { return !choice.calls.empty(); }
+  // prompt_n, prompt_ms, predicted_n and their like, as llama-server words them.
+  nlohmann::ordered_json timings() const;
   const Tokenizer& tokenizer() const { return model_->model.tokenizer(); }
 
   std::shared_ptr<Exchange> exchange_;
@@ -81,6 +99,7 @@ class Generation {
   void on_token(size_t index, const NewToken& token);
   void on_done(size_t index, Completion completion);
   void on_close();  // on the network's thread
+  void read_reply(Choice& choice, Piece& piece, std::optional<TokenId> id);
   void hold(Choice& choice, TokenId id, const Logprobs& logprobs);
   Piece release(size_t index, std::string_view text, std::optional<FinishReason> finish);
   void fail(std::exception_ptr failure);
@@ -89,6 +108,7 @@ class Generation {
   std::shared_ptr<LoadedModel> model_;
   Metrics& metrics_;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::vector<std::pair<std::string, std::string>> headers_;  // of the answer
   size_t open_ = 0;
   bool failed_ = false, first_seen_ = false;
   std::mutex mutex_;  // of what follows
@@ -96,13 +116,11 @@ class Generation {
   bool left_ = false;
 };
 
-// The forms: chat and text completions, and responses.
-std::shared_ptr<Generation> make_completions(std::shared_ptr<Exchange> exchange,
-                                             std::shared_ptr<LoadedModel> model, Plan plan,
-                                             Metrics& metrics);
-std::shared_ptr<Generation> make_response(std::shared_ptr<Exchange> exchange,
-                                          std::shared_ptr<LoadedModel> model, Plan plan,
-                                          Metrics& metrics);
+// The forms: chat, text completions, responses, Anthropic's messages.
+using MakeGeneration = std::shared_ptr<Generation>(std::shared_ptr<Exchange> exchange,
+                                                   std::shared_ptr<LoadedModel> model, Plan plan,
+                                                   Metrics& metrics);
+MakeGeneration make_chat, make_text, make_response, make_message;
 
 // "chatcmpl-" and random digits.
 std::string new_id(std::string_view prefix);
@@ -111,5 +129,7 @@ std::string new_id(std::string_view prefix);
 std::string_view bytes_of(const Tokenizer& tokenizer, TokenId id);
 // A token's text for the API: its bytes with U+FFFD for what is no UTF-8.
 std::string token_text(const Tokenizer& tokenizer, TokenId id);
+// JSON has no infinity; a token that was masked has none of the probability.
+double finite(float logprob);
 
 }  // namespace quern::serve

@@ -22,6 +22,8 @@ std::string_view reason_phrase(int status) noexcept {
       return "Continue";
     case 200:
       return "OK";
+    case 204:
+      return "No Content";
     case 304:
       return "Not Modified";
     case 400:

@@ -22,6 +22,8 @@ struct HttpRequest {
   std::string remote;  // address of the client; "unix" for a local socket
   std::string id;      // X-Request-Id of the answer
   bool http_1_0 = false;
+  // What the gate adds to the answer's headers.
+  std::vector<std::pair<std::string, std::string>> answer_headers;
 
   // The header's value; empty where it is absent. `name` in lower case.
   std::string_view header(std::string_view name) const noexcept;
@@ -38,7 +40,8 @@ struct HttpResponse {
 // What a look at a request's head came to.
 struct Admission {
   std::optional<HttpResponse> refusal;
-  std::shared_ptr<void> place;  // held until the answer is sent
+  std::shared_ptr<void> place;                               // held until the answer is sent
+  std::vector<std::pair<std::string, std::string>> headers;  // of the answer, whatever it is
 };
 
 std::string_view reason_phrase(int status) noexcept;

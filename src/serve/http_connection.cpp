@@ -162,6 +162,9 @@ std::string HttpServer::Impl::head_text(const HttpResponse& response, const Http
   for (const auto& [name, value] : response.headers) {
     text += fmt::format("{}: {}\r\n", name, value);
   }
+  for (const auto& [name, value] : request.answer_headers) {
+    text += fmt::format("{}: {}\r\n", name, value);
+  }
   text += "X-Content-Type-Options: nosniff\r\n";
   text += keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   return text;
@@ -225,6 +228,7 @@ asio::awaitable<bool> HttpServer::Impl::serve_one(std::shared_ptr<Session> sessi
     refusal = options.error(503, "the server is about to end");
   } else {
     admission = options.gate(request);
+    request.answer_headers = admission.headers;
     const std::string_view expect = request.header("expect");
     if (!refusal && !expect.empty()) {
       if (lower(expect) != "100-continue") {

@@ -158,6 +158,27 @@ std::shared_ptr<LoadedModel> Models::get(const std::string& name) {
   return model;
 }
 
+void Models::check() {
+  get("");
+  for (size_t i = 1; i < sources_.size(); ++i) {
+    // Weights are mapped: what is not read takes no memory.
+    const Model tried(sources_[i].folder, sources_[i].options);
+  }
+}
+
+std::string Models::memory_line() const {
+  uint64_t weights = 0, cache = 0;
+  for (const auto& model : loaded()) {
+    weights += weight_bytes(model->model);
+    cache += static_cast<uint64_t>(model->worker.load().pages) *
+             static_cast<uint64_t>(KvLayout::page_tokens) *
+             KvCache::bytes_per_token(model->model.config(), model->model.engine_options().kv_type);
+    if (model->draft != nullptr) weights += weight_bytes(*model->draft);
+  }
+  return fmt::format("{} in all: weights {}, keys and values {}", human_bytes(weights + cache),
+                     human_bytes(weights), human_bytes(cache));
+}
+
 std::vector<std::shared_ptr<LoadedModel>> Models::loaded() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<LoadedModel>> all;

@@ -64,6 +64,11 @@ class Models {
   // Loads the model if it is not there. Throws what loading throws; ApiException 404 for a name
   // that is unknown. Empty: the first.
   std::shared_ptr<LoadedModel> get(const std::string& name);
+  // Loads the first and reads the others as far as loading would fail: whatever is wrong with any
+  // of them is thrown before somebody asks for it.
+  void check();
+  // "2.1 GB of weights, 1.0 GB of cache": of those that are loaded, for the user.
+  std::string memory_line() const;
   // Those that are loaded now.
   std::vector<std::shared_ptr<LoadedModel>> loaded() const;
   // Lets go of models that nobody asked for in the last idle_unload.

@@ -1,5 +1,5 @@
 // The parameters of requests: one table says where each may stand, what it may be and what it
-// means. Parsing, refusing unknown ones and docs/server.md read it.
+// means. Parsing, refusing unknown ones and docs/serving.md read it.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,17 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/json.h"
 
 namespace quern::serve {
 
-enum Where : uint8_t { Chat = 1, Text = 2, Embeddings = 4, Responses = 8 };
+enum Where : uint8_t { Chat = 1, Text = 2, Embeddings = 4, Responses = 8, Messages = 16 };
 
 struct Parameter {
-  enum class Type { Integer, Number, Boolean, Other };
+  // Ignored: taken, and says nothing to a model that runs here.
+  enum class Type { Integer, Number, Boolean, Other, Ignored };
   std::string_view name;
   uint8_t where;  // of Where
   Type type;
@@ -24,13 +26,13 @@ struct Parameter {
 };
 
 std::span<const Parameter> parameters() noexcept;
-bool is_parameter(std::string_view name) noexcept;
 
 // A request's body.
 class Parameters {
  public:
-  // Throws BadInput naming the first parameter that is not known here.
-  Parameters(const Json& body, Where where);
+  // Throws BadInput naming the first parameter that is not known here; where `lenient`, their names
+  // go there and they are left out.
+  Parameters(const Json& body, Where where, std::vector<std::string>* lenient = nullptr);
 
   // Absent and null ones give nothing. Throw BadInput for a wrong type or range.
   std::optional<int64_t> integer(std::string_view name) const;
@@ -39,6 +41,7 @@ class Parameters {
   std::optional<Json> other(std::string_view name) const { return body_.find(name); }
   Json required(std::string_view name) const;
   const Json& body() const noexcept { return body_; }
+  Where where() const noexcept { return where_; }
 
  private:
   const Parameter& known(std::string_view name) const;

@@ -81,7 +81,9 @@ struct Server::Impl {
       : log(wanted.access_log),
         gate({.keys =
                   wanted.api_key_file.empty() ? std::vector<Key>() : read_keys(wanted.api_key_file),
-              .hosts = wanted.allowed_hosts},
+              .hosts = wanted.allowed_hosts,
+              .origins = wanted.allowed_origins,
+              .health_key = wanted.health_key},
              metrics),
         http(with_callbacks(std::move(wanted.http))),
         models(std::move(wanted.models), wanted.engine),
@@ -122,7 +124,7 @@ Server::Server(ServeOptions options) {
                 "name a file of keys with --api-key-file, or say --insecure");
   }
   impl_ = std::make_unique<Impl>(std::move(options));
-  impl_->models.get("");
+  impl_->models.check();
 }
 
 Server::~Server() {
@@ -131,6 +133,8 @@ Server::~Server() {
 }
 
 std::string Server::url() const { return impl_->http.url(); }
+
+std::string Server::memory_line() const { return impl_->models.memory_line(); }
 
 void Server::run() { impl_->http.run(); }
 

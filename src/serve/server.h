@@ -17,18 +17,22 @@ struct ServeOptions {
   ApiOptions api;
   HttpOptions http;  // its callbacks are the server's own
   std::vector<std::string> allowed_hosts;
+  std::vector<std::string> allowed_origins;
   fs::path api_key_file;
+  bool health_key = false;
   bool insecure = false;         // listens beyond this machine without a key
   std::string access_log = "-";  // a file, "-" for standard error, empty for none
 };
 
 class Server {
  public:
-  // Listens and loads. Throws Misused for an address that others can reach without a key.
+  // Loads or checks every model, then listens. Throws Misused for an address that others can reach without a key.
   explicit Server(ServeOptions options);
   ~Server();
 
   std::string url() const;
+  // What the models that are loaded take, in words.
+  std::string memory_line() const;
   void run();   // until SIGTERM, SIGINT or stop()
   void stop();  // from any thread
 

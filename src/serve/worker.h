@@ -54,6 +54,7 @@ class Worker {
   void cancel_all();
 
   int64_t context() const noexcept { return context_; }
+  int64_t sequences() const noexcept { return options_.sequences; }
   // As of the last step; what was submitted since counts as waiting.
   Scheduler::Load load() const;
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "core/error.h"
+#include "core/field_error.h"
 
 namespace quern {
 namespace {
@@ -46,7 +46,7 @@ struct Field {
   std::string where;
 
   [[noreturn]] void fail(const std::string& problem, std::string hint = {}) const {
-    throw_bad_input(where + " " + problem, std::move(hint));
+    throw_bad_field(where, problem, std::move(hint));
   }
   const Field& object() const {
     if (!value.is_object()) fail(fmt::format("is {}, expected an object", type_name(value)));

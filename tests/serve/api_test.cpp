@@ -273,10 +273,23 @@ TEST_F(Api, CountsWhatItTookFromItsCache) {
 TEST_F(Api, TokenizesAndBack) {
   const json out =
       server().post("/tokenize", {{"content", "h\xC3\xA9"}, {"with_pieces", true}}).parsed();
-  EXPECT_EQ(out["tokens"], json({0x68, 0xC3, 0xA9}));
+  // A piece that is no UTF-8 is its bytes.
+  EXPECT_EQ(out["tokens"], json::parse(R"([{"id":104,"piece":"h"},{"id":195,"piece":[195]},
+                                           {"id":169,"piece":[169]}])"));
   EXPECT_EQ(out["count"], 3);
-  EXPECT_EQ(server().post("/detokenize", {{"tokens", out["tokens"]}}).parsed()["content"],
-            "h\xC3\xA9");
+  const json ids = {0x68, 0xC3, 0xA9};
+  for (const char* path : {"/tokenize", "/v1/tokenize"}) {
+    EXPECT_EQ(server()
+                  .post(path, {{"prompt", "h\xC3\xA9"}, {"add_special_tokens", false}})
+                  .parsed()["tokens"],
+              ids);
+  }
+  for (const char* path : {"/detokenize", "/v1/detokenize"}) {
+    EXPECT_EQ(server().post(path, {{"tokens", ids}}).parsed()["content"], "h\xC3\xA9");
+  }
+  const json info = server().get("/v1/tokenizer_info").parsed();
+  EXPECT_EQ(info["vocab_size"], 256 + 208);  // bytes and the release's control tokens
+  EXPECT_EQ(info["eos_token"].get<std::string>().substr(0, 2), "<|");
   const json prompt = server().post("/apply-template", {{"messages", user("hi")}}).parsed();
   EXPECT_EQ(prompt["prompt"],
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi"
@@ -345,7 +358,7 @@ TEST_F(Api, ErrorsNameTheParameterInOpenAisShape) {
   };
   refused({{"frobnicate", 1}}, "frobnicate", "not a parameter");
   refused({{"temprature", 1}}, "temprature", "did you mean 'temperature'");
-  refused({{"tools", json::array()}}, "tools", "not a parameter");
+  refused({{"functions", json::array()}}, "functions", "not a parameter");
   refused({{"top_p", 2}}, "top_p", "expected 0 to 1");
   refused({{"n", 1.5}}, "n", "expected an integer");
   refused({{"messages", {{{"role", "robot"}, {"content", "x"}}}}}, "messages[0].role", "robot");
@@ -358,8 +371,12 @@ TEST_F(Api, AnOverLongPromptIsRefusedWithBothCounts) {
   const Answer answer = server().post("/v1/completions", {{"prompt", std::string(5000, 'x')}});
   EXPECT_EQ(answer.status, 400);
   const std::string message = answer.parsed()["error"]["message"];
-  EXPECT_NE(message.find("5000 tokens"), message.npos) << message;
-  EXPECT_NE(message.find("context 1024"), message.npos) << message;
+  EXPECT_NE(message.find("has 5000"), message.npos) << message;
+  EXPECT_NE(message.find("maximum context length is 1024 tokens"), message.npos) << message;
+  EXPECT_EQ(answer.parsed()["error"]["code"], "context_length_exceeded");
+  EXPECT_EQ(answer.parsed()["error"]["param"], "prompt");
+  EXPECT_EQ(answer.parsed()["error"]["prompt_tokens"], 5000);
+  EXPECT_EQ(answer.parsed()["error"]["context_tokens"], 1024);
 }
 
 // The same request, the same bytes, whoever else is served.

@@ -231,6 +231,7 @@ TEST(Keys, WrongOnesAreRefusedAndSoonCounted) {
   const std::string key = "0123456789abcdef-key";
   serve::ServeOptions options = tiny_options();
   options.api_key_file = folder.write("keys", "# a comment\n" + key + "\n");
+  options.health_key = true;
   TestServer server(options);
   const auto status = [&](const std::string& value) {
     return server.get("/health", {{"Authorization", value}}).status;
@@ -253,6 +254,53 @@ TEST(Keys, WrongOnesAreRefusedAndSoonCounted) {
   EXPECT_EQ(server.get("/health").status, 429);
   EXPECT_EQ(status("Bearer " + key), 200);
   EXPECT_EQ(status("Bearer " + std::string(1 << 20, 'x')), 431);
+}
+
+TEST(Keys, HealthNeedsNoneAndAnthropicsHeaderCarriesOne) {
+  const TempFolder folder;
+  const std::string key = "0123456789abcdef-key";
+  serve::ServeOptions options = tiny_options();
+  options.api_key_file = folder.write("keys", key + "\n");
+  TestServer server(options);
+  EXPECT_EQ(server.get("/health").status, 200);
+  EXPECT_EQ(server.get("/metrics").status, 401);
+  EXPECT_EQ(server.get("/v1/models").status, 401);
+  EXPECT_EQ(server.get("/v1/models", {{"X-Api-Key", key}}).status, 200);
+  EXPECT_EQ(server.get("/v1/models", {{"X-Api-Key", key + "x"}}).status, 401);
+  // Two that differ are no key.
+  EXPECT_EQ(server.get("/v1/models", {{"X-Api-Key", key}, {"Authorization", "Bearer x"}}).status,
+            401);
+}
+
+TEST(Origins, ThoseThatAreNamedMayComeAndNoOthers) {
+  serve::ServeOptions options = tiny_options();
+  options.allowed_origins = {"https://chat.example.org/"};
+  TestServer server(options);
+  const Headers good = {{"Origin", "https://chat.example.org"}};
+  const Headers bad = {{"Origin", "https://evil.example"}};
+  const Answer answer = server.get("/health", good);
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.headers.at("access-control-allow-origin"), "https://chat.example.org");
+  EXPECT_EQ(answer.headers.at("vary"), "Origin");
+  EXPECT_EQ(server.get("/health", bad).status, 403);
+  EXPECT_EQ(server.get("/health", bad).headers.count("access-control-allow-origin"), 0u);
+  EXPECT_EQ(server.get("/health").headers.count("access-control-allow-origin"), 0u);
+  const auto preflight = [&](const Headers& headers) {
+    Client client = server.connect();
+    client.send(request_text("OPTIONS", "/v1/chat/completions", "", headers));
+    return client.answer();
+  };
+  Headers asks = good;
+  asks.emplace_back("Access-Control-Request-Method", "POST");
+  asks.emplace_back("Access-Control-Request-Headers", "authorization,x-stainless-os");
+  const Answer may = preflight(asks);
+  EXPECT_EQ(may.status, 204);
+  EXPECT_EQ(may.headers.at("access-control-allow-origin"), "https://chat.example.org");
+  EXPECT_EQ(may.headers.at("access-control-allow-headers"), "authorization,x-stainless-os");
+  EXPECT_EQ(preflight(bad).status, 403);
+  // An error is as readable for the page as an answer.
+  EXPECT_EQ(server.get("/nothing", good).headers.at("access-control-allow-origin"),
+            "https://chat.example.org");
 }
 
 TEST(Keys, MayBeLimited) {

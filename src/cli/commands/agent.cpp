@@ -49,7 +49,7 @@ OrderedJson to_json(const ParsedReply& reply) {
   out.set("thought", OrderedJson::of_string(reply.thought));
   OrderedJson calls;
   calls.kind = OrderedJson::Kind::Array;
-  for (const ToolCall& call : reply.calls) {
+  for (const ReplyCall& call : reply.calls) {
     OrderedJson item;
     item.set("name", OrderedJson::of_string(call.name));
     item.set("arguments", call.arguments);

@@ -4,6 +4,7 @@
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "serve/server.h"
 
 namespace quern::cli {
@@ -11,21 +12,22 @@ namespace {
 
 struct Arguments {
   ModelArguments model;
-  std::vector<std::string> more_models, loras, allowed_hosts;
+  std::vector<std::string> more_models, loras, allowed_hosts, allowed_origins;
   std::string draft, host = "127.0.0.1", unix_socket, tls_certificate, tls_key, api_key_file;
   std::string access_log = "-", runs;
   int64_t port = 8080;
-  bool insecure = false;
+  bool insecure = false, health_key = false, lenient = false;
   int64_t max_streams = 64, queue = 256, chunk = 512, speculate = -1;
   uint64_t memory = 0;
   int64_t max_body_mb = 8, max_connections = 4096, connections_per_address = 256;
   double queue_timeout = 60, request_timeout = 600, drain_timeout = 30, idle_unload = 0;
 };
 
-// "NAME=FOLDER"; without a name the folder's last part is it.
+// "NAME=FOLDER", where the name may hold slashes; without a name the folder's last part is it.
 std::pair<std::string, fs::path> split_name(const std::string& text) {
   const size_t equals = text.find('=');
-  if (equals != text.npos && equals > 0 && text.find('/') > equals) {
+  std::error_code ignored;
+  if (equals != text.npos && equals > 0 && !fs::exists(text, ignored)) {
     return {text.substr(0, equals), text.substr(equals + 1)};
   }
   const fs::path folder = fs::absolute(text).lexically_normal();
@@ -71,6 +73,9 @@ serve::ServeOptions options_of(const Arguments& args) {
   options.http.limits.drain =
       std::chrono::milliseconds(static_cast<int64_t>(1000 * args.drain_timeout));
   options.allowed_hosts = args.allowed_hosts;
+  options.allowed_origins = args.allowed_origins;
+  options.health_key = args.health_key;
+  options.api.lenient = args.lenient;
   options.api_key_file = args.api_key_file;
   options.insecure = args.insecure;
   options.access_log = args.access_log == "none" ? "" : args.access_log;
@@ -82,6 +87,7 @@ serve::ServeOptions options_of(const Arguments& args) {
 
 void serve_models(const Arguments& args) {
   serve::Server server(options_of(args));
+  log::info("memory: " + server.memory_line());
   print(fmt::format("listening on {}\n", server.url()));
   flush_output();
   server.run();
@@ -118,6 +124,14 @@ void add_serve(CLI::App& root) {
   command.option("--allowed-host", args->allowed_hosts,
                  "Name that requests may call this server by; may be repeated",
                  "localhost and IP addresses");
+  command.option("--allow-origin", args->allowed_origins,
+                 "Origin of pages that may use this server, as https://example.org; * is any; may "
+                 "be repeated",
+                 "its own pages alone");
+  command.flag("--health-key", args->health_key, "/health needs a key, too");
+  command.flag(
+      "--lenient", args->lenient,
+      "Parameters that are not known are named in the answer's X-Quern-Ignored, not refused");
   command.option("--access-log", args->access_log,
                  "File for a JSON line a request; - is standard error, none is no log");
   command.group("Engine");

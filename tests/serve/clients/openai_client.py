@@ -73,7 +73,9 @@ logprobs = done.choices[0].logprobs
 check("".join(logprobs.tokens) == done.choices[0].text, logprobs.tokens)
 check(logprobs.token_logprobs[0] is None and all(x <= 0 for x in logprobs.token_logprobs[1:]))
 check(logprobs.text_offset[0] == 0 and len(logprobs.text_offset) == len(logprobs.tokens))
-check(all(len(top) == 2 for top in logprobs.top_logprobs[1:]))
+# The likeliest two, and the token that stands there.
+check(all(2 <= len(top) <= 3 for top in logprobs.top_logprobs[1:]))
+check(all(t in top for t, top in list(zip(logprobs.tokens, logprobs.top_logprobs))[1:]))
 for chosen, top in list(zip(logprobs.token_logprobs, logprobs.top_logprobs))[-4:]:
     check(abs(chosen - max(top.values())) < 1e-4)  # greedy takes the likeliest
 streamed = client.completions.create(
@@ -158,14 +160,79 @@ with client.responses.stream(
     value = json.loads(stream.get_final_response().output_text)
 check(value["kind"] in ("cat", "dog"))
 
+# A conversation with two tools, whole and streamed
+def function(name, properties):
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": name,
+            "parameters": {
+                "type": "object",
+                "properties": properties,
+                "required": list(properties),
+                "additionalProperties": False,
+            },
+        },
+    }
+
+
+DAYS = {"type": "integer", "minimum": 1, "maximum": 9}
+TOOLS = [
+    function("weather", {"city": {"enum": ["Oslo", "Rome"]}, "days": DAYS}),
+    function("clock", {"zone": {"enum": ["UTC", "CET"]}}),
+]
+talk = list(QUESTION)
+first = client.chat.completions.create(
+    model=MODEL, messages=talk, tools=TOOLS, tool_choice="required", max_tokens=400
+)
+check(first.choices[0].finish_reason == "tool_calls", first)
+call = first.choices[0].message.tool_calls[0]
+arguments = json.loads(call.function.arguments)
+check(call.type == "function" and call.function.name in ("weather", "clock"))
+check(set(arguments) in ({"city", "days"}, {"zone"}), arguments)
+talk.append(first.choices[0].message.model_dump(exclude_none=True))
+talk.append({"role": "tool", "tool_call_id": call.id, "content": "It rains."})
+named = {"type": "function", "function": {"name": "clock"}}
+name, streamed_arguments, reason = "", "", None
+for event in client.chat.completions.create(
+    model=MODEL, messages=talk, tools=TOOLS, tool_choice=named, max_tokens=400, stream=True
+):
+    for piece in event.choices[0].delta.tool_calls or []:
+        name += piece.function.name or ""
+        streamed_arguments += piece.function.arguments or ""
+    reason = event.choices[0].finish_reason or reason
+check(name == "clock" and reason == "tool_calls", name, reason)
+check(json.loads(streamed_arguments)["zone"] in ("UTC", "CET"))
+last = client.chat.completions.create(
+    model=MODEL, messages=talk, tools=TOOLS, tool_choice="none", max_tokens=8
+)
+check(last.choices[0].message.tool_calls is None)
+flat = [dict(type="function", strict=True, **t["function"]) for t in TOOLS]
+response = client.responses.create(
+    model=MODEL, input="x", tools=flat, tool_choice="required", max_output_tokens=400
+)
+item = response.output[-1]
+check(item.type == "function_call" and json.loads(item.arguments), response)
+done = client.responses.create(
+    model=MODEL,
+    tools=flat,
+    max_output_tokens=8,
+    tool_choice="none",
+    input=[
+        {"role": "user", "content": "x"},
+        item.model_dump(exclude_none=True),
+        {"type": "function_call_output", "call_id": item.call_id, "output": "7"},
+    ],
+)
+check(done.output[-1].type == "message")
+
 # Errors come as the client's own classes
 bad, chat = openai.BadRequestError, client.chat.completions.create
 refused(bad, "temperature", chat, model=MODEL, messages=QUESTION, temperature=9)
 refused(bad, "messages", chat, model=MODEL, messages=[])
 refused(bad, "messages[0].role", chat, model=MODEL, messages=[{"role": "cat", "content": "x"}])
-tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-refused(bad, "tools", chat, model=MODEL, messages=QUESTION, tools=[tool])
-refused(bad, "tools", client.responses.create, model=MODEL, input="x", tools=[tool])
+refused(bad, "tools[0].type", chat, model=MODEL, messages=QUESTION, tools=[{"type": "x"}])
 missing = refused(openai.NotFoundError, "model", chat, model="other", messages=QUESTION)
 check(missing.code == "model_not_found")
 try:

@@ -1,4 +1,4 @@
-// The answers of chat completions and completions.
+// The answers of completions.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,12 +14,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json byte_list(std::string_view bytes) {
-  ordered_json list = ordered_json::array();
-  for (const char byte : bytes) list.push_back(static_cast<unsigned char>(byte));
-  return list;
-}
-
 // Completions' name of a token: its text, or "bytes:\xe4\xbd" for what is no UTF-8.
 std::string token_name(const Tokenizer& tokenizer, TokenId id) {
   const std::string_view bytes = bytes_of(tokenizer, id);
@@ -29,9 +23,6 @@ std::string token_name(const Tokenizer& tokenizer, TokenId id) {
   return name;
 }
 
-// JSON has no infinity; a token that was masked has none of the probability.
-double finite(float logprob) { return std::max(static_cast<double>(logprob), -9999.0); }
-
 int64_t characters(std::string_view bytes) {
   return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
@@ -40,20 +31,18 @@ const char* finish_name(FinishReason reason) {
   return reason == FinishReason::Stop ? "stop" : "length";
 }
 
-class CompletionsAnswer : public Generation {
+class TextAnswer : public Generation {
  public:
   using Generation::Generation;
 
  private:
-  bool chat() const { return plan_.where == Chat; }
-
   ordered_json envelope(const char* object) const {
     return {{"id", id_},
             {"object", object},
             {"created", created_},
             {"model", plan_.model},
             {"system_fingerprint", "quern-" QUERN_VERSION},
-            {"seed", plan_.base.sampling.seed}};
+            {"seed", plan_.seed}};
   }
   ordered_json usage_json() const {
     const Usage counts = usage();
@@ -62,40 +51,21 @@ class CompletionsAnswer : public Generation {
             {"total_tokens", counts.prompt + counts.made},
             {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
   }
-  ordered_json chat_logprobs(const Choice& choice, size_t begin, size_t end) const;
-  ordered_json text_logprobs(Choice& choice, size_t begin, size_t end) const;
-  ordered_json logprobs_json(Choice& choice, size_t begin, size_t end) const {
-    return chat() ? chat_logprobs(choice, begin, end) : text_logprobs(choice, begin, end);
-  }
+  ordered_json logprobs_json(Choice& choice, size_t begin, size_t end) const;
 
   void send(const ordered_json& event) { exchange_->write("data: " + dump(event) + "\n\n"); }
-  ordered_json chunk() const {
-    return envelope(chat() ? "chat.completion.chunk" : "text_completion");
-  }
+  ordered_json chunk() const { return envelope("text_completion"); }
 
   void stream_begin(size_t index) override {
-    if (chat()) {
-      ordered_json event = chunk();
-      event["choices"] = {{{"index", index},
-                           {"delta", {{"role", "assistant"}, {"content", ""}}},
-                           {"logprobs", nullptr},
-                           {"finish_reason", nullptr}}};
-      if (plan_.include_usage) event["usage"] = nullptr;
-      send(event);
-    } else if (plan_.echo && !plan_.prompt_logprobs) {
+    if (plan_.echo && !plan_.prompt_logprobs) {
       const std::string prompt = prompt_text(choices_[index].prompt);
-      stream_piece({index, prompt, 0, 0, {}});
+      stream_piece({index, prompt, {}, 0, 0, {}});
     }
   }
 
   void stream_piece(const Piece& piece) override {
     ordered_json choice = {{"index", piece.choice}};
-    if (chat()) {
-      choice["delta"] =
-          piece.finish ? ordered_json::object() : ordered_json{{"content", piece.text}};
-    } else {
-      choice["text"] = piece.text;
-    }
+    choice["text"] = piece.text;
     choice["logprobs"] = piece.first < piece.last
                              ? logprobs_json(choices_[piece.choice], piece.first, piece.last)
                              : ordered_json();
@@ -103,7 +73,9 @@ class CompletionsAnswer : public Generation {
         piece.finish ? ordered_json(finish_name(*piece.finish)) : ordered_json();
     ordered_json event = chunk();
     event["choices"] = ordered_json::array({std::move(choice)});
-    if (plan_.include_usage) event["usage"] = nullptr;
+    if (plan_.include_usage) {
+      event["usage"] = plan_.usage_everywhere ? usage_json() : ordered_json();
+    }
     send(event);
   }
 
@@ -112,6 +84,7 @@ class CompletionsAnswer : public Generation {
       ordered_json event = chunk();
       event["choices"] = ordered_json::array();
       event["usage"] = usage_json();
+      event["timings"] = timings();
       send(event);
     }
     exchange_->write("data: [DONE]\n\n");
@@ -124,30 +97,10 @@ class CompletionsAnswer : public Generation {
   std::vector<size_t> best_of(size_t first) const;
   std::string whole_answer() override;
 
-  const std::string id_ = new_id(chat() ? "chatcmpl-" : "cmpl-");
+  const std::string id_ = new_id("cmpl-");
 };
 
-ordered_json CompletionsAnswer::chat_logprobs(const Choice& choice, size_t begin,
-                                              size_t end) const {
-  const auto entry = [&](TokenId id, float logprob) {
-    return ordered_json{{"token", token_text(tokenizer(), id)},
-                        {"logprob", finite(logprob)},
-                        {"bytes", byte_list(bytes_of(tokenizer(), id))}};
-  };
-  ordered_json content = ordered_json::array();
-  for (size_t i = begin; i < end; ++i) {
-    const HeldToken& token = choice.held[i];
-    ordered_json item = entry(token.id, token.logprobs.chosen);
-    item["top_logprobs"] = ordered_json::array();
-    for (const TokenLogprob& other : token.logprobs.top) {
-      item["top_logprobs"].push_back(entry(other.id, other.logprob));
-    }
-    content.push_back(std::move(item));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
-}
-
-ordered_json CompletionsAnswer::text_logprobs(Choice& choice, size_t begin, size_t end) const {
+ordered_json TextAnswer::logprobs_json(Choice& choice, size_t begin, size_t end) const {
   ordered_json out = {{"tokens", ordered_json::array()},
                       {"token_logprobs", ordered_json::array()},
                       {"top_logprobs", ordered_json::array()},
@@ -162,17 +115,20 @@ ordered_json CompletionsAnswer::text_logprobs(Choice& choice, size_t begin, size
       return;
     }
     out["token_logprobs"].push_back(finite(logprobs->chosen));
+    // The likeliest, and the one that stands there.
     ordered_json top = ordered_json::object();
     for (const TokenLogprob& other : logprobs->top) {
       top[token_name(tokenizer(), other.id)] = finite(other.logprob);
     }
+    if (plan_.base.top_logprobs > 0) top[token_name(tokenizer(), id)] = finite(logprobs->chosen);
     out["top_logprobs"].push_back(std::move(top));
   };
   if (begin == 0 && plan_.prompt_logprobs) {
     const auto& ids = plan_.prompts[choice.prompt];
     for (size_t i = 0; i < ids.size(); ++i) {
       const auto& known = choice.completion.prompt_logprobs;
-      add(ids[i], i == 0 || i > known.size() ? nullptr : &known[i - 1]);
+      const auto first = static_cast<size_t>(plan_.base.prompt_logprobs_from);
+      add(ids[i], i < first || i - first >= known.size() ? nullptr : &known[i - first]);
     }
   } else if (begin == 0 && plan_.echo) {
     choice.offset = characters(prompt_text(choice.prompt));
@@ -182,7 +138,7 @@ ordered_json CompletionsAnswer::text_logprobs(Choice& choice, size_t begin, size
 }
 
 // Of the choices of one prompt, from `first` on, the n with the highest mean log-probability.
-std::vector<size_t> CompletionsAnswer::best_of(size_t first) const {
+std::vector<size_t> TextAnswer::best_of(size_t first) const {
   std::vector<size_t> order(static_cast<size_t>(plan_.best_of));
   std::iota(order.begin(), order.end(), first);
   if (plan_.best_of == plan_.n) return order;
@@ -198,21 +154,16 @@ std::vector<size_t> CompletionsAnswer::best_of(size_t first) const {
   return order;
 }
 
-std::string CompletionsAnswer::whole_answer() {
-  ordered_json out = envelope(chat() ? "chat.completion" : "text_completion");
+std::string TextAnswer::whole_answer() {
+  ordered_json out = envelope("text_completion");
   out["choices"] = ordered_json::array();
   const auto per_prompt = static_cast<size_t>(plan_.best_of);
   for (size_t first = 0; first < choices_.size(); first += per_prompt) {
     for (const size_t index : best_of(first)) {
       Choice& choice = choices_[index];
       ordered_json entry = {{"index", out["choices"].size()}};
-      if (chat()) {
-        entry["message"] = {
-            {"role", "assistant"}, {"content", choice.completion.text}, {"refusal", nullptr}};
-      } else {
-        entry["text"] =
-            (plan_.echo ? prompt_text(choice.prompt) : std::string()) + choice.completion.text;
-      }
+      entry["text"] =
+          (plan_.echo ? prompt_text(choice.prompt) : std::string()) + choice.completion.text;
       entry["logprobs"] = plan_.logprobs ? logprobs_json(choice, 0, count_releasable(choice, true))
                                          : ordered_json();
       entry["finish_reason"] = finish_name(choice.completion.reason);
@@ -220,16 +171,17 @@ std::string CompletionsAnswer::whole_answer() {
     }
   }
   out["usage"] = usage_json();
+  out["timings"] = timings();
   return dump(out);
 }
 
 }  // namespace
 
-std::shared_ptr<Generation> make_completions(std::shared_ptr<Exchange> exchange,
-                                             std::shared_ptr<LoadedModel> model, Plan plan,
-                                             Metrics& metrics) {
-  return std::make_shared<CompletionsAnswer>(std::move(exchange), std::move(model), std::move(plan),
-                                             metrics);
+std::shared_ptr<Generation> make_text(std::shared_ptr<Exchange> exchange,
+                                      std::shared_ptr<LoadedModel> model, Plan plan,
+                                      Metrics& metrics) {
+  return std::make_shared<TextAnswer>(std::move(exchange), std::move(model), std::move(plan),
+                                      metrics);
 }
 
 }  // namespace quern::serve

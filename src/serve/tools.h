@@ -1,0 +1,54 @@
+// Functions that a request lets the model call: read from the three APIs' forms into one, and the
+// grammars that keep calls to their schemas.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/reply.h"
+#include "core/ordered_json.h"
+#include "grammar/grammar.h"
+#include "serve/body.h"
+#include "serve/parameters.h"
+#include "text/tokenizer.h"
+
+namespace quern::serve {
+
+struct Tool {
+  std::string name;
+  OrderedJson schema;  // of the arguments; null: any object
+  bool strict = false;
+  std::string where;  // "tools[0].function.parameters"
+};
+
+struct ToolUse {
+  enum class Choice { None, Auto, Required, Named } choice = Choice::Auto;
+  std::vector<Tool> tools;  // for Named the one alone
+  OrderedJson offered;      // all of them in OpenAI's form, for the chat template; null: none
+  bool parallel = true;
+
+  bool any() const { return !tools.empty() && choice != Choice::None; }
+  // Whether what is generated has to be kept to a grammar.
+  bool constrains() const;
+};
+
+// tools and tool_choice of chat, responses or messages. Throws BadInput naming the field.
+ToolUse tools_of(const Body& body, const Parameters& given);
+
+// What is wrong with a call that was not kept to its schema; empty for nothing, and where the schema
+// has keywords that are not known here.
+std::string call_problem(const ToolUse& use, const std::string& name, const std::string& arguments);
+
+// How the model writes calls, as its vocabulary tells: Mistral's [TOOL_CALLS], Llama's
+// <|python_tag|>, else <tool_call>.
+ToolStyle call_style(const Tokenizer& tokenizer);
+
+// Of a reply that holds calls as `use` asks for: one or more of them where it must, text and calls
+// where it may. `reasoning`: <think> may stand before; `in_reasoning`: the prompt has opened it, or
+// in ReAct has begun the thought.
+// Throws BadInput naming the schema's keyword that cannot be kept to.
+Grammar tool_grammar(const ToolUse& use, ToolStyle style, bool reasoning, bool in_reasoning);
+
+}  // namespace quern::serve
