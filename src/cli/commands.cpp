@@ -12,6 +12,7 @@ void add_commands(CLI::App& root) {
       add_serve,
       add_generate,
       add_tokenize,
+      add_decode,
       add_logits,
       add_perplexity,
       add_inspect,

@@ -34,12 +34,14 @@ class Encoder {
     if (chat_) {
       conversation(document.messages, out);
     } else {
-      tokenizer_.encode(document.text, out.ids);
+      if (!document.text.empty()) out.ids = tokenizer_.encode_whole(document.text);
       out.text_bytes = static_cast<int64_t>(document.text.size());
     }
     if (out.ids.empty()) return out;
-    out.ids.push_back(end_of_text_);
-    if (chat_) out.mask.push_back(0);
+    if (out.ids.back() != end_of_text_) {
+      out.ids.push_back(end_of_text_);
+      if (chat_) out.mask.push_back(0);
+    }
     return out;
   }
 

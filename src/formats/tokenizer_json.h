@@ -13,10 +13,14 @@
 
 namespace quern {
 
+// A token that is found in text before the rest is cut and merged.
 struct AddedToken {
   int64_t id;
   std::string content;
-  bool special = true;
+  bool special = true;       // hidden where decoding skips special tokens; found only where allowed
+  bool single_word = false;  // only where no word character stands beside it
+  bool lstrip = false, rstrip = false;  // swallows the white space before or behind it
+  bool normalized = false;              // found in the normalized text, its content normalized, too
 };
 
 struct TokenizerJson {

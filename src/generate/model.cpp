@@ -70,7 +70,15 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
       log::info(folder.string() + ": its chat template is not ChatML and is not used");
     }
   }
-  if (quern::has_tokenizer(folder)) tokenizer_ = load_tokenizer(folder, options.tokenizer);
+  if (quern::has_tokenizer(folder)) {
+    try {
+      tokenizer_ = load_tokenizer(folder, options.tokenizer);
+    } catch (const Error& error) {
+      if (error.kind() != Kind::Unsupported) throw;
+      no_tokenizer_ = error;  // the model still runs by ids
+      log::warning(error.line());
+    }
+  }
   if (tokenizer_ != nullptr && supports_chatml(*tokenizer_) && generation_.chat_format != "raw") {
     chat_ = std::make_unique<ChatMl>(*tokenizer_);
   }
@@ -91,6 +99,7 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
 
 const Tokenizer& Model::tokenizer() const {
   if (tokenizer_ != nullptr) return *tokenizer_;
+  if (no_tokenizer_) throw Error(*no_tokenizer_);
   load_tokenizer(folder_);  // says what it looked for
   throw_bad_input(folder_.string() + ": has no tokenizer");
 }
@@ -145,10 +154,7 @@ const ChatFormat& Model::chat() const {
 }
 
 std::vector<TokenId> Model::raw_prompt(std::string_view text) const {
-  std::vector<TokenId> ids;
-  if (tokenizer().bos()) ids.push_back(*tokenizer().bos());
-  const std::vector<TokenId> encoded = tokenizer().encode(text, SpecialPolicy::all());
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  std::vector<TokenId> ids = tokenizer().encode_whole(text, SpecialPolicy::all());
   if (!ids.empty()) return ids;
   const auto begin = tokenizer().eos();  // Qwen's <|endoftext|> stands between documents
   if (!begin) throw_bad_input("the prompt is empty");

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compute/cpu/cpu_backend.h"
+#include "core/error.h"
 #include "core/thread_pool.h"
 #include "formats/generation_config.h"
 #include "generate/engine.h"
@@ -50,7 +51,8 @@ class Model {
 
   bool has_tokenizer() const noexcept { return tokenizer_ != nullptr; }
   const Tokenizer* tokenizer_or_null() const noexcept { return tokenizer_.get(); }
-  const Tokenizer& tokenizer() const;  // throws BadInput naming the folder where there is none
+  // Throws BadInput naming the folder where there is none, Unsupported where it can't be read.
+  const Tokenizer& tokenizer() const;
 
   // What the checkpoint's generation_config says; greedy where it says do_sample false.
   SamplingOptions default_sampling() const;
@@ -59,8 +61,8 @@ class Model {
   // How it writes conversations; throws BadInput that says the way out where it knows none.
   bool is_chat() const noexcept { return chat_ != nullptr; }
   const ChatFormat& chat() const;
-  // A raw prompt's ids: special tokens' names are recognized, <s> is put in front where the model
-  // wants it. Empty text gives the token that begins a text.
+  // A raw prompt's ids: special tokens' names are recognized, and what the tokenizer's files put
+  // around a text is there. Empty text gives the token that begins a text.
   std::vector<TokenId> raw_prompt(std::string_view text) const;
 
   // An error about results that are not finite, made to name the tensor at fault if one is.
@@ -73,6 +75,7 @@ class Model {
   Config config_;
   LoadedWeights weights_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::optional<Error> no_tokenizer_;       // why there is none, where the files hold one
   std::unique_ptr<const ChatFormat> chat_;  // null for a model that only goes on with texts
   GenerationConfig generation_;
   EngineOptions engine_;

@@ -214,12 +214,9 @@ void read_sampling(const Parameters& given, const Model& model, Plan& plan) {
 std::vector<std::vector<TokenId>> prompts_of(const Json& value, const Model& model,
                                              bool parse_special) {
   const auto encode = [&](const std::string& text) {
-    std::vector<TokenId> ids;
     const Tokenizer& tokenizer = model.tokenizer();
-    if (tokenizer.bos()) ids.push_back(*tokenizer.bos());
-    const auto encoded =
-        tokenizer.encode(text, parse_special ? SpecialPolicy::all() : SpecialPolicy());
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    std::vector<TokenId> ids =
+        tokenizer.encode_whole(text, parse_special ? SpecialPolicy::all() : SpecialPolicy());
     // Nothing at all is the begin of a text.
     if (ids.empty() && tokenizer.eos()) ids.push_back(*tokenizer.eos());
     return ids;

@@ -47,6 +47,43 @@ uint64_t contraction_ends(const char* text, uint64_t starts) noexcept {
   return ends;
 }
 
+// The same of GPT-2's pattern, which knows small letters only. `led` gets the letters behind such
+// apostrophes, which begin no piece, and `unknown` the place from which on the block does not say.
+uint64_t small_contraction_ends(const char* text, uint64_t starts, uint64_t& led,
+                                uint64_t& known) noexcept {
+  uint64_t ends = 0;
+  for (; starts != 0; starts &= starts - 1) {
+    const int at = std::countr_zero(starts);
+    if (at + 3 >= 64) {
+      known &= (uint64_t{2} << at) - 1;
+      break;
+    }
+    const char first = text[at + 1], second = text[at + 2];
+    int length = 0;
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') length = 2;
+    if ((second == 'e' && (first == 'r' || first == 'v')) || (second == 'l' && first == 'l')) {
+      length = 3;
+    }
+    if (length == 0) continue;
+    led |= uint64_t{1} << (at + 1);
+    ends |= uint64_t{1} << (at + length);
+  }
+  return ends;
+}
+
+// Of runs of numbers the first character, and every third one behind it.
+uint64_t every_third(uint64_t leads, uint64_t run_starts) noexcept {
+  uint64_t starts = 0;
+  int count = 0;
+  for (; leads != 0; leads &= leads - 1) {
+    const uint64_t bit = leads & (~leads + 1);
+    if ((bit & run_starts) != 0) count = 0;
+    if (count % 3 == 0) starts |= bit;
+    ++count;
+  }
+  return starts;
+}
+
 // Enters the characters that are not ASCII, and returns the bits before the first one that is left
 // to the definition: white space, the long s, which may end a contraction, and what the block does
 // not hold the whole of.
@@ -81,6 +118,7 @@ uint64_t read_beyond(const char* text, const Class* classes, Masks& m) noexcept 
 
 // The cuts, given the classes. `x << 1` reads "the byte before is x". Where in the pattern a piece
 // may begin does not depend on what came before the block, so none of its state is carried.
+template <SplitRule rule>
 [[gnu::always_inline]] inline uint64_t cuts_of(const char* text, const Class* classes,
                                                Masks& m) noexcept {
   uint64_t known = ~uint64_t{0};
@@ -101,6 +139,29 @@ uint64_t read_beyond(const char* text, const Class* classes, Masks& m) noexcept 
   const uint64_t black = ~m.white & known;
   if (black == 0) return 0;
   const uint64_t other = black & ~(m.letter | m.number);
+  const int last_black = 63 - std::countl_zero(black);
+  // What a run of white space that reaches the end of the block means is not known yet: only where
+  // it begins.
+  uint64_t certain = last_black == 63 ? ~uint64_t{0} : (uint64_t{2} << (last_black + 1)) - 1;
+  if constexpr (rule == SplitRule::Gpt2 || rule == SplitRule::DigitsGpt2) {
+    constexpr bool kDigits = rule == SplitRule::DigitsGpt2;
+    const uint64_t other_starts = other & ~((other | m.blank) << 1);
+    uint64_t starts = other_starts | (m.letter & ~((m.letter | m.blank) << 1));
+    if constexpr (kDigits) {
+      starts |= (m.number & ~m.continuation) | ((black & ~m.number) & (m.number << 1));
+    } else {
+      starts |= m.number & ~((m.number | m.blank) << 1);
+    }
+    // White space: the first of a run, and the last, which leads what follows.
+    const uint64_t followed = kDigits ? black & ~m.number : black;
+    starts |= m.white & (~(m.white << 1) | (followed >> 1));
+    if (const uint64_t leading = m.apostrophe & other_starts & (m.letter >> 1); leading != 0) {
+      uint64_t led = 0;
+      const uint64_t ends = small_contraction_ends(text, leading, led, certain);
+      starts = (starts & ~led) | ends;
+    }
+    return starts & certain & known & ~uint64_t{1};
+  }
   const uint64_t space = m.white & ~m.line_break;
 
   // Other characters begin a piece unless one or a blank leads them. One that does leads letters,
@@ -112,7 +173,14 @@ uint64_t read_beyond(const char* text, const Class* classes, Masks& m) noexcept 
     leading_others |= (leading_others << 1) & m.continuation;
     leading_others |= (leading_others << 1) & m.continuation;
   }
-  uint64_t starts = (m.number & ~m.continuation) | other_starts;
+  uint64_t starts = other_starts;
+  if (const uint64_t numbers = m.number & ~m.continuation; rule == SplitRule::Qwen2) {
+    starts |= numbers;
+  } else if (const uint64_t run_starts = m.number & ~(m.number << 1); numbers == run_starts) {
+    starts |= numbers;
+  } else {
+    starts |= every_third(numbers, run_starts);
+  }
   starts |= m.letter & ~((m.letter | space | leading_others) << 1);
   // Line breaks behind other characters or white space belong to their piece.
   starts |= m.line_break & ~((m.white | other) << 1);
@@ -123,10 +191,6 @@ uint64_t read_beyond(const char* text, const Class* classes, Masks& m) noexcept 
     starts |= contraction_ends(text, leading);
   }
 
-  // What a run of white space that reaches the end of the block means is not known yet: only where
-  // it begins.
-  const int last_black = 63 - std::countl_zero(black);
-  uint64_t certain = last_black == 63 ? ~uint64_t{0} : (uint64_t{2} << (last_black + 1)) - 1;
   // Blanks between line breaks, which are rare, are left to the definition.
   const uint64_t indented = space & (m.line_break << 1);
   if ((((indented + space) & ~space) & m.line_break) != 0) {
@@ -150,6 +214,7 @@ constexpr std::array<uint8_t, 256> make_classes() {
   return classes;
 }
 
+template <SplitRule rule>
 uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
   static constexpr std::array<uint8_t, 256> kClasses = make_classes();
   Masks m;
@@ -166,7 +231,7 @@ uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
     m.continuation |= uint64_t{(byte & 0xC0) == 0x80} << i;
   }
   m.unread = m.beyond & ~m.continuation;
-  return cuts_of(text, classes, m);
+  return cuts_of<rule>(text, classes, m);
 }
 
 #if defined(__x86_64__)
@@ -178,6 +243,7 @@ uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
   m.letter |= leads | leads << 1 | leads << 2;
 }
 
+template <SplitRule rule>
 [[gnu::target("avx2,bmi,bmi2,lzcnt")]] uint64_t cuts_avx2(const char* text,
                                                           const Class* classes) noexcept {
   const __m256i half[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(text)),
@@ -225,9 +291,10 @@ uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
     }
     enter_beyond(m, leads);
   }
-  return cuts_of(text, classes, m);
+  return cuts_of<rule>(text, classes, m);
 }
 
+template <SplitRule rule>
 [[gnu::target("avx512f,avx512bw,bmi,bmi2,lzcnt")]] uint64_t cuts_avx512(
     const char* text, const Class* classes) noexcept {
   const __m512i c = _mm512_loadu_si512(text);
@@ -248,33 +315,54 @@ uint64_t cuts_scalar(const char* text, const Class* classes) noexcept {
   m.beyond = _mm512_movepi8_mask(c);
   m.continuation = among('\x80', 0x3F);
   enter_beyond(m, among('\xE5', 3));
-  return cuts_of(text, classes, m);
+  return cuts_of<rule>(text, classes, m);
 }
 
 #endif
 
-}  // namespace
-
-std::vector<BlockCutsVariant> block_cuts_variants() {
-  std::vector<BlockCutsVariant> out = {{"scalar", cpu::Isa::Scalar, cuts_scalar}};
+template <SplitRule rule>
+std::vector<BlockCutsVariant> variants() {
+  std::vector<BlockCutsVariant> out = {{"scalar", cpu::Isa::Scalar, cuts_scalar<rule>}};
 #if defined(__x86_64__)
   const bool bits = __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
-  if (bits && __builtin_cpu_supports("avx2")) out.push_back({"avx2", cpu::Isa::Avx2, cuts_avx2});
-  if (bits && __builtin_cpu_supports("avx512bw"))
-    out.push_back({"avx512", cpu::Isa::Avx512, cuts_avx512});
+  if (bits && __builtin_cpu_supports("avx2")) {
+    out.push_back({"avx2", cpu::Isa::Avx2, cuts_avx2<rule>});
+  }
+  if (bits && __builtin_cpu_supports("avx512bw")) {
+    out.push_back({"avx512", cpu::Isa::Avx512, cuts_avx512<rule>});
+  }
 #endif
   return out;
 }
 
-BlockCuts block_cuts() noexcept {
-  static const BlockCuts chosen = [] {
-    BlockCuts best = cuts_scalar;
-    for (const BlockCutsVariant& variant : block_cuts_variants()) {
-      if (cpu::may_use(variant.isa)) best = variant.cuts;
-    }
-    return best;
-  }();
-  return chosen;
+BlockCuts choose(SplitRule rule) {
+  BlockCuts best = nullptr;
+  for (const BlockCutsVariant& variant : block_cuts_variants(rule)) {
+    if (best == nullptr || cpu::may_use(variant.isa)) best = variant.cuts;
+  }
+  return best;
+}
+
+}  // namespace
+
+std::vector<BlockCutsVariant> block_cuts_variants(SplitRule rule) {
+  switch (rule) {
+    case SplitRule::Qwen2:
+      break;
+    case SplitRule::Llama3:
+      return variants<SplitRule::Llama3>();
+    case SplitRule::Gpt2:
+      return variants<SplitRule::Gpt2>();
+    case SplitRule::DigitsGpt2:
+      return variants<SplitRule::DigitsGpt2>();
+  }
+  return variants<SplitRule::Qwen2>();
+}
+
+BlockCuts block_cuts(SplitRule rule) noexcept {
+  static const BlockCuts chosen[] = {choose(SplitRule::Qwen2), choose(SplitRule::Llama3),
+                                     choose(SplitRule::Gpt2), choose(SplitRule::DigitsGpt2)};
+  return chosen[static_cast<size_t>(rule)];
 }
 
 }  // namespace quern

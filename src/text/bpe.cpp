@@ -204,12 +204,19 @@ Bpe::Bpe(std::span<const std::string> tokens) {
     at += token.size();
     offsets[id + 1] = static_cast<uint32_t>(at);
     longest_ = std::max(longest_, token.size());
-    if (token.size() == 1) {
+    if (token.size() == 1 && byte_ids_[static_cast<unsigned char>(token[0])] < 0) {
       byte_ids_[static_cast<unsigned char>(token[0])] = static_cast<TokenId>(id);
     }
   }
   arena_ = std::move(arena);
   offsets_ = std::move(offsets);
+}
+
+bool Bpe::has_all_bytes() const noexcept {
+  return std::all_of(byte_ids_.begin(), byte_ids_.end(), [](TokenId id) { return id >= 0; });
+}
+
+void Bpe::need_all_bytes() const {
   for (size_t byte = 0; byte < 256; ++byte) {
     if (byte_ids_[byte] < 0) {
       throw_bad_input("the vocabulary lacks a token for the single byte " + std::to_string(byte));
@@ -332,6 +339,7 @@ Bpe Bpe::from_ranks(std::span<const std::string> tokens) {
   constexpr size_t kMany = 1 << 14;
   const bool parallel = tokens.size() >= kMany;
   Bpe bpe(tokens);
+  bpe.need_all_bytes();
   bpe.whole_pieces_ = true;
   bpe.add_splits(parallel);
   both(
@@ -397,6 +405,7 @@ void Bpe::find_whole_characters(std::span<const int32_t> first_rank) {
     for (size_t i = 0; i < count; ++i) {
       parts[i] = byte_ids_[static_cast<unsigned char>(token[i])];
     }
+    if (std::find(parts, parts + count, -1) != parts + count) continue;
     int32_t highest = -1;
     while (count > 1) {
       size_t best = 0;
@@ -478,6 +487,7 @@ void Bpe::find_ascii_pairs() {
   ascii_pairs_ = Table<int32_t>(size_t{1} << 14, PairRanks::kNone);
   for (size_t left = 0; left < 128; ++left) {
     for (size_t right = 0; right < 128; ++right) {
+      if (byte_ids_[left] < 0 || byte_ids_[right] < 0) continue;
       ascii_pairs_.writable()[left << 7 | right] = pairs_.find(byte_ids_[left], byte_ids_[right]);
     }
   }

@@ -97,7 +97,9 @@ class Bpe {
   static Bpe from_ranks(std::span<const std::string> tokens);
 
   // A vocabulary with an explicit list of merges, in order: Hugging Face's rule. A piece that is
-  // itself a token still has to be reached by merges, unless `whole_pieces`.
+  // itself a token still has to be reached by merges, unless `whole_pieces`. Of a pair that is there
+  // twice the first place counts. Single bytes may have no token: pieces that hold one of these must
+  // not be encoded.
   struct Merge {
     TokenId left, right, joined;
   };
@@ -114,6 +116,9 @@ class Bpe {
   std::optional<TokenId> find(std::string_view bytes) const noexcept {
     return find(bytes, hash_of(bytes));
   }
+
+  bool has_byte(unsigned char byte) const noexcept { return byte_ids_[byte] >= 0; }
+  bool has_all_bytes() const noexcept;
 
   // Whether two tokens have the same bytes; the first of them is the one that is found.
   bool has_equal_tokens() const noexcept { return has_equal_tokens_; }
@@ -133,6 +138,9 @@ class Bpe {
   // were merged, of which some are merged again with other neighbours.
   void encode_piece(std::string_view piece, std::vector<TokenId>& out,
                     size_t* work = nullptr) const;
+
+  // By merges alone, whether the piece is a token or not.
+  void encode_by_merges(std::string_view piece, std::vector<TokenId>& out) const;
 
   // The same for a piece of at most kShortPiece bytes. Returns the number of tokens, at most one a
   // byte.
@@ -163,6 +171,7 @@ class Bpe {
   explicit Bpe(std::span<const std::string> tokens);
   std::optional<TokenId> find(std::string_view bytes, uint64_t hash) const noexcept;
   void index_tokens();
+  void need_all_bytes() const;
   void add_splits(bool parallel);
   void find_whole_characters(std::span<const int32_t> first_rank);
   TokenId joined(int32_t rank) const noexcept {

@@ -241,6 +241,12 @@ size_t Bpe::encode_short(std::string_view piece, uint64_t hash, TokenId* out) co
   return count;
 }
 
+void Bpe::encode_by_merges(std::string_view piece, std::vector<TokenId>& out) const {
+  std::vector<TokenId> merged;
+  merge_long(piece, merged);
+  out.insert(out.end(), merged.begin(), merged.end());
+}
+
 // Whether merging the bytes of both together gives the two back.
 bool Bpe::stand_side_by_side(TokenId left, TokenId right) const {
   std::string both(bytes(left));

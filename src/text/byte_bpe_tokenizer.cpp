@@ -56,7 +56,7 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
     longer.insert(longer.end(), extra->tokens.begin(), extra->tokens.end());
   }
   const std::vector<std::string>& tokens = extra == nullptr ? ranks.tokens : longer;
-  std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(Bpe::from_ranks(tokens), true));
+  std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(Bpe::from_ranks(tokens)));
   out->set_specials(std::move(specials), special_from, out->bpe_.size());
   out->eos_ = special_from;
   return out;
@@ -64,54 +64,15 @@ std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(const RankedToken
 
 std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_ranks(Bpe bpe, Release release) {
   const auto special_from = static_cast<TokenId>(bpe.size());
-  std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(std::move(bpe), true));
+  std::unique_ptr<ByteBpeTokenizer> out(new ByteBpeTokenizer(std::move(bpe)));
   out->set_specials(release_specials(release, special_from), special_from, out->bpe_.size());
   out->eos_ = special_from;
-  return out;
-}
-
-std::unique_ptr<ByteBpeTokenizer> ByteBpeTokenizer::from_json(const TokenizerJson& json,
-                                                              const std::string& source) {
-  if (!json.pattern.empty() && json.pattern != kQwenPattern) {
-    throw_bad_input(fmt::format("{}: splits with the pattern {}, which is not known", source,
-                                printable(json.pattern, 300)),
-                    "Quern knows the pattern of Qwen's releases");
-  }
-  std::unordered_map<std::string_view, TokenId> ids;
-  for (size_t id = 0; id < json.tokens.size(); ++id) {
-    if (!json.tokens[id].empty()) ids.emplace(json.tokens[id], static_cast<TokenId>(id));
-  }
-  std::vector<Bpe::Merge> merges;
-  merges.reserve(json.merges.size());
-  for (const auto& [left, right] : json.merges) {
-    const auto l = ids.find(left), r = ids.find(right), joined = ids.find(left + right);
-    if (l == ids.end() || r == ids.end() || joined == ids.end()) {
-      throw_bad_input(
-          fmt::format("{}: merges '{}' and '{}', of which one, or both together, are "
-                      "no token",
-                      source, printable(left, 40), printable(right, 40)));
-    }
-    merges.push_back({l->second, r->second, joined->second});
-  }
-  std::unique_ptr<ByteBpeTokenizer> out(
-      new ByteBpeTokenizer(Bpe::from_merges(json.tokens, merges, json.ignore_merges), json.nfc));
-  std::vector<SpecialToken> specials;
-  for (const AddedToken& token : json.added) {
-    specials.push_back({token.content, static_cast<TokenId>(token.id)});
-  }
-  out->set_specials(std::move(specials), 0, out->bpe_.size());
-  out->eos_ = out->special("<|endoftext|>");
   return out;
 }
 
 std::string_view ByteBpeTokenizer::normalize(std::string_view text, std::string& storage) const {
   std::string valid_storage;
   const std::string_view valid = unicode::to_valid_utf8(text, valid_storage);
-  if (!nfc_) {
-    if (valid.data() == text.data()) return text;
-    storage = std::move(valid_storage);
-    return storage;
-  }
   const std::string_view normal = unicode::to_nfc(valid, storage);
   if (normal.data() != valid_storage.data()) return normal;
   storage = std::move(valid_storage);
@@ -138,7 +99,7 @@ void ByteBpeTokenizer::encode_raw(std::string_view bytes, std::vector<TokenId>& 
 
 void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId>& out) const {
   const PieceCaches::Lease lease(caches_);
-  encode_pieces(bpe_, *lease, text, out);
+  encode_pieces(bpe_, *lease, splitter_of(SplitRule::Qwen2), text, out);
 }
 
 std::vector<std::string> ByteBpeTokenizer::split(std::string_view text) const {

@@ -1,8 +1,8 @@
-// Byte-level BPE tokenizers: Qwen's .tiktoken vocabulary and the tokenizer.json of later releases.
+// Qwen's first release: a .tiktoken vocabulary, of which all the rest is known. (What has a
+// tokenizer.json is pipeline_tokenizer.h's.)
 #pragma once
 
 #include "formats/tiktoken.h"
-#include "formats/tokenizer_json.h"
 #include "text/piece_cache.h"
 #include "text/tokenizer.h"
 
@@ -19,25 +19,22 @@ class ByteBpeTokenizer : public Tokenizer {
                                                       const RankedTokens* extra = nullptr);
   // Of a vocabulary without extra tokens that is made already.
   static std::unique_ptr<ByteBpeTokenizer> from_ranks(Bpe bpe, Release release = Release::Later);
-  // Throws BadInput where the file asks for a splitting pattern that is not known.
-  static std::unique_ptr<ByteBpeTokenizer> from_json(const TokenizerJson& json,
-                                                     const std::string& source);
 
   using Tokenizer::encode;
   void encode(std::string_view text, std::vector<TokenId>& out) const override;
+  bool cuts_at_lines() const noexcept override { return true; }
 
   // The pieces that the splitting pattern cuts the normalized text into.
   std::vector<std::string> split(std::string_view text) const;
 
  private:
-  ByteBpeTokenizer(Bpe bpe, bool nfc) : bpe_(std::move(bpe)), nfc_(nfc) {}
+  explicit ByteBpeTokenizer(Bpe bpe) : bpe_(std::move(bpe)) {}
   void encode_stretch(std::string_view text, std::vector<TokenId>& out) const override;
   void encode_raw(std::string_view bytes, std::vector<TokenId>& out) const override;
   std::string_view normalize(std::string_view text, std::string& storage) const override;
   std::string_view plain_bytes(TokenId id) const noexcept override;
 
   Bpe bpe_;
-  bool nfc_;
   mutable PieceCaches caches_;
 };
 

@@ -3,15 +3,18 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "text/byte_bpe_tokenizer.h"
 #include "text/gguf_tokenizer.h"
-#include "text/sentencepiece_tokenizer.h"
+#include "text/pipeline/pipeline_tokenizer.h"
+#include "text/tokenizer_config.h"
 #include "text/unigram_model.h"
 #include "text/vocabulary_cache.h"
+#include "text/vocabulary_files.h"
 
 namespace quern {
 namespace {
+
+constexpr uint64_t kMaxModel = uint64_t{256} << 20;
 
 // The tokenizer's file in a folder, or an empty path.
 fs::path find_file(const fs::path& folder) {
@@ -22,16 +25,43 @@ fs::path find_file(const fs::path& folder) {
     if (entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
   }
   if (!ranks.empty()) return *std::min_element(ranks.begin(), ranks.end());
-  for (const char* name : {"vocab.json", "tokenizer.model"}) {
+  if (fs::exists(folder / "vocab.json") && fs::exists(folder / "merges.txt")) {
+    return folder / "vocab.json";
+  }
+  for (const char* name :
+       {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json"}) {
     if (fs::exists(folder / name)) return folder / name;
   }
   return {};
 }
 
-bool adds_bos(const fs::path& folder) {
-  const fs::path config = folder / "tokenizer_config.json";
-  if (!fs::exists(config)) return true;
-  return Json::parse_file(config.string()).boolean_or("add_bos_token", true);
+constexpr const char* kBeside[] = {"tokenizer_config.json", "special_tokens_map.json",
+                                   "added_tokens.json"};
+
+// What a file of tokens and the files beside it say. A tokenizer.json says all by itself, where it
+// is named and not its folder.
+TokenizerSpec read_spec(const fs::path& file, bool alone) {
+  if (alone && file.extension() == ".json" && file.filename() != "vocab.json") {
+    return read_tokenizer_spec(file);
+  }
+  const fs::path folder = file.parent_path();
+  const TokenizerConfig config = read_tokenizer_config(folder.empty() ? "." : folder);
+  if (file.filename() == "vocab.json") {
+    return spec_of_vocab_and_merges(file, file.parent_path() / "merges.txt", config);
+  }
+  if (file.extension() == ".json") {
+    TokenizerSpec spec = read_tokenizer_spec(file);
+    apply_tokenizer_config(config, spec);
+    return spec;
+  }
+  if (file.extension() == ".txt") return spec_of_vocab_txt(file, config);
+  if (file.extension() == ".model") {
+    return spec_of_sentencepiece(
+        parse_sentencepiece_model(read_file(file, kMaxModel), file.string()), file.string(),
+        config);
+  }
+  throw_bad_input(file.string() + ": is no tokenizer file",
+                  "expected .tiktoken, .json, .model, .txt or .gguf");
 }
 
 }  // namespace
@@ -45,11 +75,8 @@ void copy_tokenizer(const fs::path& path, const fs::path& to) {
   const fs::path file = folder ? find_file(path) : path;
   std::vector<fs::path> files = {file};
   if (file.filename() == "vocab.json") files.push_back(file.parent_path() / "merges.txt");
-  if (folder) {
-    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-      files.push_back(path / name);
-    }
-  }
+  const fs::path beside = folder ? path : file.parent_path();
+  for (const char* name : kBeside) files.push_back(beside / name);
   for (const fs::path& source : files) {
     if (fs::is_regular_file(source)) write_file(to / source.filename(), read_file(source));
   }
@@ -62,8 +89,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
   if (file.empty() && has_unigram(path)) return load_unigram(path);
   if (file.empty()) {
     throw_bad_input(path.string() + ": has no tokenizer",
-                    "looked for *.tiktoken, tokenizer.json, vocab.json with merges.txt, and "
-                    "tokenizer.model");
+                    "looked for tokenizer.json, *.tiktoken, vocab.json with merges.txt, "
+                    "tokenizer.model, spiece.model and vocab.txt");
   }
   if (file.extension() == ".tiktoken") {
     const auto release =
@@ -73,18 +100,7 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
     const RankedTokens extra = read_tiktoken(options.extra_vocab);
     return ByteBpeTokenizer::from_ranks(ranks, release, &extra);
   }
-  if (file.filename() == "vocab.json") {
-    return ByteBpeTokenizer::from_json(
-        read_vocab_and_merges(file, file.parent_path() / "merges.txt"), file.string());
-  }
-  if (file.extension() == ".json") {
-    return ByteBpeTokenizer::from_json(read_tokenizer_json(file), file.string());
-  }
-  if (file.extension() == ".model") {
-    return std::make_shared<SentencePieceTokenizer>(file, adds_bos(file.parent_path()));
-  }
-  throw_bad_input(file.string() + ": is no tokenizer file",
-                  "expected .tiktoken, .json, .model or .gguf");
+  return std::make_shared<PipelineTokenizer>(read_spec(file, !fs::is_directory(path)));
 }
 
 }  // namespace quern

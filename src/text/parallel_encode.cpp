@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/utf8.h"
-#include "text/byte_bpe_tokenizer.h"
 #include "text/unicode.h"
 
 namespace quern {
@@ -26,7 +25,7 @@ size_t safe_cut(std::string_view text, size_t from) {
 std::vector<TokenId> encode_parallel(const Tokenizer& tokenizer, std::string_view text,
                                      ThreadPool& threads, size_t chunk_bytes) {
   std::vector<TokenId> out;
-  const bool cuttable = dynamic_cast<const ByteBpeTokenizer*>(&tokenizer) != nullptr;
+  const bool cuttable = tokenizer.cuts_at_lines();
   if (!cuttable || threads.size() == 1 || text.size() <= chunk_bytes) {
     tokenizer.encode(text, out);
     return out;

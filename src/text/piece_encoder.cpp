@@ -1,5 +1,6 @@
 #include "text/piece_encoder.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -13,8 +14,9 @@ namespace {
 // the batch is full these places have come from memory.
 class PieceEncoder {
  public:
-  PieceEncoder(const Bpe& bpe, PieceCache& cache, std::vector<TokenId>& out)
-      : bpe_(bpe), cache_(cache), long_(cache.long_pieces()), out_(out) {}
+  PieceEncoder(const Bpe& bpe, PieceCache& cache, const Splitter& splitter,
+               std::vector<TokenId>& out)
+      : bpe_(bpe), cache_(cache), long_(cache.long_pieces()), out_(out), splitter_(splitter) {}
 
   void encode(std::string_view text) {
     all_bytes_ = text.size();
@@ -30,6 +32,17 @@ class PieceEncoder {
       for (begin = 0; begin < copy.size();) begin = take_block(copy, begin);
       answer();
       fill_gaps();  // while the copy is there
+    }
+    answer();
+    flush();
+  }
+
+  void encode(std::string_view text, std::span<const Cut> cuts) {
+    all_bytes_ = text.size();
+    for (const Cut& cut : cuts) {
+      take_piece(text.data() + cut.begin, cut.end - cut.begin);
+      taken_bytes_ = cut.end;
+      if (waiting_ >= kBatch || waiting_bytes_ >= kBatchBytes) answer();
     }
     answer();
     flush();
@@ -52,19 +65,14 @@ class PieceEncoder {
   // Takes the pieces that are known to end within a block, or one piece; returns where they end.
   size_t take_block(std::string_view text, size_t begin) {
     const char* block = text.data() + begin;
-    uint64_t cuts = cuts_of_(block, classes_);
+    uint64_t cuts = splitter_.cuts(block, classes_);
     size_t at = 0;
     if (cuts == 0) [[unlikely]] {
-      const size_t size = piece_end(text, begin) - begin;
-      if (size > LongPieces::kMaxBytes) {
-        answer();
-        flush();
-        bpe_.encode_piece({block, size}, out_);
-        taken_bytes_ += size;
-        return begin + size;
-      }
-      wait(block, size);
-      at = size;
+      const size_t size = splitter_.end(text, begin) - begin;
+      take_piece(block, size);
+      taken_bytes_ += size;
+      if (waiting_ >= kBatch || waiting_bytes_ >= kBatchBytes) answer();
+      return begin + size;
     }
     for (; cuts != 0; cuts &= cuts - 1) {
       const auto end = static_cast<size_t>(std::countr_zero(cuts));
@@ -75,6 +83,17 @@ class PieceEncoder {
     taken_bytes_ += at;
     if (waiting_ >= kBatch || waiting_bytes_ >= kBatchBytes) answer();
     return begin + at;
+  }
+
+  void take_piece(const char* piece, size_t size) {
+    if (size > LongPieces::kMaxBytes) {
+      answer();
+      flush();
+      bpe_.encode_piece({piece, size}, out_);
+      return;
+    }
+    wait(piece, size);
+    waiting_bytes_ += size;
   }
 
   void wait(const char* piece, size_t size) noexcept {
@@ -195,7 +214,7 @@ class PieceEncoder {
     fill_gaps();
     const auto more = static_cast<size_t>(to_ - buffer_);
     if (was_empty_ && taken_bytes_ < all_bytes_ && out_.capacity() - out_.size() < more) {
-      const size_t answered = taken_bytes_ - waiting_bytes_;
+      const size_t answered = std::max<size_t>(1, taken_bytes_ - waiting_bytes_);
       const size_t expected = (out_.size() + more) * all_bytes_ / answered;
       out_.reserve(expected + expected / 16);
     }
@@ -217,7 +236,7 @@ class PieceEncoder {
   std::vector<TokenId>& out_;
   const bool was_empty_ = out_.empty();
   size_t all_bytes_ = 0, taken_bytes_ = 0;
-  const BlockCuts cuts_of_ = block_cuts();
+  const Splitter splitter_;
   const unicode::Class* const classes_ = unicode::class_table();
   size_t waiting_ = 0, waiting_bytes_ = 0;
   std::vector<TokenId> merged_;
@@ -236,9 +255,14 @@ class PieceEncoder {
 
 }  // namespace
 
+void encode_pieces(const Bpe& bpe, PieceCache& cache, const Splitter& splitter,
+                   std::string_view text, std::vector<TokenId>& out) {
+  PieceEncoder(bpe, cache, splitter, out).encode(text);
+}
+
 void encode_pieces(const Bpe& bpe, PieceCache& cache, std::string_view text,
-                   std::vector<TokenId>& out) {
-  PieceEncoder(bpe, cache, out).encode(text);
+                   std::span<const Cut> cuts, std::vector<TokenId>& out) {
+  PieceEncoder(bpe, cache, {}, out).encode(text, cuts);
 }
 
 }  // namespace quern

@@ -79,19 +79,22 @@ inline size_t space_end(std::string_view text, size_t begin) noexcept {
   return end == text.size() || last == begin ? end : last;
 }
 
-}  // namespace
-
-const std::string_view kQwenPattern =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-
-size_t piece_end(std::string_view text, size_t begin) noexcept {
+// Qwen's and LLaMA-3's patterns: `numbers` in a row are one piece.
+template <int numbers>
+size_t end_after_any_lead(std::string_view text, size_t begin) noexcept {
   const Char first = char_at(text, begin);
   switch (first.kind) {
     case Class::Letter:
       return run_end(text, first.end, Class::Letter);
-    case Class::Number:
-      return first.end;
+    case Class::Number: {
+      size_t end = first.end;
+      for (int more = 1; more < numbers && end < text.size(); ++more) {
+        const Char next = char_at(text, end);
+        if (next.kind != Class::Number) break;
+        end = next.end;
+      }
+      return end;
+    }
     case Class::LineBreak:
       return space_end(text, begin);
     case Class::Space:
@@ -110,6 +113,71 @@ size_t piece_end(std::string_view text, size_t begin) noexcept {
     return first.end;
   }
   return run_end(text, run_end(text, first.end, Class::Other), Class::LineBreak);
+}
+
+bool is_white(Class kind) noexcept { return kind == Class::Space || kind == Class::LineBreak; }
+
+// GPT-2's pattern; `digits`: every number stands alone, as if the text ended before and behind it.
+template <bool digits>
+size_t end_after_blank(std::string_view text, size_t begin) noexcept {
+  const Char first = char_at(text, begin);
+  if (digits && first.kind == Class::Number) return first.end;
+  if (!is_white(first.kind)) {
+    if (text[begin] == '\'') {
+      const std::string_view rest = text.substr(begin + 1, 2);
+      for (const std::string_view end : {"s", "t", "re", "ve", "m", "ll", "d"}) {
+        if (rest.starts_with(end)) return begin + 1 + end.size();
+      }
+    }
+    return run_end(text, first.end, first.kind);
+  }
+  if (text[begin] == ' ' && first.end < text.size()) {
+    const Class next = char_at(text, first.end).kind;
+    if (!is_white(next) && !(digits && next == Class::Number)) {
+      return run_end(text, first.end, next);
+    }
+  }
+  // All of the white space but its last character, which belongs to what follows or stands alone.
+  size_t end = begin, last = begin;
+  while (end < text.size()) {
+    const Char next = char_at(text, end);
+    if (!is_white(next.kind)) {
+      if (digits && next.kind == Class::Number) return end;
+      return last == begin ? end : last;
+    }
+    last = end;
+    end = next.end;
+  }
+  return end;
+}
+
+}  // namespace
+
+const std::string_view kQwenPattern =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const std::string_view kLlama3Pattern =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const std::string_view kGpt2Pattern =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+size_t piece_end(std::string_view text, size_t begin) noexcept {
+  return end_after_any_lead<1>(text, begin);
+}
+
+PieceEnd piece_end_of(SplitRule rule) noexcept {
+  switch (rule) {
+    case SplitRule::Qwen2:
+      break;
+    case SplitRule::Llama3:
+      return end_after_any_lead<3>;
+    case SplitRule::Gpt2:
+      return end_after_blank<false>;
+    case SplitRule::DigitsGpt2:
+      return end_after_blank<true>;
+  }
+  return end_after_any_lead<1>;
 }
 
 }  // namespace quern

@@ -58,6 +58,7 @@ void Tokenizer::set_specials(std::vector<SpecialToken> specials, TokenId special
     name_lengths_.push_back(token.name.size());
     if (first_bytes_.find(token.name[0]) == first_bytes_.npos) first_bytes_ += token.name[0];
     size_ = std::max(size_, int64_t{token.id} + 1);
+    if (token.special) hidden_.insert(token.id);
     if (!named) continue;
     lowest_named_ = named_.empty() ? token.id : std::min(lowest_named_, token.id);
     highest_named_ = std::max(highest_named_, token.id);
@@ -75,8 +76,19 @@ std::optional<TokenId> Tokenizer::special(std::string_view name) const {
 
 bool Tokenizer::is_special(TokenId id) const noexcept {
   if (special_from_ > 0) return id >= special_from_;
-  return std::any_of(specials_.begin(), specials_.end(),
-                     [&](const SpecialToken& token) { return token.id == id; });
+  return hidden_.contains(id);
+}
+
+bool Tokenizer::lists(SpecialPolicy::Set set, const std::vector<std::string>& names,
+                      std::string_view name) {
+  using Set = SpecialPolicy::Set;
+  return set == Set::All ||
+         (set == Set::Listed && std::find(names.begin(), names.end(), name) != names.end());
+}
+
+void Tokenizer::refuse_special(std::string_view name) {
+  throw_bad_input(
+      fmt::format("the text holds the special token {}, which is not allowed here", name));
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, const SpecialPolicy& policy) const {
@@ -84,12 +96,22 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, const SpecialPolic
   std::vector<TokenId> out;
   if (policy.allowed == Set::None && policy.refused == Set::None) {
     encode(text, out);
-    return out;
+  } else {
+    encode_allowing(text, policy, out);
   }
-  const auto listed = [](Set set, const std::vector<std::string>& names, std::string_view name) {
-    return set == Set::All ||
-           (set == Set::Listed && std::find(names.begin(), names.end(), name) != names.end());
-  };
+  return out;
+}
+
+std::vector<TokenId> Tokenizer::encode_whole(std::string_view text,
+                                             const SpecialPolicy& policy) const {
+  std::vector<TokenId> ids = encode(text, policy);
+  ids.insert(ids.begin(), before_.begin(), before_.end());
+  ids.insert(ids.end(), after_.begin(), after_.end());
+  return ids;
+}
+
+void Tokenizer::encode_allowing(std::string_view text, const SpecialPolicy& policy,
+                                std::vector<TokenId>& out) const {
   std::string storage;
   const std::string_view normal = normalize(text, storage);
   size_t begin = 0;
@@ -100,15 +122,12 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, const SpecialPolic
     for (const size_t length : name_lengths_) {
       const auto found = by_name_.find(normal.substr(i, length));
       if (found == by_name_.end()) continue;
-      if (listed(policy.allowed, policy.allowed_names, found->first)) {
+      if (lists(policy.allowed, policy.allowed_names, found->first)) {
         cuts.emplace_back(i, &*found);
         step = length;
         break;
       }
-      if (listed(policy.refused, policy.refused_names, found->first)) {
-        throw_bad_input(fmt::format(
-            "the text holds the special token {}, which is not allowed here", found->first));
-      }
+      if (lists(policy.refused, policy.refused_names, found->first)) refuse_special(found->first);
     }
     i = normal.find_first_of(first_bytes_, i + step);
   }
@@ -118,7 +137,6 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, const SpecialPolic
     begin = at + token->first.size();
   }
   encode_stretch(normal.substr(begin), out);
-  return out;
 }
 
 std::vector<TokenId> Tokenizer::encode_bytes(std::string_view bytes, BadText bad) const {
@@ -236,6 +254,16 @@ std::string Tokenizer::hash() const {
 std::string StreamDecoder::put(TokenId id) {
   const std::string_view token = tokenizer_->token_bytes(id);
   if (skip_special_ && tokenizer_->is_special(id)) return {};
+  if (!tokenizer_->concatenates()) {
+    // Of what is certain: the text of all so far, if the one before is its beginning.
+    ids_.push_back(id);
+    std::string all = tokenizer_->decode(ids_);
+    if (!all.starts_with(shown_) || all.ends_with("\uFFFD")) return {};
+    std::string more = all.substr(shown_.size());
+    while (more.ends_with(' ')) more.pop_back();  // may not stay at the end
+    shown_ += more;
+    return more;
+  }
   pending_ += token;
   if (drop_space_ && !pending_.empty()) {
     drop_space_ = false;
@@ -250,6 +278,12 @@ std::string StreamDecoder::put(TokenId id) {
 
 std::string StreamDecoder::flush() {
   std::string out;
+  if (!ids_.empty()) {
+    const std::string all = tokenizer_->decode(ids_);
+    if (all.starts_with(shown_)) out = all.substr(shown_.size());
+    ids_.clear();
+    shown_.clear();
+  }
   append_text(out, pending_, BadBytes::Replace);
   pending_.clear();
   return out;

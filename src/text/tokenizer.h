@@ -1,5 +1,6 @@
-// Text to token ids and back. One interface for byte-level BPE (Qwen and later) and SentencePiece
-// (LLaMA). A tokenizer is immutable: any number of threads may use it.
+// Text to token ids and back: one interface for Qwen's .tiktoken vocabularies (byte_bpe_tokenizer.h)
+// and all that tokenizer.json, SentencePiece models and GGUF files hold (pipeline_tokenizer.h). A
+// tokenizer is immutable: any number of threads may use it.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "text/bpe.h"
@@ -17,7 +19,8 @@
 namespace quern {
 
 // What happens to special tokens' names that stand in a text. By default they are plain text: text
-// from outside can never become a control token.
+// from outside can never become a control token. Added tokens that are not special (<think>,
+// <tool_call>) are found in every text.
 struct SpecialPolicy {
   enum class Set { None, All, Listed };
   Set allowed = Set::None;  // names that become their ids
@@ -33,6 +36,7 @@ struct SpecialPolicy {
 struct SpecialToken {
   std::string name;
   TokenId id;
+  bool special = true;  // false: found in every text, and always shown
 };
 
 // What to do with bytes that are no UTF-8 when tokens become text.
@@ -49,8 +53,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Appends the ids of `text`, in which no special token is recognized. Bytes that are not UTF-8
-  // are read as U+FFFD, one for each maximal ill-formed part.
+  // Appends the ids of `text`, in which no special token is recognized, without any around it. Bytes
+  // that are not UTF-8 are read as U+FFFD, one for each maximal ill-formed part.
   virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
 
   // The same with a choice of what becomes of bytes that are not UTF-8. Throws Unsupported for Keep
@@ -60,21 +64,35 @@ class Tokenizer {
   // With special tokens by policy. Throws BadInput naming a refused token that the text holds.
   std::vector<TokenId> encode(std::string_view text, const SpecialPolicy& policy = {}) const;
 
+  // What the tokenizer's files put around a text that the model reads from its begin: BOS, EOS,
+  // [CLS], [SEP]. Prompts, documents, and windows of perplexity all have them.
+  const std::vector<TokenId>& before_text() const noexcept { return before_; }
+  const std::vector<TokenId>& after_text() const noexcept { return after_; }
+  std::vector<TokenId> encode_whole(std::string_view text, const SpecialPolicy& policy = {}) const;
+
   // The bytes that a token stands for. Throws BadInput for an id that has no token.
   std::string_view token_bytes(TokenId id) const;
 
   std::string decode_bytes(std::span<const TokenId> ids) const;
-  std::string decode(std::span<const TokenId> ids, BadBytes bad = BadBytes::Replace,
-                     bool skip_special = false) const;
+  // The text that the ids are: what the tokenizer's files say about the begin of a text (a space
+  // that is not shown) counts for the first of them.
+  virtual std::string decode(std::span<const TokenId> ids, BadBytes bad = BadBytes::Replace,
+                             bool skip_special = false) const;
+  // Whether the text of ids is that of each put together, the first one's space aside.
+  virtual bool concatenates() const noexcept { return true; }
+  // Whether a large text may be cut after line breaks and its parts be encoded one by one.
+  virtual bool cuts_at_lines() const noexcept { return false; }
 
   int64_t size() const noexcept { return size_; }  // ids are [0, size)
-  const std::vector<SpecialToken>& specials() const noexcept { return specials_; }
+  const std::vector<SpecialToken>& specials() const noexcept { return specials_; }  // and others
   std::optional<TokenId> special(std::string_view name) const;
-  // Special by name; Qwen's release counts every id from the first special one up.
+  // Hidden where special tokens are skipped. Qwen's release counts every id from the first special
+  // one up.
   bool is_special(TokenId id) const noexcept;
 
-  std::optional<TokenId> bos() const noexcept { return bos_; }  // put before a raw prompt if set
+  std::optional<TokenId> bos() const noexcept { return bos_; }  // as named, put before texts or not
   std::optional<TokenId> eos() const noexcept { return eos_; }
+  int64_t max_length() const noexcept { return max_length_; }  // model_max_length; 0: not said
   // Text begins with a space that belongs to the first word and is not shown (SentencePiece).
   bool leads_with_space() const noexcept { return leads_with_space_; }
 
@@ -83,6 +101,9 @@ class Tokenizer {
 
  protected:
   Tokenizer() = default;
+  // Appends the ids with special tokens by policy.
+  virtual void encode_allowing(std::string_view text, const SpecialPolicy& policy,
+                               std::vector<TokenId>& out) const;
   // Text between special tokens, already normalized as a whole where that comes first.
   virtual void encode_stretch(std::string_view text, std::vector<TokenId>& out) const = 0;
   virtual void encode_raw(std::string_view bytes, std::vector<TokenId>& out) const;
@@ -94,7 +115,13 @@ class Tokenizer {
   void set_specials(std::vector<SpecialToken> specials, TokenId special_from, size_t plain,
                     bool named = true);
 
+  static bool lists(SpecialPolicy::Set set, const std::vector<std::string>& names,
+                    std::string_view name);
+  [[noreturn]] static void refuse_special(std::string_view name);
+
   std::optional<TokenId> bos_, eos_;
+  std::vector<TokenId> before_, after_;
+  int64_t max_length_ = 0;
   bool leads_with_space_ = false;
 
  private:
@@ -103,6 +130,7 @@ class Tokenizer {
 
   int64_t size_ = 0;
   std::vector<SpecialToken> specials_;
+  std::unordered_set<TokenId> hidden_;
   std::unordered_map<TokenId, std::string_view> named_;
   TokenId lowest_named_ = 0, highest_named_ = -1;  // other ids need no look into named_
   std::unordered_map<std::string_view, TokenId> by_name_;
@@ -141,6 +169,9 @@ class StreamDecoder {
   bool skip_special_;
   bool drop_space_;
   std::string pending_;
+  // Where the text of several tokens is not that of each put together.
+  std::vector<TokenId> ids_;
+  std::string shown_;
 };
 
 }  // namespace quern

@@ -239,20 +239,35 @@ TEST(Tokenize, LoneSurrogatesInJsonBecomeReplacementCharacters) {
   }
 }
 
-TEST(Tokenize, ABadLineIsNamedByItsNumber) {
+TEST(Tokenize, ABadLineIsAnsweredByItsErrorAndTheNextIsRead) {
   const TempFolder folder;
   const std::string vocabulary = folder.write("bytes.tiktoken", byte_vocabulary()).string();
   for (const std::string bad :
        {"{", "[]", "{}", "{\"text\": 3}", "{\"text\": \"a\", \"allowed_special\": \"some\"}",
         "{\"messages\": [{\"role\": \"user\"}]}"}) {
-    const Outcome outcome =
-        quern({"tokenize", vocabulary, "--jsonl"},
-              {.input = "{\"text\": \"a\"}\n" + bad + "\n", .variables = {}, .folder = {}});
-    EXPECT_EQ(outcome.code, 3) << bad;
-    EXPECT_EQ(outcome.out, "{\"ids\":[97]}\n") << bad;
-    EXPECT_NE(outcome.err.find("standard input: line 2"), std::string::npos) << outcome.err;
-    EXPECT_EQ(lines(outcome.err).size(), 1u) << outcome.err;
+    const Outcome outcome = quern({"tokenize", vocabulary, "--jsonl"},
+                                  {.input = "{\"text\": \"a\"}\n" + bad + "\n{\"ids\": [97, 98]}\n",
+                                   .variables = {},
+                                   .folder = {}});
+    EXPECT_EQ(outcome.code, 0) << bad;
+    const auto answers = lines(outcome.out);
+    ASSERT_EQ(answers.size(), 3u) << outcome.out;
+    EXPECT_EQ(answers[0], "{\"ids\":[97]}") << bad;
+    const std::string error = Json::parse(answers[1], "answer").at("error").string();
+    EXPECT_NE(error.find("standard input: line 2"), std::string::npos) << error;
+    EXPECT_EQ(answers[2], "{\"text\":\"ab\"}") << bad;
   }
+}
+
+TEST(Decode, IdsBecomeText) {
+  const TempFolder folder;
+  const std::string vocabulary = folder.write("bytes.tiktoken", byte_vocabulary()).string();
+  EXPECT_EQ(quern({"decode", vocabulary, "97", "0xC3"}).code, 3);
+  EXPECT_EQ(quern({"decode", vocabulary, "97", "195", "169"}).out, "aé\n");
+  EXPECT_EQ(quern({"decode", vocabulary}, {.input = "[97, 98]", .variables = {}, .folder = {}}).out,
+            "ab\n");
+  EXPECT_EQ(quern({"decode", vocabulary, "97", "256", "--skip-special-tokens"}).out, "a\n");
+  EXPECT_EQ(quern({"decode", vocabulary, "99999"}).code, 3);
 }
 
 TEST(Tokenize, OffsetsCountBytes) {

@@ -1,5 +1,6 @@
 // Tokenizer files that are not what they should be, each refused in one clear line; and texts that
 // break careless tokenizers.
+#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -142,10 +143,31 @@ TEST(TokenizerJsonListC, EmptyAddedToken) {
 TEST(TokenizerJsonListC, AddedTokenTwice) {
   expect_bad_json([](auto& j) { j["added_tokens"].push_back(j["added_tokens"][0]); }, {"repeats"});
 }
+// An expression that tries every way to part a run ends all the same, with one line or an answer.
 TEST(TokenizerJsonListC, NestedQuantifierRegex) {
-  expect_bad_json(
-      [](auto& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(a+)+$"; },
-      {"(a+)+$", "not known"});
+  for (const char* pattern : {"(a+)+$", "(a|a)*$", "(?:a?){40}a{40}", "(\\p{L}+)*\\d", "(.*)*x"}) {
+    nlohmann::json json = tokenizer_json();
+    json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern;
+    const TempFolder folder;
+    folder.write("tokenizer.json", json.dump());
+    const auto tokenizer = load_tokenizer(folder.path());
+    const auto start = std::chrono::steady_clock::now();
+    try {
+      tokenizer->encode(std::string(3000, 'a') + "!");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), Kind::BadInput);
+      EXPECT_NE(error.line().find("takes too many steps"), std::string::npos) << error.line();
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30)) << pattern;
+  }
+}
+TEST(TokenizerJsonListC, RegexThatIsNone) {
+  for (const char* pattern :
+       {"(a", "a)", "[a", "a\\", "\\p{Nonsense}", "(*VERB)", "(?<=a+)b", "[z-a]", "\\y"}) {
+    expect_bad_json(
+        [&](auto& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern; },
+        {"the expression", "is not understood"});
+  }
 }
 TEST(TokenizerJsonListC, RegexOverFourKilobytes) {
   expect_bad_json(
@@ -181,24 +203,55 @@ TEST(TokenizerJsonListC, OverlappingAddedTokens) {
   EXPECT_EQ(tokenizer->encode("<|end|>y", SpecialPolicy::all()), (std::vector<TokenId>{257, 'y'}));
 }
 TEST(TokenizerJsonListC, UnknownComponents) {
-  expect_bad_json([](auto& j) { j["normalizer"]["type"] = "Lowercase"; }, {"normalizer"});
-  expect_bad_json([](auto& j) { j["pre_tokenizer"]["pretokenizers"][1]["type"] = "Metaspace"; },
-                  {"pre-tokenizer"});
-  expect_bad_json([](auto& j) { j["model"]["type"] = "Unigram"; }, {"'Unigram'"});
+  const auto refused = [](const std::function<void(nlohmann::json&)>& change,
+                          const std::vector<std::string>& parts) {
+    nlohmann::json json = tokenizer_json();
+    change(json);
+    const TempFolder folder;
+    folder.write("tokenizer.json", json.dump());
+    test::expect_error([&] { load_tokenizer(folder.path()); }, Kind::Unsupported, parts);
+  };
+  refused([](auto& j) { j["normalizer"]["type"] = "Upper"; }, {"normalizer.type is 'Upper'"});
+  refused([](auto& j) { j["pre_tokenizer"]["pretokenizers"][1]["type"] = "Words"; },
+          {"pre_tokenizer.pretokenizers", "'Words'"});
+  refused([](auto& j) { j["decoder"]["type"] = "Upper"; }, {"decoder.type is 'Upper'"});
+  refused([](auto& j) { j["post_processor"]["type"] = "Pair"; }, {"post_processor.type is 'Pair'"});
+  refused([](auto& j) { j["model"]["type"] = "Neural"; }, {"'Neural'"});
+  refused([](auto& j) { j["model"]["dropout"] = 0.1; }, {"dropout is set"});
+}
+TEST(TokenizerJsonListC, IdsAroundATextThatHaveNoToken) {
+  expect_bad_json(
+      [](auto& j) {
+        j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"a", 5000}}, {"sep", {"b", 1}}};
+      },
+      {"puts the id 5000 around a text"});
+}
+TEST(TokenizerJsonListC, CharsmapThatIsDamaged) {
+  for (const char* map : {"AAAA", "/////w==", "BAAAAA=="}) {
+    expect_bad_json(
+        [&](auto& j) {
+          j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", map}};
+        },
+        {"charsmap is damaged"});
+  }
 }
 TEST(TokenizerJsonListC, MergeOfUnknownPieces) {
   expect_bad_json([](auto& j) { j["model"]["merges"][0] = {"ab", "c"}; }, {"'ab' and 'c'"});
   expect_bad_json([](auto& j) { j["model"]["merges"][0] = "abc"; }, {"merge 'abc'"});
 }
-TEST(TokenizerJsonListC, UnknownTokenSet) {
-  expect_bad_json([](auto& j) { j["model"]["unk_token"] = "<unk>"; }, {"unk_token is set"});
-}
 TEST(TokenizerJsonListC, Depth) {
   expect_bad(std::string(10'000, '[') + std::string(10'000, ']'), {"nested deeper"},
              "tokenizer.json");
 }
+// A token that the alphabet can't write is never made of text, and shown as it stands.
 TEST(TokenizerJsonListC, NotInTheByteAlphabet) {
-  expect_bad_json([](auto& j) { j["model"]["vocab"]["字"] = 300; }, {"byte-level alphabet"});
+  nlohmann::json json = tokenizer_json();
+  json["model"]["vocab"]["字"] = 300;
+  const TempFolder folder;
+  folder.write("tokenizer.json", json.dump());
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->encode("字").size(), 3u);
+  EXPECT_EQ(tokenizer->decode(std::vector<TokenId>{300}), "字");
 }
 
 // Any vocabulary will do for hostile text: bytes and a few merges of what the texts hold.

@@ -337,7 +337,7 @@ TEST(SentencePiece, LlamaModelOfTheStories) {
   EXPECT_EQ(tokenizer->bos(), 1);
   Ids again = {1};
   tokenizer->encode(text, again);
-  EXPECT_EQ(tokenizer->decode(again), " " + text);
+  EXPECT_EQ(tokenizer->decode(again), "<s> " + text);
 }
 
 }  // namespace

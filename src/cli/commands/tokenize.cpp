@@ -4,6 +4,7 @@
 #include <bit>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
@@ -19,7 +20,7 @@ namespace {
 
 struct Arguments {
   std::string model, text, file;
-  bool json = false, jsonl = false, specials = false, first_release = false;
+  bool json = false, jsonl = false, specials = false, first_release = false, bare = false;
   std::string extra_vocab, out, invalid = "replace";
 };
 
@@ -68,33 +69,59 @@ SpecialPolicy read_policy(const Json& request) {
   return policy;
 }
 
-std::vector<TokenId> encode_request(const Tokenizer& tokenizer, const Json& request) {
-  if (const auto messages = request.find("messages")) {
-    std::vector<Message> conversation;
-    for (const Json& message : messages->items()) {
-      const auto role = role_of(message.at("role").string());
-      if (!role) message.at("role").fail("is not a role that is known");
-      conversation.push_back({*role, message.at("content").string()});
-    }
-    const int64_t window = request.integer_or("max_window_size", kDefaultWindow, 0);
-    return ChatMl(tokenizer).prompt(conversation, window).ids;
-  }
-  return tokenizer.encode(request.at("text").string(), read_policy(request));
+using nlohmann::ordered_json;
+
+// A line that asks for the ids of a text.
+ordered_json answer_text(const Tokenizer& tokenizer, const Json& request) {
+  const std::string& text = request.at("text").string();
+  const SpecialPolicy policy = read_policy(request);
+  return {{"ids", request.boolean_or("add_special_tokens", false)
+                      ? tokenizer.encode_whole(text, policy)
+                      : tokenizer.encode(text, policy)}};
 }
 
+// A line that asks for the text of ids.
+ordered_json answer_ids(const Tokenizer& tokenizer, const Json& request) {
+  std::vector<TokenId> ids;
+  for (const Json& id : request.at("ids").items()) {
+    ids.push_back(static_cast<TokenId>(id.integer(0, std::numeric_limits<TokenId>::max())));
+  }
+  return {{"text", tokenizer.decode(ids, BadBytes::Replace,
+                                    request.boolean_or("skip_special_tokens", false))}};
+}
+
+// A line that asks for the prompt of a conversation.
+ordered_json answer_messages(const Tokenizer& tokenizer, const Json& request) {
+  std::vector<Message> conversation;
+  for (const Json& message : request.at("messages").items()) {
+    const auto role = role_of(message.at("role").string());
+    if (!role) message.at("role").fail("is not a role that is known");
+    conversation.push_back({*role, message.at("content").string()});
+  }
+  const int64_t window = request.integer_or("max_window_size", kDefaultWindow, 0);
+  return {{"ids", ChatMl(tokenizer).prompt(conversation, window).ids}};
+}
+
+ordered_json answer(const Tokenizer& tokenizer, const Json& request) {
+  if (request.has("messages")) return answer_messages(tokenizer, request);
+  if (request.has("ids") && !request.has("text")) return answer_ids(tokenizer, request);
+  return answer_text(tokenizer, request);
+}
+
+// What can't be answered is answered with its error, and the next line is read.
 void tokenize_lines(const Tokenizer& tokenizer, std::istream& input, const std::string& name) {
   int64_t number = 0;
   for (std::string line; std::getline(input, line);) {
     const std::string where = fmt::format("{}: line {}", name, ++number);
     if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    const Json request = Json::parse(mend_surrogates(std::move(line)), where);
+    ordered_json reply;
     try {
-      print(dump(nlohmann::ordered_json{{"ids", encode_request(tokenizer, request)}}) + "\n");
+      reply = answer(tokenizer, Json::parse(mend_surrogates(std::move(line)), where));
     } catch (const Error& failure) {
-      const std::string what = failure.what();
-      throw Error(failure.kind(), what.starts_with(where) ? what : where + ": " + what,
-                  failure.hint());
+      const std::string what = failure.line();
+      reply = {{"error", what.starts_with(where) ? what : where + ": " + what}};
     }
+    print(dump(reply) + "\n");
   }
 }
 
@@ -156,8 +183,21 @@ void tokenize(const Arguments& args) {
   } else {
     read = !args.text.empty() ? args.text : read_input(args.file.empty() ? "-" : args.file);
   }
-  const std::vector<TokenId> ids =
+  std::vector<TokenId> ids =
       encode_text(*tokenizer, mapped ? mapped->text() : std::string_view(read), args);
+  // What stands around a text is part of what the model reads, and none of the text's bytes.
+  size_t first = 0, last = ids.size();
+  if (!args.bare) {
+    const auto& before = tokenizer->before_text();
+    const auto& after = tokenizer->after_text();
+    ids.insert(ids.begin(), before.begin(), before.end());
+    ids.insert(ids.end(), after.begin(), after.end());
+    first = before.size();
+    last += before.size();
+  }
+  const auto bytes_of = [&](size_t i) {
+    return i < first || i >= last ? size_t{0} : tokenizer->token_bytes(ids[i]).size();
+  };
   if (!args.out.empty()) {
     write_ids(ids, args.out);
     print(fmt::format("{}: {} tokens of {} bytes\n", args.out, ids.size(),
@@ -167,10 +207,11 @@ void tokenize(const Arguments& args) {
   if (args.json) {
     nlohmann::ordered_json pieces = nlohmann::ordered_json::array();
     int64_t offset = 0;
-    for (const TokenId id : ids) {
-      const std::string bytes(tokenizer->token_bytes(id));
-      const auto length = static_cast<int64_t>(bytes.size());
-      pieces.push_back({{"id", id}, {"piece", bytes}, {"offsets", {offset, offset + length}}});
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto length = static_cast<int64_t>(bytes_of(i));
+      pieces.push_back({{"id", ids[i]},
+                        {"piece", std::string(tokenizer->token_bytes(ids[i]))},
+                        {"offsets", {offset, offset + length}}});
       offset += length;
     }
     print(dump(nlohmann::ordered_json{{"ids", ids}, {"pieces", pieces}}) + "\n");
@@ -178,10 +219,10 @@ void tokenize(const Arguments& args) {
   }
   print(fmt::format("{:>8} {:>8}  {}\n", "offset", "id", "piece"));
   size_t offset = 0;
-  for (const TokenId id : ids) {
-    const std::string_view bytes = tokenizer->token_bytes(id);
-    print(fmt::format("{:>8} {:>8}  {}\n", offset, id, printable(bytes)));
-    offset += bytes.size();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    print(fmt::format("{:>8} {:>8}  {}\n", offset, ids[i],
+                      printable(tokenizer->token_bytes(ids[i]))));
+    offset += bytes_of(i);
   }
   print(fmt::format("{} tokens, {} bytes, {:.2f} bytes a token\n", ids.size(), offset,
                     ids.empty() ? 0 : static_cast<double>(offset) / double(ids.size())));
@@ -196,7 +237,8 @@ void add_tokenize(CLI::App& root) {
                    {"tokenize Qwen-7B --file book.txt --out ids.bin --threads 2",
                     "ids as little-endian 32-bit numbers; all threads without --threads"},
                    {"tokenize Qwen-7B --jsonl < requests.jsonl",
-                    "a line {\"text\":...} or {\"messages\":[...]} in, {\"ids\":[...]} out"}});
+                    "a line {\"text\":...} in, {\"ids\":[...]} out; {\"ids\":[...]} in, "
+                    "{\"text\":...} out; {\"messages\":[...]} in, {\"ids\":[...]} out"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Model folder, or a tokenizer's file")
       .required()
@@ -208,6 +250,8 @@ void add_tokenize(CLI::App& root) {
                  "Bytes that are not UTF-8: replace (by U+FFFD), strict (an error), raw (kept; "
                  "nothing is normalized)");
   command.flag("--specials", args->specials, "Read special tokens' names as the tokens");
+  command.flag("--no-special-tokens", args->bare,
+               "Leave out the BOS, EOS, ... that the tokenizer's files put around a text");
   command.flag("--json", args->json, "Print one JSON object");
   command.flag("--jsonl", args->jsonl, "Read and write a JSON object a line");
   command.flag("--first-release", args->first_release,

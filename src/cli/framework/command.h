@@ -149,6 +149,7 @@ void add_quantize(CLI::App& root);
 void add_sandbox(CLI::App& root);
 void add_serve(CLI::App& root);
 void add_tokenize(CLI::App& root);
+void add_decode(CLI::App& root);
 void add_tokenizer(CLI::App& root);
 void add_verify(CLI::App& root);
 

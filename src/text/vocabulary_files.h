@@ -1,0 +1,28 @@
+// Tokenizers of folders that have no tokenizer.json: what their files mean is what transformers'
+// classes make of them.
+#pragma once
+
+#include "core/file.h"
+#include "formats/sentencepiece_model.h"
+#include "formats/tokenizer_spec.h"
+#include "text/tokenizer_config.h"
+
+namespace quern {
+
+// A SentencePiece model. LLaMA's, Gemma's and T5's classes have rules of their own; without a class
+// it is read as the SentencePiece library does. Throws Unsupported, by name, for classes that give
+// the pieces other ids.
+TokenizerSpec spec_of_sentencepiece(const SentencePieceModel& model, const std::string& source,
+                                    const TokenizerConfig& config);
+
+// vocab.json and merges.txt: GPT-2's rule, Qwen2's where class or model type say so.
+TokenizerSpec spec_of_vocab_and_merges(const fs::path& vocab, const fs::path& merges,
+                                       const TokenizerConfig& config);
+
+// vocab.txt: BERT's WordPiece.
+TokenizerSpec spec_of_vocab_txt(const fs::path& vocab, const TokenizerConfig& config);
+
+// The steps of a byte-level tokenizer with a splitting pattern before the bytes.
+std::vector<PreTokenizerStep> split_then_bytes(std::string_view pattern);
+
+}  // namespace quern
