@@ -17,7 +17,7 @@ int gptq_zero(const GptqMatrix& m, int64_t group, int64_t row) noexcept {
   const int64_t per = 32 / m.bits;
   const uint32_t word = m.qzeros[group * (m.out * m.bits / 32) + row / per];
   const uint32_t mask = (1u << m.bits) - 1u;
-  return static_cast<int>(word >> (static_cast<int>(row % per) * m.bits) & mask) + 1;
+  return static_cast<int>(word >> (static_cast<int>(row % per) * m.bits) & mask) + m.zero_shift;
 }
 
 uint32_t gptq_level(const GptqMatrix& m, int64_t k, int64_t row) noexcept {
@@ -65,11 +65,14 @@ int64_t PackedMatrix::scale_bytes() const noexcept {
     case PackedScales::Symmetric:
       return cols / group * kStripRows * 2;
     case PackedScales::Zeros:
+    case PackedScales::Offsets:
       return cols / group * kStripRows * 4;
     case PackedScales::Minima:
       return cols / kSuperInputs * 2 * kStripRows * 2 + cols / kBlockInputs * 2 * kStripRows;
     case PackedScales::Sixteens:
       return cols / kSuperInputs * kStripRows * 2 + cols / 16 * kStripRows;
+    case PackedScales::MinimaSixteens:
+      return cols / kSuperInputs * 2 * kStripRows * 2 + cols / 16 * 2 * kStripRows;
   }
   return 0;
 }
@@ -101,9 +104,17 @@ void decode_packed(std::span<float> out, const PackedMatrix& m, int64_t row) noe
         value = from_f16(parts.halves[at]) * static_cast<float>(level - parts.zeros[at]);
         break;
       }
-      case PackedScales::Minima: {
+      case PackedScales::Offsets: {
+        const int64_t at = k / m.group * kStripRows + lane;
+        value = from_f16(parts.halves[at]) * static_cast<float>(level) +
+                from_f16(static_cast<uint16_t>(parts.zeros[at]));
+        break;
+      }
+      case PackedScales::Minima:
+      case PackedScales::MinimaSixteens: {
+        const int64_t share = m.scales == PackedScales::Minima ? block : k / 16;
         const uint16_t* d = parts.halves + k / kSuperInputs * 2 * kStripRows + lane;
-        const uint8_t* small = parts.small + block * 2 * kStripRows + lane;
+        const uint8_t* small = parts.small + share * 2 * kStripRows + lane;
         value = from_f16(d[0]) * static_cast<float>(small[0]) * static_cast<float>(level) -
                 from_f16(d[kStripRows]) * static_cast<float>(small[kStripRows]);
         break;

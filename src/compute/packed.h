@@ -31,12 +31,19 @@ enum class PackedScales : uint8_t {
   // weight = scale · (level - zero).      float16 [cols / group][32], then int16 zeros of that
   // shape
   Zeros,
+  // weight = scale · level + offset: GGUF's Q4_1, Q5_1. Levels of eight bits are 0 to 31.
+  //   float16 scales [cols / group][32], then float16 offsets of that shape
+  Offsets,
   // weight = d · scale · level - d_min · min: GGUF's Q4_K, Q5_K. Levels of eight bits are 0 to 31.
   //   float16 d and d_min [cols / 256][2][32], uint8 scale and min [cols / 32][2][32]
   Minima,
-  // weight = d · scale · level, a scale for 16 inputs: GGUF's Q6_K. Levels are -32 to 31.
+  // weight = d · scale · level, a scale for 16 inputs: GGUF's Q3_K, Q6_K, IQ4_XS. Levels are -32 to
+  // 31; with activations of 16 bits, -128 to 127.
   //   float16 d [cols / 256][32], int8 scale [cols / 16][32]
   Sixteens,
+  // weight = d · scale · level - d_min · min, both for 16 inputs: GGUF's Q2_K, of four bits.
+  //   float16 d and d_min [cols / 256][2][32], uint8 scale and min [cols / 16][2][32]
+  MinimaSixteens,
 };
 
 constexpr int64_t kStripRows = 32;
@@ -77,15 +84,17 @@ struct StripParts {
 
   Word* levels;  // [cols / 32][bits][32 rows], each four bytes
   Half* halves;  // float16 scales
-  Zero* zeros;   // Zeros
-  Small* small;  // Minima, Sixteens
+  Zero* zeros;   // Zeros; Offsets: float16, as the bits say
+  Small* small;  // Minima, Sixteens, MinimaSixteens
 
   StripParts(const PackedMatrix& m, Byte* strip) noexcept {
     Byte* scales = strip + m.level_bytes();
     levels = reinterpret_cast<Word*>(strip);
     halves = reinterpret_cast<Half*>(scales);
     zeros = reinterpret_cast<Zero*>(scales + m.cols / m.group * kStripRows * 2);
-    const int64_t supers = m.scales == PackedScales::Minima ? 2 : 1;
+    const bool minima =
+        m.scales == PackedScales::Minima || m.scales == PackedScales::MinimaSixteens;
+    const int64_t supers = minima ? 2 : 1;
     small = reinterpret_cast<Small*>(scales + m.cols / kSuperInputs * supers * kStripRows * 2);
   }
 };

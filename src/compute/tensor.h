@@ -90,11 +90,12 @@ inline MutRows rows_of(Tensor& t, int64_t rows) noexcept {
 // is [out, in]; the packed words run down the input axis, one column for each output.
 struct GptqMatrix {
   const uint32_t* qweight = nullptr;  // [in * bits / 32, out]
-  const uint32_t* qzeros = nullptr;   // [groups, out * bits / 32], true zero minus one
+  const uint32_t* qzeros = nullptr;   // [groups, out * bits / 32], true zero minus zero_shift
   const uint16_t* scales = nullptr;   // [groups, out], float16
   const int32_t* g_idx = nullptr;     // [in], group of each input
   int64_t out = 0;
   int bits = 4;  // 4 or 8
+  int zero_shift = 1;
 };
 
 struct PackedMatrix;  // compute/packed.h

@@ -14,11 +14,11 @@ struct Row {
   std::string_view name;
 };
 constexpr Row kRows[] = {
-    {DType::F64, 8, "F64"},   {DType::F32, 4, "F32"}, {DType::F16, 2, "F16"},
-    {DType::BF16, 2, "BF16"}, {DType::I64, 8, "I64"}, {DType::I32, 4, "I32"},
-    {DType::I16, 2, "I16"},   {DType::I8, 1, "I8"},   {DType::U64, 8, "U64"},
-    {DType::U32, 4, "U32"},   {DType::U16, 2, "U16"}, {DType::U8, 1, "U8"},
-    {DType::Bool, 1, "BOOL"},
+    {DType::F64, 8, "F64"},   {DType::F32, 4, "F32"},        {DType::F16, 2, "F16"},
+    {DType::BF16, 2, "BF16"}, {DType::I64, 8, "I64"},        {DType::I32, 4, "I32"},
+    {DType::I16, 2, "I16"},   {DType::I8, 1, "I8"},          {DType::U64, 8, "U64"},
+    {DType::U32, 4, "U32"},   {DType::U16, 2, "U16"},        {DType::U8, 1, "U8"},
+    {DType::Bool, 1, "BOOL"}, {DType::F8E4M3, 1, "F8_E4M3"},
 };
 
 }  // namespace
@@ -77,6 +77,14 @@ float from_f16(uint16_t bits) noexcept {
     return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(value));
   }
   return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+}
+
+float from_f8e4m3(uint8_t bits) noexcept {
+  const float sign = (bits & 0x80u) != 0 ? -1.0f : 1.0f;
+  const uint32_t exponent = bits >> 3 & 15u, mantissa = bits & 7u;
+  if ((bits & 0x7Fu) == 0x7Fu) return std::bit_cast<float>(0x7FC00000u);
+  if (exponent == 0) return sign * static_cast<float>(mantissa) * 0x1p-9f;
+  return sign * std::bit_cast<float>((exponent + 120u) << 23 | mantissa << 20);
 }
 
 }  // namespace quern

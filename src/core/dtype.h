@@ -9,7 +9,22 @@
 
 namespace quern {
 
-enum class DType : uint8_t { F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, Bool };
+enum class DType : uint8_t {
+  F64,
+  F32,
+  F16,
+  BF16,
+  I64,
+  I32,
+  I16,
+  I8,
+  U64,
+  U32,
+  U16,
+  U8,
+  Bool,
+  F8E4M3
+};
 
 size_t size_bytes(DType dtype) noexcept;
 
@@ -34,5 +49,8 @@ inline float from_bf16(uint16_t bits) noexcept {
 // IEEE half precision. Rounds to nearest, ties to even; overflows to infinity.
 uint16_t to_f16(float value) noexcept;
 float from_f16(uint16_t bits) noexcept;
+
+// Eight bits with four of exponent, as OCP defines them (OFP8 E4M3): up to 448, NaN, no infinity.
+float from_f8e4m3(uint8_t bits) noexcept;
 
 }  // namespace quern

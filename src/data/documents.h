@@ -1,19 +1,27 @@
-// Documents out of files: plain text (a file is a document) or JSONL, either of them gzipped or
-// zstd-compressed. A JSONL record holds a text, or a conversation.
+// Documents out of files: plain text (a file is a document), or records of JSON, either of them
+// gzipped or zstd-compressed. A record holds a text, or a conversation.
+//
+// What a file is, its content says: records stand one a line, or are the items of one array, or are
+// one object over several lines. Files named .jsonl, .ndjson or .json, in any case, must be records;
+// .txt and .md are text; others are records where they begin with an object, and text elsewhere.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "text/messages.h"
 
 namespace quern {
 
+class ByteSource;
+class JsonValues;
 class LineReader;
 
 struct DocumentOptions {
@@ -21,7 +29,7 @@ struct DocumentOptions {
   // Read conversations instead: an array of {"role", "content"}. Empty: texts.
   std::string messages_field;
   // Only records whose field has one of its values: {"lang", "en"}; several for one field are
-  // alternatives.
+  // alternatives. Numbers are compared as numbers, so that 1 is 1.0; booleans are true and false.
   std::vector<std::pair<std::string, std::string>> where;
   // {{name}} in messages becomes the value.
   std::vector<std::pair<std::string, std::string>> replace;
@@ -36,11 +44,13 @@ struct Document {
 
 class DocumentReader {
  public:
+  // `-` is standard input. Throws BadInput for a text where options are about records.
   DocumentReader(const fs::path& path, const DocumentOptions& options);
   ~DocumentReader();
 
   // The next document, or false at the end. Throws BadInput naming file, line and field for a
-  // record that is no JSON object, lacks the field, or holds something else there.
+  // record that is no JSON object, lacks the field, or holds something else there; and at the end
+  // where no record at all had a field that `where` asks for.
   bool next(Document& document);
 
   uint64_t consumed_bytes() const noexcept;
@@ -48,13 +58,20 @@ class DocumentReader {
   const std::string& first_bad() const noexcept { return first_bad_; }  // what was wrong with it
 
  private:
-  bool parse(const std::string& line, Document& document) const;
+  void open(const fs::path& path);
+  bool next_record(std::string& record, int64_t& line);
+  bool parse(const std::string& record, int64_t line, Document& document);
+  bool selected(const Json& record);
+  bool next_text(Document& document);
 
-  fs::path path_;
+  std::string name_;  // of the file, in messages
   DocumentOptions options_;
-  std::unique_ptr<LineReader> lines_;  // of JSONL
-  bool whole_file_done_ = false;       // of text
-  uint64_t whole_file_bytes_ = 0;
+  std::unique_ptr<LineReader> lines_;   // of records one a line
+  std::unique_ptr<JsonValues> values_;  // of other records
+  std::unique_ptr<ByteSource> text_;    // of a text, until it is read
+  uint64_t text_bytes_ = 0;
+  std::set<std::string, std::less<>> met_;  // fields of `where` that some record had
+  int64_t records_ = 0;
   int64_t bad_ = 0;
   std::string first_bad_;
 };

@@ -55,7 +55,7 @@ class Encoder {
       const size_t begin = out.ids.size();
       chat_->append_turn(turn, out.ids);
       out.mask.resize(out.ids.size(), 0);
-      if (turn.role == ChatRole::Assistant) {
+      if (turn.role == ChatRole::Assistant && turn.learn) {
         std::vector<TokenId> header;
         chat_->append_turn({turn.role, std::string()},
                            header);  // without its <|im_end|>: what is not learnt
@@ -118,7 +118,7 @@ PackReport pack(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
       flush();
       progress(earlier_files + reader.consumed_bytes());
     }
-    earlier_files += fs::file_size(file);
+    earlier_files += file == "-" ? reader.consumed_bytes() : fs::file_size(file);
     if (report.bad_records == 0) report.first_bad = reader.first_bad();
     report.bad_records += reader.bad_records();
   }

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/ordered_json.h"
 
 namespace quern {
 namespace {
@@ -19,21 +21,57 @@ std::vector<std::string> strings(const Json& json, std::string_view key) {
   return out;
 }
 
-// A pattern's key is a whole module name or the end of one, at a dot.
-bool matches(std::string_view module, std::string_view pattern) {
-  if (!module.ends_with(pattern)) return false;
-  return module.size() == pattern.size() || module[module.size() - pattern.size() - 1] == '.';
+// PEFT's rule: re.match(rf"(.*\\.)?({key})$", module).
+NamePattern ending(std::string_view key, const std::string& where) {
+  return NamePattern(fmt::format("(.*\\.)?({})", key), where);
+}
+
+// A name, or the end of one behind a dot.
+bool ends_with_module(std::string_view name, std::string_view module) {
+  if (!name.ends_with(module)) return false;
+  return name.size() == module.size() || name[name.size() - module.size() - 1] == '.';
+}
+
+// A member that is a map from patterns to numbers, in the order of the file.
+template <class T, class Read>
+std::vector<std::pair<NamePattern, T>> patterns(const Json& json, const OrderedJson& ordered,
+                                                const char* key, const Read& read) {
+  std::vector<std::pair<NamePattern, T>> out;
+  const auto map = json.find(key);
+  if (!map) return out;
+  map->members();  // throws where it is no object
+  for (const auto& [pattern, value] : ordered.find(key)->members) {
+    out.emplace_back(ending(pattern, map->where()), read(map->at(pattern)));
+  }
+  return out;
+}
+
+template <class T>
+T first_match(const std::vector<std::pair<NamePattern, T>>& patterns, std::string_view module,
+              T fallback) {
+  for (const auto& [pattern, value] : patterns) {
+    if (pattern.matches(module)) return value;
+  }
+  return fallback;
 }
 
 }  // namespace
 
-double AdapterConfig::scale(std::string_view module, int64_t module_rank) const {
-  double module_alpha = alpha;
-  for (const auto& [pattern, value] : alpha_pattern) {
-    if (matches(module, pattern)) module_alpha = value;
-  }
-  const auto r = static_cast<double>(module_rank);
-  return module_alpha / (rank_stabilized ? std::sqrt(r) : r);
+int64_t AdapterConfig::rank_of(std::string_view module) const {
+  return first_match(rank_pattern, module, rank);
+}
+
+double AdapterConfig::scale(std::string_view module) const {
+  const auto r = static_cast<double>(rank_of(module));
+  return first_match(alpha_pattern, module, alpha) / (rank_stabilized ? std::sqrt(r) : r);
+}
+
+bool AdapterConfig::targets(std::string_view module) const {
+  if (all_linear) return module != "lm_head";
+  if (!target_patterns.empty()) return target_patterns[0].matches(module);
+  if (target_modules.empty()) return true;
+  return std::ranges::any_of(
+      target_modules, [&](const std::string& name) { return ends_with_module(module, name); });
 }
 
 AdapterConfig read_adapter_config(const fs::path& folder) {
@@ -42,15 +80,25 @@ AdapterConfig read_adapter_config(const fs::path& folder) {
     throw_bad_input(folder.string() + ": has no adapter_config.json",
                     "name the folder of a LoRA adapter in PEFT's layout");
   }
-  const Json json = Json::parse_file(path.string(), {.max_bytes = size_t{16} << 20});
+  const std::string text = read_file(path, uint64_t{16} << 20);
+  const Json json = Json::parse(text, path.string());
   if (const std::string type = json.string_or("peft_type", "LORA"); type != "LORA") {
     json.at("peft_type").fail(fmt::format("is '{}', expected LORA", printable(type, 40)));
   }
-  for (const char* flag : {"use_dora", "fan_in_fan_out", "use_qalora"}) {
-    if (json.boolean_or(flag, false)) json.at(flag).fail("is true, which is not supported");
+  const auto refuse = [&](const char* field, std::string_view what) {
+    throw Error(Kind::Unsupported,
+                fmt::format("{} {}, which is not supported", json.at(field).where(), what));
+  };
+  if (json.boolean_or("use_dora", false)) refuse("use_dora", "is true: DoRA");
+  for (const char* flag : {"fan_in_fan_out", "use_qalora", "lora_bias"}) {
+    if (json.boolean_or(flag, false)) refuse(flag, "is true");
   }
-  for (const char* field : {"layer_replication", "megatron_config"}) {
-    if (json.has(field)) json.at(field).fail("is set, which is not supported");
+  for (const char* field : {"layer_replication", "megatron_config", "trainable_token_indices",
+                            "target_parameters", "alora_invocation_tokens"}) {
+    if (const auto value = json.find(field);
+        value && !((value->is_array() || value->is_object()) && value->size() == 0)) {
+      refuse(field, "is set");
+    }
   }
   if (const std::string bias = json.string_or("bias", "none"); bias != "none") {
     json.at("bias").fail(fmt::format("is '{}', expected none", printable(bias, 40)));
@@ -59,18 +107,21 @@ AdapterConfig read_adapter_config(const fs::path& folder) {
   config.rank = json.at("r").integer(1, 1 << 16);
   config.alpha = json.at("lora_alpha").number(-1e9, 1e9);
   config.rank_stabilized = json.boolean_or("use_rslora", false);
-  config.target_modules = strings(json, "target_modules");
+  if (const auto target = json.find("target_modules"); target && target->is_string()) {
+    if (target->string() == "all-linear") {
+      config.all_linear = true;
+    } else {
+      config.target_patterns.emplace_back(target->string(), target->where());
+    }
+  } else {
+    config.target_modules = strings(json, "target_modules");
+  }
   config.modules_to_save = strings(json, "modules_to_save");
-  if (const auto pattern = json.find("rank_pattern")) {
-    for (const auto& [key, value] : pattern->members()) {
-      config.rank_pattern[key] = value.integer(1, 1 << 16);
-    }
-  }
-  if (const auto pattern = json.find("alpha_pattern")) {
-    for (const auto& [key, value] : pattern->members()) {
-      config.alpha_pattern[key] = value.number(-1e9, 1e9);
-    }
-  }
+  const OrderedJson ordered = OrderedJson::parse(text, path.string());
+  config.rank_pattern = patterns<int64_t>(
+      json, ordered, "rank_pattern", [](const Json& value) { return value.integer(1, 1 << 16); });
+  config.alpha_pattern = patterns<double>(
+      json, ordered, "alpha_pattern", [](const Json& value) { return value.number(-1e9, 1e9); });
   return config;
 }
 

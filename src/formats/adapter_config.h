@@ -1,11 +1,12 @@
 // LoRA adapters in PEFT's layout: adapter_config.json beside adapter_model.safetensors.
 #pragma once
 
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/file.h"
+#include "formats/name_pattern.h"
 
 namespace quern {
 
@@ -13,17 +14,25 @@ struct AdapterConfig {
   int64_t rank = 0;
   double alpha = 0;
   bool rank_stabilized = false;              // rsLoRA: alpha / sqrt(rank) instead of alpha / rank
-  std::vector<std::string> target_modules;   // last parts of module names
+  bool all_linear = false;                   // every matrix but the head is a target
+  std::vector<std::string> target_modules;   // module names or their ends
+  std::vector<NamePattern> target_patterns;  // one: target_modules was a regular expression
   std::vector<std::string> modules_to_save;  // stored in full
-  std::map<std::string, int64_t> rank_pattern;  // module name or its end → rank
-  std::map<std::string, double> alpha_pattern;
+  // In the file's order; the first whose pattern matches a module's name, or its end behind a dot,
+  // counts.
+  std::vector<std::pair<NamePattern, int64_t>> rank_pattern;
+  std::vector<std::pair<NamePattern, double>> alpha_pattern;
 
+  int64_t rank_of(std::string_view module) const;
   // alpha / rank for a module, with the patterns applied.
-  double scale(std::string_view module, int64_t module_rank) const;
+  double scale(std::string_view module) const;
+  // Whether the module is one that the adapter says it changes. Where it names no target at all,
+  // all that it has tensors for.
+  bool targets(std::string_view module) const;
 };
 
 // Throws BadInput naming the field; what would change the mathematics and is not supported (DoRA,
-// trained biases, layer replication, fan_in_fan_out) is refused by name.
+// trained biases, layer replication, fan_in_fan_out) is refused by name, as Unsupported.
 AdapterConfig read_adapter_config(const fs::path& folder);
 
 }  // namespace quern

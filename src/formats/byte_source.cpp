@@ -1,10 +1,12 @@
 #include "formats/byte_source.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <vector>
 
@@ -148,6 +150,51 @@ class ZstdSource final : public Compressed {
   bool frame_ended_ = false;
 };
 
+class StandardInput final : public ByteSource {
+ public:
+  StandardInput() : ByteSource(0) {}
+  size_t read(std::span<char> out) override {
+    size_t filled = 0;
+    while (filled < out.size()) {
+      const ssize_t count = ::read(STDIN_FILENO, out.data() + filled, out.size() - filled);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) throw_errno("standard input", "cannot read");
+      if (count == 0) break;
+      filled += static_cast<size_t>(count);
+    }
+    if (consumed_ == 0 && filled >= 4) {
+      const std::string_view begin(out.data(), 4);
+      if (begin.starts_with("\x1F\x8B") || begin == "\x28\xB5\x2F\xFD") {
+        throw_bad_input("standard input: is compressed", "put zcat or zstdcat in between");
+      }
+    }
+    consumed_ += filled;
+    return filled;
+  }
+  uint64_t consumed_bytes() const noexcept override { return consumed_; }
+
+ private:
+  uint64_t consumed_ = 0;
+};
+
+class Joined final : public ByteSource {
+ public:
+  Joined(std::string prefix, std::unique_ptr<ByteSource> rest)
+      : ByteSource(rest->file_bytes()), prefix_(std::move(prefix)), rest_(std::move(rest)) {}
+  size_t read(std::span<char> out) override {
+    if (at_ == prefix_.size()) return rest_->read(out);
+    const size_t count = prefix_.copy(out.data(), out.size(), at_);
+    at_ += count;
+    return count;
+  }
+  uint64_t consumed_bytes() const noexcept override { return rest_->consumed_bytes(); }
+
+ private:
+  std::string prefix_;
+  size_t at_ = 0;
+  std::unique_ptr<ByteSource> rest_;
+};
+
 bool begins_with(const MappedFile& file, std::initializer_list<int> bytes) {
   if (file.size() < bytes.size()) return false;
   const std::byte* at = file.data();
@@ -170,6 +217,15 @@ std::unique_ptr<ByteSource> ByteSource::open(const fs::path& path) {
                             : "rename the file, or fetch it again");
   }
   return std::make_unique<PlainSource>(std::move(file));
+}
+
+std::unique_ptr<ByteSource> ByteSource::standard_input() {
+  return std::make_unique<StandardInput>();
+}
+
+std::unique_ptr<ByteSource> ByteSource::joined(std::string prefix,
+                                               std::unique_ptr<ByteSource> rest) {
+  return std::make_unique<Joined>(std::move(prefix), std::move(rest));
 }
 
 LineReader::LineReader(std::unique_ptr<ByteSource> source, std::string name, uint64_t max_bytes)
@@ -201,6 +257,7 @@ bool LineReader::next(std::string& line) {
   }
   if (!any) return false;
   ++number_;
+  if (number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
   if (line.ends_with('\r')) line.pop_back();
   return true;
 }

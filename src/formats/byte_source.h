@@ -16,6 +16,11 @@ class ByteSource {
   // Throws BadInput when the file is missing, is no regular file, or is named .gz or .zst and is
   // neither.
   static std::unique_ptr<ByteSource> open(const fs::path& path);
+  // What comes in through standard input. Throws BadInput for compressed bytes, which the shell's
+  // tools unpack.
+  static std::unique_ptr<ByteSource> standard_input();
+  // `prefix`, and then the rest of a source that it was read from.
+  static std::unique_ptr<ByteSource> joined(std::string prefix, std::unique_ptr<ByteSource> rest);
   virtual ~ByteSource() = default;
 
   // Fills `out` from the front; 0 only at the end. Throws BadInput naming the file for a stream
@@ -37,7 +42,8 @@ class ByteSource {
   uint64_t file_bytes_;
 };
 
-// Lines of a source, without their ends (LF or CRLF). Throws BadInput naming file and line for one
+// Lines of a source, without their ends (LF or CRLF) and without a byte order mark before the first.
+// Throws BadInput naming file and line for one
 // longer than `max_bytes`.
 class LineReader {
  public:

@@ -141,7 +141,53 @@ void GgufFile::fail(const std::string& problem, std::string hint) const {
   throw_bad_input(path().string() + ": " + problem, std::move(hint));
 }
 
-GgufFile::GgufFile(const fs::path& path) : file_(path) {
+GgufFile::GgufFile(const fs::path& path) : GgufFile(path, Part::First) { open_other_parts(); }
+
+void GgufFile::open_other_parts() {
+  const int64_t count = integer_or("split.count", 0, 0, 1 << 16);
+  if (count < 2) return;
+  const std::string own = fmt::format("-00001-of-{:05}.gguf", count);
+  const std::string name = path().filename().string();
+  if (integer_or("split.no", 0, 0, count - 1) != 0 || !name.ends_with(own)) {
+    fail(fmt::format("is one of {} files of a model, and not the first", count),
+         "name the one that ends in " + own);
+  }
+  for (int64_t i = 1; i < count; ++i) {
+    const fs::path other =
+        path().parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf",
+                                           name.substr(0, name.size() - own.size()), i + 1, count);
+    if (!fs::exists(other)) {
+      fail(fmt::format("the model's file {} is missing", other.filename().string()),
+           "copy all of them into the folder");
+    }
+    parts_.emplace_back(new GgufFile(other, Part::Other));
+    const GgufFile& part = *parts_.back();
+    if (part.integer("split.no", 0, count - 1) != i ||
+        part.integer("split.count", 0, 1 << 16) != count) {
+      part.fail(fmt::format("does not say that it is file {} of {}", i + 1, count));
+    }
+    for (const GgufTensor& tensor : part.tensors_) {
+      if (!places_.try_emplace(tensor.name, tensors_.size()).second) {
+        part.fail(fmt::format("has the tensor '{}', which an earlier file has",
+                              printable(tensor.name, 80)));
+      }
+      tensors_.push_back(tensor);
+    }
+  }
+  const auto all = static_cast<int64_t>(tensors_.size());
+  if (const int64_t said = integer_or("split.tensors.count", all, 0, int64_t{1} << 31);
+      said != all) {
+    fail(fmt::format("says that the model has {} tensors, its files have {}", said, all));
+  }
+}
+
+std::vector<fs::path> GgufFile::files() const {
+  std::vector<fs::path> out = {path()};
+  for (const auto& part : parts_) out.push_back(part->path());
+  return out;
+}
+
+GgufFile::GgufFile(const fs::path& path, Part) : file_(path) {
   if (is_lfs_pointer(file_.text())) {
     fail("is a Git LFS pointer, not the file itself", "fetch it with 'git lfs pull'");
   }
@@ -184,12 +230,6 @@ GgufFile::GgufFile(const fs::path& path) : file_(path) {
     }
     alignment = *value;
   }
-  if (const int64_t parts = integer_or("split.count", 0, 0, 1 << 16); parts > 1) {
-    throw Error(Kind::Unsupported,
-                fmt::format("{}: is one of {} parts of a model", path.string(), parts),
-                "join them with llama.cpp's gguf-split --merge");
-  }
-
   std::vector<uint64_t> offsets;
   for (uint64_t i = 0; i < tensor_count; ++i) {
     GgufTensor tensor;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -53,7 +54,8 @@ struct GgufTensor {
 // Throws BadInput naming the file and the key, tensor or offset for any breach of the format:
 // version 2 or 3, little-endian; unique keys of at most 65,535 bytes; arrays of numbers or strings;
 // tensors of 1 to 4 dims, of types that are read (Unsupported for others, by name), side by side in
-// the order of the table, with nothing but padding between and after them.
+// the order of the table, with nothing but padding between and after them. The first file of a
+// model in several (NAME-00001-of-00003.gguf) brings the tensors of the others along.
 class GgufFile {
  public:
   explicit GgufFile(const fs::path& path);
@@ -65,6 +67,7 @@ class GgufFile {
   }
   const std::vector<GgufTensor>& tensors() const noexcept { return tensors_; }
   const GgufTensor* find(std::string_view name) const noexcept;
+  std::vector<fs::path> files() const;  // of which the model is made
 
   // Metadata by key: throw BadInput naming the key where it has another type or is out of range;
   // the _or forms take its absence, the others do not.
@@ -82,6 +85,9 @@ class GgufFile {
 
  private:
   class Reader;
+  enum class Part { First, Other };
+  GgufFile(const fs::path& path, Part part);
+  void open_other_parts();
   const GgufValue& at(std::string_view key) const;
 
   MappedFile file_;
@@ -89,6 +95,7 @@ class GgufFile {
   std::map<std::string, GgufValue, std::less<>> metadata_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, size_t, std::less<>> places_;
+  std::vector<std::unique_ptr<GgufFile>> parts_;  // the second file of a model in several, and on
 };
 
 // Whether a path names a GGUF file: by its ending.

@@ -1,7 +1,6 @@
 #include "formats/gguf_blocks.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -50,16 +49,13 @@ constexpr OtherType kOthers[] = {
     {39, "MXFP4"},
 };
 
-// The 16 levels of IQ4_NL and IQ4_XS.
-constexpr std::array<float, 16> kLevels = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                           1,    13,   25,  38,  53,  69,  89,  113};
-
 uint8_t u8(const std::byte* p) { return std::to_integer<uint8_t>(*p); }
 uint16_t u16(const std::byte* p) { return static_cast<uint16_t>(u8(p) | u8(p + 1) << 8); }
 uint32_t u32(const std::byte* p) { return u16(p) | static_cast<uint32_t>(u16(p + 2)) << 16; }
 float f16(const std::byte* p) { return from_f16(u16(p)); }
 int low(const std::byte* p) { return u8(p) & 15; }
 int high(const std::byte* p) { return u8(p) >> 4; }
+float iq4_level(int nibble) { return kIq4Levels[static_cast<size_t>(nibble)]; }
 
 // Q4_K and Q5_K: eight scales and eight minima of six bits each, in 12 bytes.
 struct ScaleMin {
@@ -173,8 +169,8 @@ void q6_k(const std::byte* b, float* out) {
 void iq4_nl(const std::byte* b, float* out) {
   const float d = f16(b);
   for (int i = 0; i < 16; ++i) {
-    out[i] = d * kLevels[static_cast<size_t>(low(b + 2 + i))];
-    out[i + 16] = d * kLevels[static_cast<size_t>(high(b + 2 + i))];
+    out[i] = d * iq4_level(low(b + 2 + i));
+    out[i + 16] = d * iq4_level(high(b + 2 + i));
   }
 }
 void iq4_xs(const std::byte* b, float* out) {
@@ -187,8 +183,8 @@ void iq4_xs(const std::byte* b, float* out) {
     const float dl = d * static_cast<float>(scale);
     const std::byte* qs = b + 8 + group * 16;
     for (int i = 0; i < 16; ++i) {
-      out[group * 32 + i] = dl * kLevels[static_cast<size_t>(low(qs + i))];
-      out[group * 32 + i + 16] = dl * kLevels[static_cast<size_t>(high(qs + i))];
+      out[group * 32 + i] = dl * iq4_level(low(qs + i));
+      out[group * 32 + i + 16] = dl * iq4_level(high(qs + i));
     }
   }
 }

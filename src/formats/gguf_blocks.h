@@ -1,6 +1,7 @@
 // The number formats of GGUF's tensors: blocks of weights that share scales.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -27,6 +28,10 @@ enum class GgufType : uint32_t {
   IQ4_XS = 23,
   BF16 = 30,
 };
+
+// The levels that nibbles of IQ4_NL and IQ4_XS name.
+inline constexpr std::array<int8_t, 16> kIq4Levels = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                                      1,    13,   25,  38,  53,  69,  89,  113};
 
 struct GgufBlock {
   GgufType type;

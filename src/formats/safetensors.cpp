@@ -243,13 +243,11 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path) {
     throw_bad_input(
         fmt::format("{}: has {} bytes after the last tensor", source, data_bytes_ - expected));
   }
-  for (const NamedTensor& tensor : tensors_) {
-    if (reinterpret_cast<uintptr_t>(tensor.view.data) % size_bytes(tensor.view.dtype) == 0)
-      continue;
-    throw_bad_input(
-        fmt::format("{}: {} begins at byte {} of the file, not aligned to its dtype", source,
-                    printable(tensor.name, 120), tensor.view.data - file_.data()),
-        "save it again with a newer safetensors");
+  for (NamedTensor& tensor : tensors_) {
+    ConstTensorView& view = tensor.view;
+    if (reinterpret_cast<uintptr_t>(view.data) % size_bytes(view.dtype) == 0) continue;
+    copies_.emplace_back(view.data, view.data + view.size_bytes());
+    view.data = copies_.back().data();
   }
   std::sort(tensors_.begin(), tensors_.end(),
             [](const NamedTensor& a, const NamedTensor& b) { return a.name < b.name; });
@@ -289,6 +287,47 @@ void TensorStore::add(std::unique_ptr<SafetensorsFile> file) {
 }
 
 TensorStore TensorStore::open(const fs::path& path) {
+  TensorStore store = open_files(path);
+  if (fs::is_directory(path)) store.find_fp8(path);
+  return store;
+}
+
+void TensorStore::find_fp8(const fs::path& folder) {
+  std::vector<std::string> scales;
+  for (const auto& [name, place] : where_) {
+    const ConstTensorView& levels = place.tensor->view;
+    if (levels.dtype != DType::F8E4M3 || !name.ends_with(".weight")) continue;
+    const ConstTensorView* scale = nullptr;
+    for (const std::string& other :
+         fp8_scale_names(std::string_view(name).substr(0, name.size() - 7))) {
+      const auto it = where_.find(other);
+      if (it == where_.end()) continue;
+      if (scale == nullptr && other.find(".weight_scale") != other.npos) {
+        scale = &it->second.tensor->view;
+      }
+      scales.push_back(other);
+    }
+    if (scale == nullptr) {
+      throw_bad_input(fmt::format("{}: {} is of FP8 and has no weight_scale", file_of(name), name));
+    }
+    fp8_.emplace(name, Fp8{levels, *scale, {}});
+  }
+  if (fp8_.empty()) return;
+  fp8_config_ = read_fp8_config(folder);
+  fp8_mutex_ = std::make_shared<std::mutex>();
+  for (const std::string& name : scales) where_.erase(name);
+}
+
+ConstTensorView TensorStore::decode(const std::string& name, Fp8& tensor) const {
+  const std::lock_guard lock(*fp8_mutex_);
+  if (tensor.bytes.empty()) {
+    tensor.bytes =
+        fp8_to_bf16(tensor.levels, tensor.scales, fp8_config_, file_of(name) + ": " + name);
+  }
+  return {DType::BF16, tensor.levels.shape, tensor.bytes.data()};
+}
+
+TensorStore TensorStore::open_files(const fs::path& path) {
   TensorStore store;
   store.source_ = path;
   if (!fs::exists(path)) throw_bad_input(path.string() + ": there is no such file or folder");
@@ -370,6 +409,9 @@ std::vector<std::string> TensorStore::names() const {
 std::optional<ConstTensorView> TensorStore::find(std::string_view name) const {
   const auto it = where_.find(name);
   if (it == where_.end()) return std::nullopt;
+  if (const auto coded = fp8_.find(name); coded != fp8_.end()) {
+    return decode(coded->first, coded->second);
+  }
   return it->second.tensor->view;
 }
 

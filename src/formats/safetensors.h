@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 
 #include "core/file.h"
 #include "core/shape.h"
+#include "formats/fp8.h"
 
 namespace quern {
 
@@ -25,7 +27,8 @@ struct NamedTensor {
 
 // One file. Throws BadInput naming the file and the tensor for any breach of the rules: header
 // length and cap, JSON without duplicate keys, known dtypes, sizes that match shapes, data without
-// hole, overlap or rest.
+// hole, overlap or rest. Data that are not aligned to their type, as older writers left them, are
+// copied.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const fs::path& path);
@@ -40,6 +43,7 @@ class SafetensorsFile {
  private:
   MappedFile file_;
   std::vector<NamedTensor> tensors_;
+  std::vector<std::vector<std::byte>> copies_;  // of tensors that are not aligned
   std::map<std::string, std::string> metadata_;
   uint64_t data_bytes_ = 0;
 };
@@ -53,7 +57,8 @@ struct HeldTensor {
 };
 
 // All tensors of a checkpoint: a .safetensors file, or a folder with model.safetensors, or one with
-// model.safetensors.index.json and its shards.
+// model.safetensors.index.json and its shards. A folder's tensors of FP8 are bfloat16 here, with
+// their scales (formats/fp8.h) applied when they are first asked for; the scales are not listed.
 class TensorStore {
  public:
   static TensorStore open(const fs::path& file_or_folder);
@@ -67,6 +72,7 @@ class TensorStore {
   std::optional<ConstTensorView> find(std::string_view name) const;
   ConstTensorView at(std::string_view name) const;   // throws BadInput if it is not there
   std::string file_of(std::string_view name) const;  // path of the file that holds it
+  bool has_fp8() const noexcept { return !fp8_.empty(); }
   const fs::path& source() const noexcept { return source_; }
   uint64_t total_bytes() const noexcept;
 
@@ -75,7 +81,15 @@ class TensorStore {
     const NamedTensor* tensor;
     const SafetensorsFile* file;  // null for held tensors
   };
+  // A tensor of FP8 and, once it was asked for, what it is in bfloat16.
+  struct Fp8 {
+    ConstTensorView levels, scales;
+    std::vector<std::byte> bytes;
+  };
+  static TensorStore open_files(const fs::path& file_or_folder);
   void add(std::unique_ptr<SafetensorsFile> file);
+  void find_fp8(const fs::path& folder);
+  ConstTensorView decode(const std::string& name, Fp8& tensor) const;
 
   fs::path source_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
@@ -83,6 +97,9 @@ class TensorStore {
   std::unique_ptr<std::vector<NamedTensor>> held_;
   std::shared_ptr<const void> keeper_;
   std::map<std::string, Place, std::less<>> where_;
+  std::shared_ptr<std::mutex> fp8_mutex_;
+  mutable std::map<std::string, Fp8, std::less<>> fp8_;
+  Fp8Config fp8_config_;
 };
 
 // What a file will hold, in the order it will be written.

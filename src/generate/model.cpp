@@ -59,9 +59,12 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
         }
         return config;
       }()),
-      weights_(LoadedWeights::load(
-          folder, config_,
-          {.adapters = options.adapters, .pool = &pool_, .pack_cache = options.pack_cache})),
+      weights_(LoadedWeights::load(folder, config_,
+                                   {.adapters = options.adapters,
+                                    .pool = &pool_,
+                                    .pack_cache = options.pack_cache,
+                                    .float32 = options.float32,
+                                    .strict = options.strict})),
       generation_(read_generation_config(folder)) {
   if (is_gguf(folder)) {
     const GgufChat chat = gguf_chat(GgufFile(folder));
@@ -82,7 +85,9 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
   if (tokenizer_ != nullptr && supports_chatml(*tokenizer_) && generation_.chat_format != "raw") {
     chat_ = std::make_unique<ChatMl>(*tokenizer_);
   }
-  engine_.kv_type = parse_kv_type(options.kv_cache, config_);
+  engine_.kv_type = options.float32 && options.kv_cache == "auto"
+                        ? DType::F32
+                        : parse_kv_type(options.kv_cache, config_);
   engine_.context = options.context > 0 ? options.context : config_.max_context;
   engine_.rules = {config_.dynamic_ntk, config_.logn};
   // The weights are mapped and can be dropped and read again; the cache cannot.
@@ -127,7 +132,9 @@ StopRules Model::default_stop() const {
     }
   };
   for (const int64_t id : generation_.eos_ids) add(id);
-  if (stop.ids.empty() && config_.eos_id) add(*config_.eos_id);
+  if (stop.ids.empty()) {
+    for (const int64_t id : config_.eos_ids) add(id);
+  }
   if (tokenizer_ != nullptr) {
     if (stop.ids.empty() && tokenizer_->eos()) add(*tokenizer_->eos());
     if (supports_chatml(*tokenizer_)) {

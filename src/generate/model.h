@@ -29,6 +29,8 @@ struct ModelOptions {
   int64_t context = 0;        // 0: the checkpoint's
   TokenizerOptions tokenizer;
   bool pack_cache = false;  // see LoadOptions
+  bool float32 = false;
+  bool strict = false;
 };
 
 class Model {

@@ -219,7 +219,7 @@ void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
   const int64_t lora_floats = 2 * options_.batch * options_.seq * rank_;
   if (lora_.count() < lora_floats) lora_ = run_.allocate(DType::F32, {lora_floats});
   const int64_t half = config_.rotary_dim / 2;
-  const std::vector<float> frequencies = inverse_frequencies(config_, /*alpha=*/1);
+  const std::vector<float> frequencies = inverse_frequencies(config_, /*alpha=*/1, seq_);
   const float magnitude = rotary_magnitude(config_);
   for (int64_t row = 0; row < batch_ * seq_; ++row) {
     const int64_t position = row % seq_;

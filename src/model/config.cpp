@@ -8,6 +8,8 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "model/config_keys.h"
+#include "model/config_rope.h"
 #include "model/gguf_names.h"
 
 namespace quern {
@@ -68,44 +70,13 @@ DType parse_dtype(const Json& json) {
   return *dtype;
 }
 
-std::optional<int64_t> parse_token_id(const Json& json, std::string_view key) {
-  auto value = json.find(key);
-  if (value && value->is_array()) {
-    if (value->size() == 0) return std::nullopt;
-    value = (*value)[0];
-  }
-  if (!value) return std::nullopt;
-  return value->integer(0, kMaxVocab);
-}
-
-RopeScaling parse_rope_scaling(const Json& json, int64_t max_context) {
-  RopeScaling scaling;
-  const auto value = json.find("rope_scaling");
-  if (!value) return scaling;
-  const auto type_field = find_any(*value, {"rope_type", "type"});
-  const std::string type = type_field ? type_field->string() : "default";
-  if (type == "default") return scaling;
-  scaling.factor = value->number_or("factor", 1, 1, 1e6);
-  scaling.original_context = value->number_or("original_max_position_embeddings",
-                                              static_cast<double>(max_context), 1, 1e12);
-  if (type == "linear") {
-    scaling.type = RopeScaling::Type::Linear;
-  } else if (type == "yarn") {
-    scaling.type = RopeScaling::Type::Yarn;
-    scaling.beta_fast = value->number_or("beta_fast", 32, 0, 1e6);
-    scaling.beta_slow = value->number_or("beta_slow", 1, 0, 1e6);
-    if (value->has("attention_factor")) {
-      scaling.attention_factor = value->at("attention_factor").number(0, 1e6);
-    }
-  } else if (type == "llama3") {
-    scaling.type = RopeScaling::Type::Llama3;
-    scaling.low_freq_factor = value->at("low_freq_factor").number(1e-3, 1e6);
-    scaling.high_freq_factor = value->at("high_freq_factor").number(1e-3, 1e6);
-  } else {
-    value->fail(
-        fmt::format("has the type '{}', expected linear, yarn or llama3", printable(type, 40)));
-  }
-  return scaling;
+std::vector<int64_t> parse_token_ids(const Json& json, std::string_view key) {
+  const auto value = json.find(key);
+  if (!value) return {};
+  if (!value->is_array()) return {value->integer(0, kMaxVocab)};
+  std::vector<int64_t> ids;
+  for (const Json& id : value->items()) ids.push_back(id.integer(0, kMaxVocab));
+  return ids;
 }
 
 std::vector<int64_t> parse_config_windows(const Json& json, const Config& config) {
@@ -157,7 +128,7 @@ void parse_qwen(const Json& json, Config& c) {
   const double rotary_pct = json.number_or("rotary_pct", 1, 0, 1);
   c.rotary_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * rotary_pct);
   c.qkv_bias = true;
-  c.linear_bias = !json.boolean_or("no_bias", true);
+  c.out_bias = c.mlp_bias = !json.boolean_or("no_bias", true);
   c.trained_context = json.integer_or("seq_length", 2048, 2, kMaxContext);
   const auto positions = find_any(json, {"max_position_embeddings", "n_positions"});
   // The first release's n_positions is the trained length and no limit: NTK goes beyond it.
@@ -186,20 +157,16 @@ void parse_llama_like(const Json& json, Config& c) {
   c.ffn = dim(json, {"intermediate_size"}, kMaxDim);
   c.vocab = c.output_vocab = dim(json, {"vocab_size"}, kMaxVocab);
   c.norm_eps = static_cast<float>(json.number_or("rms_norm_eps", 1e-6, 1e-20, 1));
-  c.rope_theta = json.number_or("rope_theta", 10000, 1, 1e12);
-  c.qkv_bias = c.family == Family::Qwen2 || json.boolean_or("attention_bias", false);
-  c.linear_bias = false;
+  const bool attention_bias = json.boolean_or("attention_bias", false);
+  c.qkv_bias = c.family == Family::Qwen2 || attention_bias;
+  c.out_bias = c.family != Family::Qwen2 && attention_bias;
+  c.mlp_bias = c.family == Family::Llama && json.boolean_or("mlp_bias", false);
   c.qk_norm = c.family == Family::Qwen3;
   c.max_context = json.integer_or("max_position_embeddings", 2048, 1, kMaxContext);
   c.trained_context = c.max_context;
-  c.rope_scaling = parse_rope_scaling(json, c.max_context);
+  parse_rope(json, c);
   c.dynamic_ntk = json.boolean_or("use_dynamic_ntk", false);
   c.logn = json.boolean_or("use_logn_attn", false);
-  if (c.family == Family::Llama) {
-    if (json.boolean_or("mlp_bias", false) || json.boolean_or("attention_bias", false)) {
-      json.fail("asks for biases in a LLaMA model", "only the bias-free layout is supported");
-    }
-  }
   const std::string activation = json.string_or("hidden_act", "silu");
   if (activation != "silu") {
     json.fail(fmt::format("hidden_act is '{}', expected silu", printable(activation, 40)));
@@ -217,7 +184,7 @@ nlohmann::ordered_json qwen_json(const Config& c) {
       {"layer_norm_epsilon", static_cast<double>(c.norm_eps)},
       {"rotary_emb_base", c.rope_theta},
       {"rotary_pct", static_cast<double>(c.rotary_dim) / static_cast<double>(c.head_dim)},
-      {"no_bias", !c.linear_bias},
+      {"no_bias", !c.mlp_bias},
       {"seq_length", c.trained_context},
       {"max_position_embeddings", c.max_context},
       {"use_dynamic_ntk", c.dynamic_ntk},
@@ -239,26 +206,13 @@ nlohmann::ordered_json llama_like_json(const Config& c) {
       {"head_dim", c.head_dim},
       {"vocab_size", c.vocab},
       {"rms_norm_eps", static_cast<double>(c.norm_eps)},
-      {"rope_theta", c.rope_theta},
-      {"max_position_embeddings", c.max_context},
       {"hidden_act", "silu"},
   };
+  if (c.family != Family::Qwen2) out["attention_bias"] = c.out_bias;
+  if (c.family == Family::Llama) out["mlp_bias"] = c.mlp_bias;
   if (c.dynamic_ntk) out["use_dynamic_ntk"] = true;
   if (c.logn) out["use_logn_attn"] = true;
-  const RopeScaling& s = c.rope_scaling;
-  if (s.type == RopeScaling::Type::None) return out;
-  constexpr const char* kTypes[] = {"default", "linear", "yarn", "llama3"};
-  auto& scaling = out["rope_scaling"] = {{"rope_type", kTypes[static_cast<int>(s.type)]},
-                                         {"factor", s.factor},
-                                         {"original_max_position_embeddings", s.original_context}};
-  if (s.type == RopeScaling::Type::Yarn) {
-    scaling["beta_fast"] = s.beta_fast;
-    scaling["beta_slow"] = s.beta_slow;
-    if (s.attention_factor) scaling["attention_factor"] = *s.attention_factor;
-  } else if (s.type == RopeScaling::Type::Llama3) {
-    scaling["low_freq_factor"] = s.low_freq_factor;
-    scaling["high_freq_factor"] = s.high_freq_factor;
-  }
+  add_rope(c, out);
   return out;
 }
 
@@ -280,8 +234,8 @@ Config parse_config(const Json& json) {
   c.tied = json.boolean_or("tie_word_embeddings", false);
   c.dtype = parse_dtype(json);
   c.initializer_range = json.number_or("initializer_range", 0.02, 0, 10);
-  c.bos_id = parse_token_id(json, "bos_token_id");
-  c.eos_id = parse_token_id(json, "eos_token_id");
+  if (const auto ids = parse_token_ids(json, "bos_token_id"); !ids.empty()) c.bos_id = ids[0];
+  c.eos_ids = parse_token_ids(json, "eos_token_id");
   c.windows = parse_config_windows(json, c);
   if (c.heads % c.kv_heads != 0) {
     json.fail(
@@ -297,6 +251,7 @@ Config parse_config(const Json& json) {
   if (c.tied && c.vocab != c.output_vocab) {
     json.fail("ties the embeddings, but vocab_size and padded_vocab_size differ");
   }
+  warn_of_unread(json, c);
   return c;
 }
 
@@ -322,7 +277,8 @@ nlohmann::ordered_json to_json(const Config& c) {
   out["torch_dtype"] = kDTypes[static_cast<size_t>(c.dtype)];
   if (!c.windows.empty()) out["quern_layer_windows"] = c.windows;
   if (c.bos_id) out["bos_token_id"] = *c.bos_id;
-  if (c.eos_id) out["eos_token_id"] = *c.eos_id;
+  if (c.eos_ids.size() == 1) out["eos_token_id"] = c.eos_ids[0];
+  if (c.eos_ids.size() > 1) out["eos_token_id"] = c.eos_ids;
   return out;
 }
 

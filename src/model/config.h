@@ -20,15 +20,22 @@ enum class Family : uint8_t { Qwen, Qwen2, Qwen3, Llama };
 std::string_view name(Family family) noexcept;
 
 // How rotary angles are stretched beyond the trained length, when config.json says so for good.
-// (Dynamic NTK is no such scaling: it depends on the prompt; see model/rotary.h.)
+// (Qwen's dynamic NTK is no such scaling: a checkpoint turns it on or off; see model/rotary.h.)
 struct RopeScaling {
-  enum class Type : uint8_t { None, Linear, Yarn, Llama3 };
+  enum class Type : uint8_t { None, Linear, Yarn, Llama3, Dynamic, LongRope };
   Type type = Type::None;
   double factor = 1;
   double original_context = 0;                       // trained length that the factor counts from
   double beta_fast = 32, beta_slow = 1;              // Yarn
-  std::optional<double> attention_factor;            // Yarn; 0.1 ln(factor) + 1 when absent
+  bool truncate = true;                              // Yarn: the ramp begins and ends at whole dims
+  std::optional<double> attention_factor;            // Yarn, LongRope; absent: from the factor
+  std::optional<double> mscale, mscale_all_dim;      // Yarn: their quotient is the attention factor
   double low_freq_factor = 1, high_freq_factor = 4;  // Llama3
+  // LongRope: what each frequency is divided by, up to the original context and beyond it. GGUF's
+  // rope_freqs are read as this, too, the same for both.
+  std::vector<float> short_factors, long_factors;
+
+  bool operator==(const RopeScaling&) const = default;
 };
 
 struct Config {
@@ -46,7 +53,8 @@ struct Config {
   int64_t rotary_dim = 0;  // leading dims of each head that are rotated
   RopeScaling rope_scaling;
   bool qkv_bias = false;
-  bool linear_bias = false;  // on every other matrix of a block
+  bool out_bias = false;  // on the matrix behind attention
+  bool mlp_bias = false;     // on up, gate and down
   bool qk_norm = false;
   bool tied = false;               // lm_head is the embedding
   int64_t trained_context = 2048;  // Qwen's seq_length: dynamic NTK and LogN act past it
@@ -56,7 +64,8 @@ struct Config {
   std::vector<int64_t> windows;  // attention window of each layer, 0 for none; empty: none at all
   DType dtype = DType::F32;      // what config.json says the weights are
   double initializer_range = 0.02;
-  std::optional<int64_t> bos_id, eos_id;
+  std::optional<int64_t> bos_id;
+  std::vector<int64_t> eos_ids;  // any of them ends a text
 
   int64_t query_dim() const noexcept { return heads * head_dim; }
   int64_t kv_dim() const noexcept { return kv_heads * head_dim; }
@@ -66,7 +75,8 @@ struct Config {
 };
 
 // Reads config.json of Qwen (first and later release), Qwen1.5/2/2.5/3 dense, and LLaMA. Throws
-// BadInput naming the field; an unknown architecture's message lists those that are known.
+// BadInput naming the field; an unknown architecture's message lists those that are known. A field
+// that is not read, and that no published model keeps for its books alone, is warned of by name.
 Config parse_config(const Json& json);
 // Of a checkpoint's folder, or from the metadata of a GGUF file.
 Config load_config(const std::filesystem::path& model);

@@ -79,7 +79,7 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
   const float plain_scale = 1 / std::sqrt(static_cast<float>(config_.head_dim));
   const int64_t half = config_.rotary_dim / 2;
   for (const BatchItem& item : batch) {
-    const Sequence& sequence = *item.sequence;
+    Sequence& sequence = *item.sequence;
     const auto first_row = static_cast<int64_t>(ids_.size());
     const auto count = static_cast<int64_t>(item.ids.size());
     assert(count > 0 && item.outputs >= 0 && item.outputs <= count &&
@@ -99,7 +99,7 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
       const int64_t row = first_row + i;
       const int64_t position = sequence.length() + sequence.offset() + i;
       fill_rotary(cos_.floats().data() + row * half, sin_.floats().data() + row * half,
-                  sequence.inverse_frequencies(), position, rotary_magnitude_);
+                  sequence.inverse_frequencies(position), position, rotary_magnitude_);
       const float logn = sequence.logn() ? logn_factor(position, config_.trained_context) : 1.0f;
       scale_.push_back(plain_scale * logn);
       if (i >= count - item.outputs) {

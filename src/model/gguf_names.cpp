@@ -53,26 +53,70 @@ std::string_view part_name(Part part) {
   return {};
 }
 
+constexpr std::string_view kRopeFactors[] = {"rope_freqs.weight", "rope_factors_short.weight",
+                                             "rope_factors_long.weight"};
+
+std::vector<float> rope_factors(const GgufFile& file, std::string_view name, const Config& c) {
+  const GgufTensor* tensor = file.find(name);
+  if (tensor == nullptr) file.fail(fmt::format("lacks the tensor {}", name));
+  const auto count = static_cast<size_t>(c.rotary_dim / 2);
+  if (!(tensor->shape == Shape{c.rotary_dim / 2}) || tensor->block.type != GgufType::F32) {
+    file.fail(fmt::format("{} is {} {}, expected F32 ({})", name, tensor->block.name,
+                          to_string(tensor->shape), count));
+  }
+  std::vector<float> values(count);
+  dequantize_blocks(GgufType::F32, tensor->data, values);
+  for (const float value : values) {
+    if (!(value >= 1e-6f && value <= 1e6f)) {
+      file.fail(fmt::format("{} has the factor {}", name, value));
+    }
+  }
+  return values;
+}
+
 RopeScaling rope_scaling(const GgufFile& file, const std::string& arch, const Config& c) {
   RopeScaling s;
-  const std::string prefix = arch + ".rope.scaling.";
-  if (file.find("rope_freqs.weight") != nullptr) {
-    throw Error(Kind::Unsupported,
-                file.path().string() + ": has the rotary factors rope_freqs, which are not read");
-  }
-  if (!file.has(prefix + "type")) return s;
-  const std::string_view type = file.string(prefix + "type");
-  if (type == "none") return s;
-  s.factor = file.number_or(prefix + "factor", 1, 1e-3, 1e6);
+  const auto key = [&](const char* name) { return arch + ".rope.scaling." + name; };
   s.original_context = static_cast<double>(
-      file.integer_or(prefix + "original_context_length", c.max_context, 1, int64_t{1} << 31));
+      file.integer_or(key("original_context_length"), c.max_context, 1, int64_t{1} << 31));
+  // attn_factor is what YaRN's own 0.1 ln(factor) + 1 is multiplied by.
+  const double attention = file.number_or(
+      key("attn_factor"), file.number_or(key("yarn_attn_factor"), 1, 1e-6, 1e6), 1e-6, 1e6);
+  if (file.find("rope_freqs.weight") != nullptr) {
+    s.type = RopeScaling::Type::LongRope;
+    s.short_factors = s.long_factors = rope_factors(file, "rope_freqs.weight", c);
+    s.attention_factor = attention;
+  } else if (file.find("rope_factors_long.weight") != nullptr) {
+    s.type = RopeScaling::Type::LongRope;
+    s.short_factors = rope_factors(file, "rope_factors_short.weight", c);
+    s.long_factors = rope_factors(file, "rope_factors_long.weight", c);
+    s.attention_factor = attention;
+  }
+  if (!file.has(key("type"))) return s;
+  const std::string_view type = file.string(key("type"));
+  if (type == "none" || (type == "longrope" && s.type == RopeScaling::Type::LongRope)) return s;
+  if (s.type != RopeScaling::Type::None) {
+    throw Error(Kind::Unsupported,
+                fmt::format("{}: has rotary factors and the key '{}' of '{}'", file.path().string(),
+                            key("type"), printable(type, 40)));
+  }
+  s.factor = file.number(key("factor"), 1e-3, 1e6);
   if (type == "linear") {
     s.type = RopeScaling::Type::Linear;
   } else if (type == "yarn") {
     s.type = RopeScaling::Type::Yarn;
+    s.beta_fast = file.number_or(key("yarn_beta_fast"), 32, 1e-6, 1e6);
+    s.beta_slow = file.number_or(key("yarn_beta_slow"), 1, 1e-6, 1e6);
+    if (attention != 1) s.attention_factor = attention * (0.1 * std::log(s.factor) + 1);
+    if (file.number_or(key("yarn_log_multiplier"), 0, -1e6, 1e6) != 0 ||
+        file.number_or(key("yarn_ext_factor"), 1, -1e6, 1e6) != 1) {
+      throw Error(Kind::Unsupported, fmt::format("{}: sets '{}' or '{}', which are not supported",
+                                                 file.path().string(), key("yarn_log_multiplier"),
+                                                 key("yarn_ext_factor")));
+    }
   } else {
-    file.fail(fmt::format("the key '{}type' is '{}', expected none, linear or yarn", prefix,
-                          printable(type, 40)));
+    file.fail(fmt::format("the key '{}' is '{}', expected none, linear, yarn or longrope",
+                          key("type"), printable(type, 40)));
   }
   return s;
 }
@@ -145,8 +189,10 @@ Config gguf_config(const GgufFile& file) {
                             c.hidden));
     }
   }
-  c.qkv_bias = c.family == Family::Qwen || c.family == Family::Qwen2;
-  c.linear_bias = file.find("blk.0.ffn_down.bias") != nullptr;
+  c.qkv_bias = c.family == Family::Qwen || c.family == Family::Qwen2 ||
+               file.find("blk.0.attn_q.bias") != nullptr;
+  c.out_bias = file.find("blk.0.attn_output.bias") != nullptr;
+  c.mlp_bias = file.find("blk.0.ffn_down.bias") != nullptr;
   c.qk_norm = c.family == Family::Qwen3;
   c.rope_scaling = rope_scaling(file, arch, c);
   c.dtype = DType::F16;
@@ -155,7 +201,10 @@ Config gguf_config(const GgufFile& file) {
     return file.integer(name, 0, c.vocab - 1);
   };
   c.bos_id = id("tokenizer.ggml.bos_token_id");
-  c.eos_id = id("tokenizer.ggml.eos_token_id");
+  for (const char* name : {"eos_token_id", "eot_token_id"}) {
+    const auto end = id(fmt::format("tokenizer.ggml.{}", name).c_str());
+    if (end && std::ranges::find(c.eos_ids, *end) == c.eos_ids.end()) c.eos_ids.push_back(*end);
+  }
   return c;
 }
 
@@ -185,8 +234,7 @@ void reorder_heads(std::span<std::byte> bytes, int64_t head_dim, HeadOrder to) {
   }
 }
 
-TensorStore gguf_tensors(const fs::path& path, const Config& config,
-                         std::vector<GgufMatrix>* matrices) {
+TensorStore gguf_tensors(const fs::path& path, const Config& config, const GgufReading& reading) {
   auto file = std::make_shared<GgufFile>(path);
   std::vector<HeldTensor> held;
   std::set<std::string, std::less<>> taken;
@@ -206,36 +254,38 @@ TensorStore gguf_tensors(const fs::path& path, const Config& config,
     const bool reorder = gguf_reorders(config, spec.part);
     const DType dtype = type == GgufType::F32    ? DType::F32
                         : type == GgufType::BF16 ? DType::BF16
-                                                 : DType::F16;
+                        : type == GgufType::F16  ? DType::F16
+                                                 : reading.blocks;
     out.view = {dtype, spec.shape, tensor->data};
-    if (matrices != nullptr && spec.shape.rank() == 2 && packs(type, spec.shape[1])) {
-      matrices->push_back({.name = spec.name,
-                           .where = fmt::format("{}: {}", path.string(), name),
-                           .type = type,
-                           .type_name = tensor->block.name,
-                           .rows = spec.shape[0],
-                           .cols = spec.shape[1],
-                           .blocks = tensor->data,
-                           .bytes = tensor->bytes,
-                           .reordered_head_dim = reorder ? config.head_dim : 0});
+    if (reading.matrices != nullptr && spec.shape.rank() == 2 && packs(type, spec.shape[1])) {
+      reading.matrices->push_back({.name = spec.name,
+                                   .where = fmt::format("{}: {}", path.string(), name),
+                                   .type = type,
+                                   .type_name = tensor->block.name,
+                                   .rows = spec.shape[0],
+                                   .cols = spec.shape[1],
+                                   .blocks = tensor->data,
+                                   .bytes = tensor->bytes,
+                                   .reordered_head_dim = reorder ? config.head_dim : 0});
       continue;
     }
     if (!plain) {
       converted[tensor->block.name].push_back(name);
       const int64_t cols = spec.shape[spec.shape.rank() - 1], rows = spec.shape.count() / cols;
       const int64_t row_bytes = cols / tensor->block.weights * tensor->block.bytes;
-      out.bytes.resize(static_cast<size_t>(spec.shape.count()) * 2);
+      out.bytes.resize(static_cast<size_t>(spec.shape.count()) * size_bytes(dtype));
       std::vector<float> line(static_cast<size_t>(cols));
       std::vector<std::byte> half;
       for (int64_t r = 0; r < rows; ++r) {
         dequantize_blocks(type, tensor->data + r * row_bytes, line);
         for (const float value : line) {
-          if (std::abs(value) <= 65504.0f) continue;
-          file->fail(fmt::format("{} has the value {} in row {}, which is not finite in float16",
-                                 name, value, r));
+          if (std::abs(value) <= (dtype == DType::F16 ? 65504.0f : 3e38f)) continue;
+          file->fail(fmt::format("{} has the value {} in row {}, which is not finite in {}", name,
+                                 value, r, quern::name(dtype)));
         }
-        encode_floats(line, DType::F16, half);
-        std::copy(half.begin(), half.end(), out.bytes.begin() + r * cols * 2);
+        encode_floats(line, dtype, half);
+        std::copy(half.begin(), half.end(),
+                  out.bytes.begin() + r * static_cast<int64_t>(half.size()));
       }
     } else if (reorder) {
       out.bytes.assign(tensor->data, tensor->data + tensor->bytes);
@@ -249,15 +299,16 @@ TensorStore gguf_tensors(const fs::path& path, const Config& config,
     held.push_back(std::move(out));
   }
   for (const GgufTensor& tensor : file->tensors()) {
-    if (!taken.contains(tensor.name)) {
-      log::debug(fmt::format("{}: the model has no use for {}", path.string(), tensor.name));
+    const bool factors = std::ranges::find(kRopeFactors, tensor.name) != std::end(kRopeFactors);
+    if (reading.unused != nullptr && !factors && !taken.contains(tensor.name)) {
+      reading.unused->push_back(tensor.name);
     }
   }
   for (const auto& [type, names] : converted) {
     const std::string others =
         names.size() > 1 ? fmt::format(" and {} more", names.size() - 1) : std::string();
-    log::info(fmt::format("{}: weights of type {} are computed as fp16: {}{}", path.string(), type,
-                          names[0], others));
+    log::info(fmt::format("{}: weights of type {} become {}: {}{}", path.string(), type,
+                          quern::name(reading.blocks), names[0], others));
   }
   return TensorStore::of_memory(path, std::move(held), file);
 }

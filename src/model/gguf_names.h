@@ -25,10 +25,15 @@ enum class HeadOrder { Ours, Theirs };
 void reorder_heads(std::span<std::byte> rows, int64_t head_dim, HeadOrder to);
 bool gguf_reorders(const Config& config, Part part) noexcept;
 
+struct GgufReading {
+  std::vector<GgufMatrix>* matrices = nullptr;  // takes the matrices that can be packed
+  DType blocks = DType::F16;                    // what other blocks become: F16, BF16 or F32
+  std::vector<std::string>* unused = nullptr;   // takes the names of tensors without a use
+};
+
 // The tensors as a store of our names, for LoadedWeights. F32, F16 and BF16 stay mapped; the rest
-// becomes F16, which is said in the log. With `matrices`, those that can be packed are put there
-// instead. The store keeps the file open.
+// becomes `blocks`, which is said in the log. The store keeps the file open.
 TensorStore gguf_tensors(const fs::path& path, const Config& config,
-                         std::vector<GgufMatrix>* matrices = nullptr);
+                         const GgufReading& reading = {});
 
 }  // namespace quern

@@ -8,7 +8,6 @@
 
 #include "core/checked.h"
 #include "core/error.h"
-#include "model/rotary.h"
 
 namespace quern {
 
@@ -20,11 +19,10 @@ KvPolicy kv_policy(DType dtype) noexcept {
 Sequence::Sequence(KvCache& cache, const Config& config, ContextRules rules, int64_t prompt_length,
                    int64_t offset)
     : cache_(&cache),
-      alpha_(rules.dynamic_ntk ? ntk_alpha(prompt_length, config.trained_context) : 1),
+      frequencies_(config, rules.dynamic_ntk ? ntk_alpha(prompt_length, config.trained_context) : 1,
+                   prompt_length),
       logn_(rules.logn),
-      offset_(offset) {
-  inverse_frequencies_ = quern::inverse_frequencies(config, alpha_);
-}
+      offset_(offset) {}
 
 Sequence::~Sequence() {
   if (cache_ != nullptr) release();
@@ -33,8 +31,7 @@ Sequence::~Sequence() {
 Sequence::Sequence(Sequence&& other) noexcept
     : cache_(std::exchange(other.cache_, nullptr)),
       pages_(std::move(other.pages_)),
-      inverse_frequencies_(std::move(other.inverse_frequencies_)),
-      alpha_(other.alpha_),
+      frequencies_(std::move(other.frequencies_)),
       logn_(other.logn_),
       offset_(other.offset_),
       length_(other.length_) {}
@@ -42,8 +39,7 @@ Sequence::Sequence(Sequence&& other) noexcept
 Sequence& Sequence::operator=(Sequence&& other) noexcept {
   std::swap(cache_, other.cache_);
   std::swap(pages_, other.pages_);
-  std::swap(inverse_frequencies_, other.inverse_frequencies_);
-  std::swap(alpha_, other.alpha_);
+  std::swap(frequencies_, other.frequencies_);
   std::swap(logn_, other.logn_);
   std::swap(offset_, other.offset_);
   std::swap(length_, other.length_);

@@ -8,6 +8,7 @@
 #include "compute/backend.h"
 #include "core/dtype.h"
 #include "model/config.h"
+#include "model/rotary.h"
 
 namespace quern {
 
@@ -45,9 +46,9 @@ class Sequence {
 
   int64_t length() const noexcept { return length_; }
   int64_t offset() const noexcept { return offset_; }
-  double alpha() const noexcept { return alpha_; }
+  double rotary_key() const noexcept { return frequencies_.key(); }
   bool logn() const noexcept { return logn_; }
-  std::span<const float> inverse_frequencies() const noexcept { return inverse_frequencies_; }
+  std::span<const float> inverse_frequencies(int64_t position) { return frequencies_.at(position); }
   std::byte* const* pages() const noexcept { return pages_.data(); }
 
   int64_t page_count() const noexcept { return static_cast<int64_t>(pages_.size()); }
@@ -71,8 +72,7 @@ class Sequence {
  private:
   KvCache* cache_;
   std::vector<std::byte*> pages_;
-  std::vector<float> inverse_frequencies_;
-  double alpha_ = 1;
+  SequenceFrequencies frequencies_;
   bool logn_ = false;
   int64_t offset_ = 0;
   int64_t length_ = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <deque>
 #include <optional>
 #include <set>
@@ -60,7 +61,9 @@ struct LoadedWeights::State {
   std::optional<PackedFile> kept;         // matrices that were packed before
   bool all_kept = true;                   // all of `packed` are from there
   std::vector<std::string> packed_names;  // of `packed`
-  bool pack = true;
+  bool pack = true, float32 = false;
+  std::vector<std::string> gguf_unused;
+  std::deque<std::vector<std::byte>> made;  // parts of matrices that files have in another form
   ThreadPool* pool = nullptr;
   std::deque<std::vector<float>> floats;  // norms, biases, scaled LoRA matrices
   std::set<std::string, std::less<>> used;
@@ -91,10 +94,16 @@ Weight LoadedWeights::State::dense(const TensorStore& from, const std::string& n
                     "config.json and the weights come from different models");
   }
   used.insert(name);
-  return {.format = format_of(view->dtype, from.file_of(name) + ": " + name),
+  const WeightFormat format = format_of(view->dtype, from.file_of(name) + ": " + name);
+  const std::byte* data = view->data;
+  if (float32 && format != WeightFormat::F32) {
+    floats.push_back(to_floats(*view, name));
+    data = reinterpret_cast<const std::byte*>(floats.back().data());
+  }
+  return {.format = float32 ? WeightFormat::F32 : format,
           .rows = shape[0],
           .cols = shape[1],
-          .data = view->data};
+          .data = data};
 }
 
 std::span<const float> LoadedWeights::State::keep_floats(const TensorStore& from,
@@ -129,25 +138,31 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
   }
   if (!gptq || !store.find(spec.module + ".qweight")) return dense(store, spec.name, spec.shape);
   const int64_t out = spec.shape[0], in = spec.shape[1];
-  const GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
-  for (const char* member : {"qweight", "qzeros", "scales", "g_idx"}) {
-    used.insert(spec.module + "." + member);
-  }
+  GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
+  used.insert(tensors.names.begin(), tensors.names.end());
+  const size_t made_before = made.size();
+  for (std::vector<std::byte>& bytes : tensors.made) made.push_back(std::move(bytes));
   matrices.push_back({.qweight = reinterpret_cast<const uint32_t*>(tensors.qweight.data),
                       .qzeros = reinterpret_cast<const uint32_t*>(tensors.qzeros.data),
                       .scales = reinterpret_cast<const uint16_t*>(tensors.scales.data),
                       .g_idx = reinterpret_cast<const int32_t*>(tensors.g_idx.data),
                       .out = out,
-                      .bits = tensors.bits});
+                      .bits = tensors.bits,
+                      .zero_shift = tensors.zero_shift});
   if (pack) {
     if (auto shape = shape_of_words(matrices.back(), in)) {
-      return keep_packed(spec.module, *shape, [&] {
+      const Weight kept_weight = keep_packed(spec.module, *shape, [&] {
         PackedMatrix matrix = pack_words(matrices.back(), std::move(*shape), pool);
-        for (const ConstTensorView& view : {tensors.qweight, tensors.qzeros, tensors.scales}) {
-          forget_mapped(view.data, view.size_bytes());
+        if (tensors.made.empty()) {
+          for (const ConstTensorView& view : {tensors.qweight, tensors.qzeros, tensors.scales}) {
+            forget_mapped(view.data, view.size_bytes());
+          }
         }
         return matrix;
       });
+      made.resize(made_before);
+      matrices.pop_back();
+      return kept_weight;
     }
     unpacked.push_back(spec.module);
   }
@@ -167,7 +182,9 @@ Weight LoadedWeights::State::keep_packed(const std::string& name, const PackedMa
 PackedFileId LoadedWeights::State::id() const {
   std::set<fs::path> files;
   for (const std::string& name : store.names()) files.insert(store.file_of(name));
-  if (is_gguf(store.source())) files.insert(store.source());
+  if (is_gguf(store.source())) {
+    for (const fs::path& file : GgufFile(store.source()).files()) files.insert(file);
+  }
   return packed_file_id(std::vector<fs::path>(files.begin(), files.end()));
 }
 
@@ -197,10 +214,19 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
     throw_bad_input(fmt::format("{}: {} has {} values that are not finite", file.string(), bad.name,
                                 bad.count));
   }
-  size_t taken = 0;
-  for (const TensorSpec& spec : tensor_specs(config)) {
+  std::set<std::string, std::less<>> taken;
+  std::vector<TensorSpec> specs = tensor_specs(config);
+  if (config.tied) {  // an adapter may have a head of its own, trained apart from the embedding
+    specs.push_back({"lm_head.weight",
+                     "lm_head",
+                     {config.output_vocab, config.hidden},
+                     Part::LmHead,
+                     Role::Head,
+                     -1});
+  }
+  for (const TensorSpec& spec : specs) {
     const std::string prefix = "base_model.model." + spec.module;
-    if (tensors.find(prefix + ".weight")) {  // saved in full
+    if (spec.role != Role::Bias && tensors.find(prefix + ".weight")) {  // saved in full
       const Weight full = dense(tensors, prefix + ".weight", spec.shape);
       if (spec.part == Part::Embedding) {
         weights.embedding = full;
@@ -212,7 +238,7 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
                         "and lm_head only",
                         file.string(), spec.module));
       }
-      ++taken;
+      taken.insert(prefix + ".weight");
       continue;
     }
     const auto a_view = tensors.find(prefix + ".lora_A.weight");
@@ -228,7 +254,17 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
       throw_bad_input(fmt::format("{}: {}.lora_A is {}, expected [rank, {}]", file.string(),
                                   spec.module, to_string(a_view->shape), cols));
     }
-    const auto scale = static_cast<float>(adapter.scale(spec.module, rank));
+    if (!adapter.targets(spec.module)) {
+      throw_bad_input(
+          fmt::format("{}: has a low-rank update of {}, which target_modules does not "
+                      "name",
+                      file.string(), spec.module));
+    }
+    if (rank != adapter.rank_of(spec.module)) {
+      throw_bad_input(fmt::format("{}: the update of {} has rank {}, adapter_config.json says {}",
+                                  file.string(), spec.module, rank, adapter.rank_of(spec.module)));
+    }
+    const auto scale = static_cast<float>(adapter.scale(spec.module));
     const auto own = [&](const char* member, const Shape& shape) {
       const std::string name = prefix + member;
       const ConstTensorView view = tensors.at(name);
@@ -246,7 +282,7 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
     const LowRank update = {.a = own(".lora_A.weight", {rank, cols}),
                             .b = own(".lora_B.weight", {rows, rank}),
                             .scale = scale};
-    taken += 2;
+    taken.insert({prefix + ".lora_A.weight", prefix + ".lora_B.weight"});
     const std::vector<LinearSlice> slices = linears_of(weights, spec, config);
     if (slices.empty()) {
       throw Error(Kind::Unsupported, fmt::format("{}: changes {}, which is not supported",
@@ -261,9 +297,12 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
       slice.linear->lora.b = update.b.slice(slice.first_row, slice.rows);
     }
   }
-  if (taken != tensors.size()) {
-    throw_bad_input(fmt::format("{}: {} of its {} tensors belong to no module of this model",
-                                file.string(), tensors.size() - taken, tensors.size()),
+  for (const std::string& name : tensors.names()) {
+    if (taken.contains(name)) continue;
+    throw_bad_input(fmt::format("{}: {} of its {} tensors belong to no module of this model, {} "
+                                "for one",
+                                file.string(), tensors.size() - taken.size(), tensors.size(),
+                                printable(name, 120)),
                     "the adapter was made for another model");
   }
 }
@@ -277,10 +316,14 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
                                   const LoadOptions& options) {
   auto state = std::make_unique<State>();
   State& s = *state;
-  s.pack = options.pack;
+  s.float32 = options.float32;
+  s.pack = options.pack && !options.float32;
   s.pool = options.pool;
   if (is_gguf(folder)) {
-    s.store = gguf_tensors(folder, config, s.pack ? &s.blocks : nullptr);
+    s.store = gguf_tensors(folder, config,
+                           {.matrices = s.pack ? &s.blocks : nullptr,
+                            .blocks = s.float32 ? DType::F32 : DType::F16,
+                            .unused = &s.gguf_unused});
   } else {
     s.store = TensorStore::open(folder);
     s.gptq = read_gptq_config(folder);
@@ -314,12 +357,19 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
       bind_vector(s.weights, bias, config, s.vector(bias));
     }
   }
+  // Many tied checkpoints hold the head all the same; a copy of the embedding says nothing new.
+  if (config.tied && !is_gguf(folder)) {
+    const std::string embedding = tensor_specs(config)[0].name;
+    const auto head = s.store.find("lm_head.weight"), table = s.store.find(embedding);
+    if (head && table && head->dtype == table->dtype && head->shape == table->shape &&
+        std::memcmp(head->data, table->data, head->size_bytes()) == 0) {
+      s.used.insert("lm_head.weight");
+    }
+  }
   for (const auto& adapter : options.adapters) s.apply_adapter(adapter, config);
   LoadedWeights loaded(std::move(state));
   if (s.store.total_bytes() <= kSearchedBytes) loaded.check_finite();
-  for (const std::string& name : loaded.unused()) {
-    log::debug(fmt::format("{}: the model has no use for {}", s.store.file_of(name), name));
-  }
+  loaded.report_unused(config, options.strict);
   return loaded;
 }
 
@@ -332,7 +382,8 @@ uint64_t LoadedWeights::file_bytes() const noexcept {
 std::string LoadedWeights::description() const {
   if (state_->gptq) {
     if (state_->gptq->mixed) return "GPTQ, bits by matrix";
-    return fmt::format("GPTQ int{}, {}", state_->gptq->bits,
+    const bool awq = state_->gptq->layout == GptqLayout::AwqGemm;
+    return fmt::format("{} int{}, {}", awq ? "AWQ" : "GPTQ", state_->gptq->bits,
                        state_->gptq->group_size < 0
                            ? std::string("one group")
                            : fmt::format("groups of {}", state_->gptq->group_size));
@@ -347,7 +398,7 @@ std::string LoadedWeights::description() const {
     case WeightFormat::F16:
       return gguf ? "GGUF, as fp16" : "fp16";
     case WeightFormat::BF16:
-      return gguf ? "GGUF, bf16" : "bf16";
+      return gguf ? "GGUF, bf16" : state_->store.has_fp8() ? "fp8, as bf16" : "bf16";
     default:
       return gguf ? "GGUF, fp32" : "fp32";
   }
@@ -358,7 +409,23 @@ std::vector<std::string> LoadedWeights::unused() const {
   for (const std::string& name : state_->store.names()) {
     if (!state_->used.contains(name)) names.push_back(name);
   }
+  names.insert(names.end(), state_->gguf_unused.begin(), state_->gguf_unused.end());
   return names;
+}
+
+void LoadedWeights::report_unused(const Config& config, bool strict) const {
+  const std::vector<std::string> names = unused();
+  if (names.empty()) return;
+  constexpr size_t kShown = 20;
+  std::string list =
+      fmt::format("{}", fmt::join(std::span(names).first(std::min(names.size(), kShown)), ", "));
+  if (names.size() > kShown) list += fmt::format(" and {} more", names.size() - kShown);
+  const bool head = config.tied && std::ranges::find(names, "lm_head.weight") != names.end();
+  const std::string line =
+      fmt::format("{}: the model has no use for {}{}", state_->store.source().string(), list,
+                  head ? "; tie_word_embeddings makes the embedding the head" : "");
+  if (strict) throw_bad_input(line, "without --strict this is a warning");
+  log::warning(line);
 }
 
 void LoadedWeights::check_finite() const {

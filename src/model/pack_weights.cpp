@@ -52,6 +52,10 @@ struct Lane {
     parts.halves[at * kStripRows + lane] = value;
     return (value & 0x7C00u) != 0x7C00u;  // finite
   }
+  bool offset(int64_t at, uint16_t value) const noexcept {
+    parts.zeros[at * kStripRows + lane] = static_cast<int16_t>(value);
+    return (value & 0x7C00u) != 0x7C00u;
+  }
   void small(int64_t at, uint8_t value) const noexcept {
     parts.small[at * kStripRows + lane] = value;
   }
@@ -65,6 +69,48 @@ void scales_of(const std::byte* p, uint8_t (&scale)[8], uint8_t (&min)[8]) noexc
     scale[j + 4] = static_cast<uint8_t>((byte_at(p + j + 8) & 15) | byte_at(p + j) >> 6 << 4);
     min[j + 4] = static_cast<uint8_t>(byte_at(p + j + 8) >> 4 | byte_at(p + j + 4) >> 6 << 4);
   }
+}
+
+// The 32 levels of a block that are signed bytes, as words of a strip.
+void byte_words(const int8_t* levels, uint32_t* words) noexcept {
+  std::memcpy(words, levels, kBlockInputs);
+}
+
+// Q5_0 and Q5_1: 16 bytes of nibbles, low ones first, and the fifth bits of all 32 together; less
+// `middle`.
+void five_bit_words(const std::byte* fifths, const std::byte* nibbles, int middle,
+                    uint32_t* words) noexcept {
+  const uint32_t fifth = word_at(fifths);
+  int8_t levels[kBlockInputs];
+  for (int i = 0; i < 16; ++i) {
+    const int byte = byte_at(nibbles + i);
+    levels[i] = static_cast<int8_t>(((byte & 15) | static_cast<int>(fifth >> i & 1) << 4) - middle);
+    levels[i + 16] =
+        static_cast<int8_t>((byte >> 4 | static_cast<int>(fifth >> (i + 16) & 1) << 4) - middle);
+  }
+  byte_words(levels, words);
+}
+
+// IQ4_NL and IQ4_XS: 16 bytes of nibbles that name levels.
+void named_words(const std::byte* nibbles, uint32_t* words) noexcept {
+  int8_t levels[kBlockInputs];
+  for (size_t i = 0; i < 16; ++i) {
+    levels[i] = kIq4Levels[byte_at(nibbles + i) & 15];
+    levels[i + 16] = kIq4Levels[byte_at(nibbles + i) >> 4];
+  }
+  byte_words(levels, words);
+}
+
+// Q3_K: 32 weights of two bits at `shift` of `pairs`, and a third bit, number `bit` of each byte of
+// `thirds`, that takes 4 away where it is not set.
+void three_bit_words(const std::byte* pairs, int shift, const std::byte* thirds, int bit,
+                     uint32_t* words) noexcept {
+  int8_t levels[kBlockInputs];
+  for (int i = 0; i < kBlockInputs; ++i) {
+    const int third = byte_at(thirds + i) >> bit & 1;
+    levels[i] = static_cast<int8_t>((byte_at(pairs + i) >> shift & 3) - (third ? 0 : 4));
+  }
+  byte_words(levels, words);
 }
 
 // A row of blocks into its lane. False where a scale is not finite.
@@ -85,6 +131,79 @@ bool pack_row(const Lane& lane, GgufType type, const std::byte* b) noexcept {
         finite &= lane.half(block, half_at(b));
         std::memcpy(words, b + 2, 32);
         lane.words(block, words);
+      }
+      return finite;
+    case GgufType::Q4_1:
+      for (int64_t block = 0; block < cols / 32; ++block, b += 20) {
+        finite &= lane.half(block, half_at(b)) & lane.offset(block, half_at(b + 2));
+        std::memcpy(words, b + 4, 16);
+        lane.words(block, words);
+      }
+      return finite;
+    case GgufType::Q5_0:
+      for (int64_t block = 0; block < cols / 32; ++block, b += 22) {
+        finite &= lane.half(block, half_at(b));
+        five_bit_words(b + 2, b + 6, 16, words);
+        lane.words(block, words);
+      }
+      return finite;
+    case GgufType::Q5_1:
+      for (int64_t block = 0; block < cols / 32; ++block, b += 24) {
+        finite &= lane.half(block, half_at(b)) & lane.offset(block, half_at(b + 2));
+        five_bit_words(b + 4, b + 8, 0, words);
+        lane.words(block, words);
+      }
+      return finite;
+    case GgufType::IQ4_NL:
+      for (int64_t block = 0; block < cols / 32; ++block, b += 18) {
+        finite &= lane.half(block, half_at(b));
+        named_words(b + 2, words);
+        lane.words(block, words);
+      }
+      return finite;
+    case GgufType::IQ4_XS:
+      for (int64_t super = 0; super < cols / 256; ++super, b += 136) {
+        finite &= lane.half(super, half_at(b));
+        for (int g = 0; g < 8; ++g) {
+          const int four = byte_at(b + 4 + g / 2) >> (g % 2 * 4) & 15;
+          const int scale = (four | (half_at(b + 2) >> (2 * g) & 3) << 4) - 32;
+          lane.small(16 * super + 2 * g, static_cast<uint8_t>(scale));
+          lane.small(16 * super + 2 * g + 1, static_cast<uint8_t>(scale));
+          named_words(b + 8 + 16 * g, words);
+          lane.words(8 * super + g, words);
+        }
+      }
+      return finite;
+    case GgufType::Q2_K:
+      for (int64_t super = 0; super < cols / 256; ++super, b += 84) {
+        finite &= lane.half(2 * super, half_at(b + 80)) & lane.half(2 * super + 1, half_at(b + 82));
+        for (int g = 0; g < 16; ++g) {
+          lane.small(2 * (16 * super + g), byte_at(b + g) & 15);
+          lane.small(2 * (16 * super + g) + 1, byte_at(b + g) >> 4);
+        }
+        for (int g = 0; g < 8; ++g) {  // two bits each: to nibbles, 16 inputs on apart
+          const std::byte* pairs = b + 16 + g / 4 * 32;
+          for (int i = 0; i < 4; ++i) {
+            const uint32_t first = word_at(pairs + 4 * i) >> (g % 4 * 2) & 0x03030303u;
+            const uint32_t second = word_at(pairs + 16 + 4 * i) >> (g % 4 * 2) & 0x03030303u;
+            words[i] = first | second << 4;
+          }
+          lane.words(8 * super + g, words);
+        }
+      }
+      return finite;
+    case GgufType::Q3_K:
+      for (int64_t super = 0; super < cols / 256; ++super, b += 110) {
+        finite &= lane.half(super, half_at(b + 108));
+        for (int g = 0; g < 16; ++g) {
+          const int low = byte_at(b + 96 + g % 8) >> (g / 8 * 4) & 15;
+          const int high = byte_at(b + 104 + g % 4) >> (g / 4 * 2) & 3;
+          lane.small(16 * super + g, static_cast<uint8_t>((low | high << 4) - 32));
+        }
+        for (int g = 0; g < 8; ++g) {
+          three_bit_words(b + 32 + g / 4 * 32, g % 4 * 2, b, g, words);
+          lane.words(8 * super + g, words);
+        }
       }
       return finite;
     case GgufType::Q4_K:
@@ -155,11 +274,18 @@ void for_strips(PackedMatrix& matrix, ThreadPool* pool, const Fill& fill) {
 bool packs(GgufType type, int64_t cols) noexcept {
   switch (type) {
     case GgufType::Q4_0:
+    case GgufType::Q4_1:
+    case GgufType::Q5_0:
+    case GgufType::Q5_1:
     case GgufType::Q8_0:
+    case GgufType::IQ4_NL:
       return cols % kBlockInputs == 0;
+    case GgufType::Q2_K:
+    case GgufType::Q3_K:
     case GgufType::Q4_K:
     case GgufType::Q5_K:
     case GgufType::Q6_K:
+    case GgufType::IQ4_XS:
       return cols % kSuperInputs == 0;
     default:
       return false;
@@ -170,12 +296,41 @@ PackedMatrix shape_of_blocks(const GgufMatrix& source) {
   PackedMatrix m;
   m.rows = source.rows;
   m.cols = source.cols;
-  m.bits = source.type == GgufType::Q4_0 || source.type == GgufType::Q4_K ? 4 : 8;
-  m.scales = source.type == GgufType::Q6_K ? PackedScales::Sixteens
-             : source.type == GgufType::Q4_K || source.type == GgufType::Q5_K
-                 ? PackedScales::Minima
-                 : PackedScales::Symmetric;
+  m.bits = 8;
   m.activation_bits = activation_bits(m.cols);
+  switch (source.type) {
+    case GgufType::Q4_0:
+      m.bits = 4;
+      break;
+    case GgufType::Q4_1:
+      m.bits = 4;
+      m.scales = PackedScales::Offsets;
+      break;
+    case GgufType::Q5_1:
+      m.scales = PackedScales::Offsets;
+      break;
+    case GgufType::Q2_K:
+      m.bits = 4;
+      m.scales = PackedScales::MinimaSixteens;
+      break;
+    case GgufType::Q4_K:
+      m.bits = 4;
+      m.scales = PackedScales::Minima;
+      break;
+    case GgufType::Q5_K:
+      m.scales = PackedScales::Minima;
+      break;
+    case GgufType::IQ4_XS:
+      m.activation_bits = 16;  // its levels are too large for sums of Sixteens with bytes
+      m.scales = PackedScales::Sixteens;
+      break;
+    case GgufType::Q3_K:
+    case GgufType::Q6_K:
+      m.scales = PackedScales::Sixteens;
+      break;
+    default:
+      break;
+  }
   return m;
 }
 

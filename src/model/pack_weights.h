@@ -26,8 +26,8 @@ struct GgufMatrix {
   int64_t reordered_head_dim = 0;
 };
 
-// Whether blocks of this type, in rows of `cols`, have a packed form that loses nothing: Q4_0,
-// Q8_0, Q4_K, Q5_K, Q6_K.
+// Whether blocks of this type, in rows of `cols`, have a packed form that loses nothing: all
+// but the plain float types.
 bool packs(GgufType type, int64_t cols) noexcept;
 
 // Shapes of the packed forms, without memory. Nothing where GPTQ's groups have none.

@@ -17,7 +17,7 @@ namespace quern {
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'Q', 'U', 'E', 'R', 'N', 'P', 'K', 'D'};
-constexpr uint64_t kVersion = 2;  // of this file and of the strips' layout (compute/packed.h)
+constexpr uint64_t kVersion = 3;  // of this file and of the strips' layout (compute/packed.h)
 constexpr uint64_t kAlignment = 4096;
 
 struct Header {

@@ -17,8 +17,11 @@ void apply_yarn(std::vector<float>& frequencies, const Config& c) {
     return dim * std::log(s.original_context / (turns * 2 * std::numbers::pi)) /
            (2 * std::log(c.rope_theta));
   };
-  const double low = std::max(std::floor(dim_of(s.beta_fast)), 0.0);
-  double high = std::min(std::ceil(dim_of(s.beta_slow)), dim - 1);
+  const auto whole = [&](double value, auto round) { return s.truncate ? round(value) : value; };
+  const double low =
+      std::max(whole(dim_of(s.beta_fast), [](double v) { return std::floor(v); }), 0.0);
+  double high =
+      std::min(whole(dim_of(s.beta_slow), [](double v) { return std::ceil(v); }), dim - 1);
   if (low == high) high += 0.001;
   for (size_t j = 0; j < frequencies.size(); ++j) {
     const double ramp = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
@@ -53,28 +56,40 @@ double ntk_alpha(int64_t length, int64_t trained_context) noexcept {
   return std::max(alpha, 1.0);
 }
 
-std::vector<float> inverse_frequencies(const Config& c, double alpha) {
+std::vector<float> inverse_frequencies(const Config& c, double alpha, int64_t length) {
+  const RopeScaling& s = c.rope_scaling;
   const double rotated = static_cast<double>(c.rotary_dim);
+  double base = c.rope_theta;
   // With two rotated dims the exponent has no meaning, and one frequency of 1 has no base.
-  const double base = alpha == 1 || c.rotary_dim <= 2
-                          ? c.rope_theta
-                          : c.rope_theta * std::pow(alpha, rotated / (rotated - 2));
+  if (c.rotary_dim > 2) {
+    double stretch = alpha;
+    if (s.type == RopeScaling::Type::Dynamic && static_cast<double>(length) > s.original_context) {
+      stretch *= s.factor * static_cast<double>(length) / s.original_context - (s.factor - 1);
+    }
+    if (stretch != 1) base *= std::pow(stretch, rotated / (rotated - 2));
+  }
+  const bool beyond = static_cast<double>(length) > s.original_context;
+  const std::vector<float>& factors = beyond ? s.long_factors : s.short_factors;
   std::vector<float> frequencies(static_cast<size_t>(c.rotary_dim / 2));
   for (size_t j = 0; j < frequencies.size(); ++j) {
     const float exponent = static_cast<float>(2 * j) / static_cast<float>(c.rotary_dim);
-    frequencies[j] = 1.0f / static_cast<float>(std::pow(base, static_cast<double>(exponent)));
+    auto turns = static_cast<float>(std::pow(base, static_cast<double>(exponent)));
+    if (s.type == RopeScaling::Type::LongRope) turns *= factors[j];
+    frequencies[j] = 1.0f / turns;
   }
-  switch (c.rope_scaling.type) {
+  switch (s.type) {
     case RopeScaling::Type::None:
+    case RopeScaling::Type::Dynamic:
+    case RopeScaling::Type::LongRope:
       break;
     case RopeScaling::Type::Linear:
-      for (float& f : frequencies) f = static_cast<float>(f / c.rope_scaling.factor);
+      for (float& f : frequencies) f = static_cast<float>(f / s.factor);
       break;
     case RopeScaling::Type::Yarn:
       apply_yarn(frequencies, c);
       break;
     case RopeScaling::Type::Llama3:
-      apply_llama3(frequencies, c.rope_scaling);
+      apply_llama3(frequencies, s);
       break;
   }
   return frequencies;
@@ -82,9 +97,45 @@ std::vector<float> inverse_frequencies(const Config& c, double alpha) {
 
 float rotary_magnitude(const Config& c) {
   const RopeScaling& s = c.rope_scaling;
-  if (s.type != RopeScaling::Type::Yarn) return 1;
+  const bool yarn = s.type == RopeScaling::Type::Yarn;
+  if (!yarn && s.type != RopeScaling::Type::LongRope) return 1;
   if (s.attention_factor) return static_cast<float>(*s.attention_factor);
-  return s.factor <= 1 ? 1 : static_cast<float>(0.1 * std::log(s.factor) + 1);
+  if (s.factor <= 1) return 1;
+  if (!yarn) {
+    return static_cast<float>(std::sqrt(1 + std::log(s.factor) / std::log(s.original_context)));
+  }
+  const auto of = [&](double scale) { return 0.1 * scale * std::log(s.factor) + 1; };
+  // As the reference has it, only both together count.
+  if (s.mscale.value_or(0) != 0 && s.mscale_all_dim.value_or(0) != 0) {
+    return static_cast<float>(of(*s.mscale) / of(*s.mscale_all_dim));
+  }
+  return static_cast<float>(of(1));
+}
+
+SequenceFrequencies::SequenceFrequencies(const Config& c, double alpha, int64_t prompt_length)
+    : within_(inverse_frequencies(c, alpha)), prompt_length_(prompt_length), key_(alpha) {
+  const RopeScaling& s = c.rope_scaling;
+  dynamic_ = s.type == RopeScaling::Type::Dynamic;
+  if (!dynamic_ && s.type != RopeScaling::Type::LongRope) return;
+  original_ = static_cast<int64_t>(s.original_context);
+  if (dynamic_) {
+    config_ = c;
+    if (prompt_length > original_) key_ = static_cast<double>(prompt_length);
+  } else {
+    beyond_ = inverse_frequencies(c, alpha, original_ + 1);
+    if (prompt_length > original_) key_ = 2;
+  }
+}
+
+std::span<const float> SequenceFrequencies::at(int64_t position) {
+  if (original_ == 0) return within_;
+  const int64_t length = std::max(prompt_length_, position + 1);
+  if (length <= original_) return within_;
+  if (dynamic_ && length != beyond_length_) {
+    beyond_ = inverse_frequencies(config_, /*alpha=*/1, length);
+    beyond_length_ = length;
+  }
+  return beyond_;
 }
 
 void fill_rotary(float* cos, float* sin, std::span<const float> frequencies, int64_t position,

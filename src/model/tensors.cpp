@@ -86,11 +86,11 @@ std::vector<TensorSpec> tensor_specs(const Config& c) {
       norm(names.q_norm, Part::QNorm, c.head_dim);
       norm(names.k_norm, Part::KNorm, c.head_dim);
     }
-    matrix(names.attn_out, Part::AttnOut, c.hidden, c.query_dim(), c.linear_bias);
+    matrix(names.attn_out, Part::AttnOut, c.hidden, c.query_dim(), c.out_bias);
     norm(names.norm_2, Part::Norm2, c.hidden);
-    matrix(names.up, Part::Up, c.ffn, c.hidden, c.linear_bias);
-    matrix(names.gate, Part::Gate, c.ffn, c.hidden, c.linear_bias);
-    matrix(names.down, Part::Down, c.hidden, c.ffn, c.linear_bias);
+    matrix(names.up, Part::Up, c.ffn, c.hidden, c.mlp_bias);
+    matrix(names.gate, Part::Gate, c.ffn, c.hidden, c.mlp_bias);
+    matrix(names.down, Part::Down, c.hidden, c.ffn, c.mlp_bias);
   }
   add(std::string(names.final_norm), Part::FinalNorm, Role::Norm, {c.hidden}, -1);
   if (!c.tied) {

@@ -87,6 +87,8 @@ struct LoadOptions {
   ThreadPool* pool = nullptr;                   // that packs matrices of few bits; none: one thread
   bool pack_cache = false;  // keep packed matrices in a file beside the model: PackedFile
   bool pack = true;         // false: GPTQ stays as it is, GGUF's blocks become float16
+  bool float32 = false;     // every matrix in float32: exact, for checking; never packed
+  bool strict = false;      // a tensor that the model has no use for is an error, no warning
 };
 
 // A checkpoint in a folder: config.json, safetensors (one file or shards, float or GPTQ); or a GGUF
@@ -114,6 +116,7 @@ class LoadedWeights {
  private:
   struct State;
   explicit LoadedWeights(std::unique_ptr<State> state);
+  void report_unused(const Config& config, bool strict) const;
   std::unique_ptr<State> state_;
 };
 

@@ -28,7 +28,7 @@ Calibration::Calibration(Backend& backend, ThreadPool& pool, const Config& confi
       batch_(std::max<int64_t>(kBatchTokens / length, 1) * length),
       tick_(std::move(tick)) {
   const int64_t half = config.rotary_dim / 2;
-  const std::vector<float> frequencies = inverse_frequencies(config, 1);
+  const std::vector<float> frequencies = inverse_frequencies(config, 1, length);
   cos_.resize(static_cast<size_t>(batch_ * half));
   sin_.resize(cos_.size());
   for (int64_t row = 0; row < batch_; ++row) {

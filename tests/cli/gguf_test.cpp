@@ -24,7 +24,7 @@ class Gguf : public ::testing::Test {
   fs::path convert(const fs::path& model, const std::string& type, const char* name = "m.gguf") {
     const fs::path out = folder.path() / name;
     const Outcome made =
-        quern({"convert", model.string(), out.string(), "--to", "gguf", "--type", type});
+        quern({"convert", model.string(), out.string(), "--type", type, "--lossy"});
     EXPECT_EQ(made.code, 0) << made.err;
     return out;
   }
@@ -114,6 +114,59 @@ TEST_F(Gguf, TokenizerSpecialTokensAndTextComeAlong) {
   check_close(logits(folder.path() / "back"), logits(file), {1e-5, 1e-5}, "back");
 }
 
+// What GGUF cannot say is refused by name: a file without it would compute something else.
+TEST_F(Gguf, NothingIsLostInSilence) {
+  const fs::path model = tiny_checkpoint(folder);
+  const std::string out = (folder.path() / "m.gguf").string();
+  const Outcome refused = quern({"convert", model.string(), out});
+  EXPECT_EQ(refused.code, 5);
+  EXPECT_NE(refused.err.find("dynamic NTK, LogN"), std::string::npos) << refused.err;
+  EXPECT_FALSE(fs::exists(out));
+  const Outcome lossy = quern({"convert", model.string(), out, "--lossy"});
+  EXPECT_EQ(lossy.code, 0) << lossy.err;
+  EXPECT_NE(lossy.err.find("dynamic NTK"), std::string::npos) << lossy.err;
+  EXPECT_EQ(read_file(out).substr(0, 4), "GGUF");
+}
+
+TEST_F(Gguf, NothingThatIsThereIsReplacedUnasked) {
+  const fs::path model = tiny_checkpoint(folder);
+  const fs::path file = folder.write("m.gguf", "mine");
+  EXPECT_EQ(quern({"convert", model.string(), file.string(), "--lossy"}).code, 2);
+  EXPECT_EQ(read_file(file), "mine");
+  EXPECT_EQ(quern({"convert", model.string(), file.string(), "--lossy", "--force"}).code, 0);
+  EXPECT_NE(read_file(file), "mine");
+  const fs::path other = folder.path() / "other";
+  EXPECT_EQ(quern({"convert", model.string(), other.string()}).code, 0);
+  EXPECT_EQ(quern({"convert", model.string(), other.string()}).code, 2);
+  EXPECT_EQ(quern({"convert", model.string(), other.string(), "--force"}).code, 0);
+  EXPECT_EQ(quern({"convert", model.string(), model.string(), "--force"}).code, 2);
+  fs::remove(other / "config.json");  // now it may be anything
+  EXPECT_EQ(quern({"convert", model.string(), other.string(), "--force"}).code, 2);
+}
+
+// Qwen's first layout as Qwen2's computes the same where NTK and LogN do not act.
+TEST_F(Gguf, TheFirstQwenAsASecond) {
+  const fs::path model = tiny_checkpoint(folder);
+  const fs::path other = folder.path() / "qwen2";
+  const Outcome refused = quern({"convert", model.string(), other.string(), "--family", "qwen2"});
+  EXPECT_EQ(refused.code, 5);
+  EXPECT_NE(refused.err.find("dynamic NTK, LogN"), std::string::npos) << refused.err;
+  const Outcome made =
+      quern({"convert", model.string(), other.string(), "--family", "qwen2", "--lossy"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  check_close(logits(other), logits(model), {1e-5, 1e-5}, "logits");
+  const Json config = Json::parse_file((other / "config.json").string());
+  EXPECT_EQ(config.at("architectures")[0].string(), "Qwen2ForCausalLM");
+  const auto ids = [&](const fs::path& where) {
+    return run({test::program_path(), "tokenize", where.string()}, {.input = "Hello w 12"}).out;
+  };
+  EXPECT_EQ(ids(other), ids(model));
+  EXPECT_EQ(quern({"convert", other.string(), (folder.path() / "q.gguf").string()}).code, 0);
+  EXPECT_EQ(
+      quern({"convert", other.string(), (folder.path() / "x").string(), "--family", "qwen2"}).code,
+      2);
+}
+
 TEST_F(Gguf, NotEverythingConverts) {
   const fs::path model = tiny_checkpoint(folder);
   EXPECT_EQ(quern({"convert", model.string(), (folder.path() / "m.gguf").string(), "--to", "gguf",
@@ -122,9 +175,13 @@ TEST_F(Gguf, NotEverythingConverts) {
             2);
   EXPECT_EQ(quern({"convert", model.string(), (folder.path() / "m").string(), "--to", "gguf"}).code,
             2);
+  EXPECT_EQ(
+      quern({"convert", model.string(), (folder.path() / "m.gguf").string(), "--to", "safetensors"})
+          .code,
+      2);
   fill_tensor(model / "model.safetensors", "transformer.h.1.mlp.w2.weight", std::nanf(""));
   const Outcome out =
-      quern({"convert", model.string(), (folder.path() / "m.gguf").string(), "--to", "gguf"});
+      quern({"convert", model.string(), (folder.path() / "m.gguf").string(), "--lossy"});
   EXPECT_EQ(out.code, 3);
   EXPECT_NE(out.err.find("transformer.h.1.mlp.w2.weight"), std::string::npos);
   EXPECT_FALSE(fs::exists(folder.path() / "m.gguf"));

@@ -116,21 +116,33 @@ PackedMatrix random_packed(int bits, PackedScales scales, int64_t rows, int64_t 
     const StripParts<std::byte> parts(m, m.strip(s));
     for (int64_t i = 0; i < cols / kBlockInputs * bits * kStripRows; ++i) {
       auto word = static_cast<uint32_t>(rng.below(uint64_t{1} << 32));
-      if (bits == 8 && scales == PackedScales::Minima) word &= 0x1F1F1F1Fu;  // 0 to 31
-      if (scales == PackedScales::Sixteens) {                                // -32 to 31
+      if (bits == 8 && (scales == PackedScales::Minima || scales == PackedScales::Offsets)) {
+        word &= 0x1F1F1F1Fu;  // 0 to 31
+      }
+      if (scales == PackedScales::Sixteens) {  // -32 to 31
         word = (((word & 0x3F3F3F3Fu) | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
       }
       parts.levels[i] = word;
     }
-    const int64_t halves = scales == PackedScales::Symmetric ? cols / m.group
-                           : scales == PackedScales::Minima  ? cols / kSuperInputs * 2
-                                                             : cols / kSuperInputs;
+    const bool grouped = scales == PackedScales::Symmetric || scales == PackedScales::Offsets;
+    const int64_t halves = grouped                          ? cols / m.group
+                           : scales == PackedScales::Minima ? cols / kSuperInputs * 2
+                                                            : cols / kSuperInputs;
     for (int64_t i = 0; i < halves * kStripRows; ++i) {
       parts.halves[i] = to_f16(0.001f + 0.0001f * float(rng.below(100)));
     }
-    if (scales == PackedScales::Symmetric) continue;
-    for (int64_t i = 0; i < cols / 16 * kStripRows; ++i) {
-      parts.small[i] = static_cast<uint8_t>(rng.below(scales == PackedScales::Minima ? 64 : 256));
+    if (scales == PackedScales::Offsets) {
+      for (int64_t i = 0; i < halves * kStripRows; ++i) {
+        parts.zeros[i] = static_cast<int16_t>(to_f16(-0.01f + 0.0002f * float(rng.below(100))));
+      }
+    }
+    if (grouped) continue;
+    const int64_t smalls = cols / 16 * (scales == PackedScales::MinimaSixteens ? 2 : 1);
+    for (int64_t i = 0; i < smalls * kStripRows; ++i) {
+      parts.small[i] =
+          static_cast<uint8_t>(rng.below(scales == PackedScales::Minima           ? 64
+                                         : scales == PackedScales::MinimaSixteens ? 16
+                                                                                  : 256));
     }
   }
   return m;
@@ -221,6 +233,9 @@ std::vector<PackedMatrix> matrices() {
     for (const Shape2& s : kShapes) {
       add(Gptq(s.bits, s.out, s.in, s.group, s.symmetric, s.scattered, 2).pack());
     }
+    add(random_packed(4, PackedScales::Offsets, 21, 96, 2));
+    add(random_packed(4, PackedScales::Offsets, 70, 576, 2));
+    add(random_packed(8, PackedScales::Offsets, 21, 96, 2));
     add(random_packed(4, PackedScales::Minima, 21, 512, 2));
     add(random_packed(8, PackedScales::Minima, 9, 256, 3));
     add(random_packed(8, PackedScales::Minima, 40, 1280, 3));
@@ -234,9 +249,18 @@ std::vector<PackedMatrix> matrices() {
       }
       add(std::move(m));
     };
+    add(random_packed(4, PackedScales::MinimaSixteens, 21, 512, 2));
+    add(random_packed(4, PackedScales::MinimaSixteens, 70, 1280, 2));
+    add_ends(4, PackedScales::MinimaSixteens, 0xFF);
     add_ends(8, PackedScales::Minima, 31);
+    add_ends(8, PackedScales::Offsets, 31);
+    add_ends(4, PackedScales::Offsets, 0xFF);
     add_ends(8, PackedScales::Sixteens, 31);
     add_ends(8, PackedScales::Sixteens, -32);
+    if (bits == 16) {  // IQ4_XS
+      add_ends(8, PackedScales::Sixteens, 127);
+      add_ends(8, PackedScales::Sixteens, -128);
+    }
     for (const int byte : {0xFF, 0x80, 0x7F, 0}) {
       for (const int levels : {4, 8}) add_ends(levels, PackedScales::Symmetric, byte);
     }

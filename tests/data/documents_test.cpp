@@ -47,6 +47,78 @@ TEST(Documents, OnlyTheRecordsThatAreAskedFor) {
             (Texts{"1", "2"}));
 }
 
+// Records as people keep them: one array, one object, objects behind each other, one a line.
+TEST(Documents, RecordsAreFoundHoweverTheyStand) {
+  const test::TempFolder folder;
+  const Texts both = {"a [1]", "b \"}{"};
+  const std::string a = R"({"text": "a [1]"})", b = R"({"text": "b \"}{"})";
+  EXPECT_EQ(texts(folder.write("lines.json", a + "\n" + b + "\n")), both);
+  EXPECT_EQ(texts(folder.write("array.json", "[\n " + a + ",\n " + b + "\n]\n")), both);
+  EXPECT_EQ(texts(folder.write("array.jsonl", "[" + a + "," + b + "]")), both);
+  EXPECT_EQ(texts(folder.write("BOM.JSONL", "\xEF\xBB\xBF" + a + "\r\n" + b)), both);
+  EXPECT_EQ(texts(folder.write("bom.json", "\xEF\xBB\xBF[" + a + "," + b + "]")), both);
+  EXPECT_EQ(texts(folder.write("pretty.json", "{\n  \"text\": \"a [1]\"\n}\n")), Texts{"a [1]"});
+  EXPECT_EQ(texts(folder.write("no-ending", a + "\n" + b)), both);
+  EXPECT_EQ(texts(folder.write("a.json.gz", test::gzip("[" + a + "]"))), Texts{"a [1]"});
+  EXPECT_EQ(texts(folder.write("empty.json", "[]")), Texts{});
+  EXPECT_EQ(texts(folder.write("nothing.json", "")), Texts{});
+  EXPECT_EQ(texts(folder.write("text", "[not] a record")), Texts{"[not] a record"});
+  EXPECT_EQ(texts(folder.write("code.TXT", "{\"text\": \"x\"}")), Texts{"{\"text\": \"x\"}"});
+  EXPECT_EQ(texts(folder.write("bom.txt", "\xEF\xBB\xBFtext")), Texts{"text"});
+}
+
+TEST(Documents, RecordsThatDoNotEndAreNamed) {
+  const test::TempFolder folder;
+  const std::pair<const char*, const char*> kBad[] = {
+      {"[{\"text\": \"a\"},\n{\"text\": \"b\"", "line 2"},
+      {"[{\"text\": \"a\"}", "ends inside the array"},
+      {"[{\"text\": \"a\"} {\"text\": \"a\"}]", "comma"},
+      {"[{\"text\": \"a\"}] x", "behind the array"},
+      {"[1, 2]", "no JSON object"},
+      {"words", "line 1"}};
+  for (const auto& [text, message] : kBad) {
+    const fs::path path = folder.write("bad.json", text);
+    test::expect_error([&] { texts(path); }, Kind::BadInput, {"bad.json", message});
+  }
+}
+
+TEST(Documents, NumbersAndBooleansAreComparedAsSuch) {
+  const test::TempFolder folder;
+  const fs::path path = folder.write("a.jsonl", R"({"text": "1", "n": 3, "good": true}
+{"text": "2", "n": 3.5, "good": false}
+{"text": "3", "n": 3.0}
+{"text": "4", "n": "3"}
+)");
+  EXPECT_EQ(texts(path, {.where = {{"n", "3"}}}), (Texts{"1", "3", "4"}));
+  EXPECT_EQ(texts(path, {.where = {{"n", "3.5"}}}), Texts{"2"});
+  EXPECT_EQ(texts(path, {.where = {{"good", "true"}}}), Texts{"1"});
+  EXPECT_EQ(texts(path, {.where = {{"good", "false"}}}), Texts{"2"});
+}
+
+TEST(Documents, OptionsThatCannotApplyAreErrors) {
+  const test::TempFolder folder;
+  const fs::path plain = folder.write("a.txt", "text");
+  test::expect_error(
+      [&] {
+        texts(plain, {.where = {{"lang", "en"}}});
+      },
+      Kind::BadInput, {"a.txt", "--where"});
+  test::expect_error([&] { texts(plain, {.text_field = "body"}); }, Kind::BadInput,
+                     {"a.txt", "--field"});
+  const fs::path records = folder.write("a.jsonl", "{\"text\": \"a\"}\n");
+  test::expect_error(
+      [&] {
+        texts(records, {.where = {{"lang", "en"}}});
+      },
+      Kind::BadInput, {"a.jsonl", "'lang'"});
+  const fs::path list = folder.write("b.jsonl", "{\"text\": \"a\", \"lang\": [\"en\"]}\n");
+  test::expect_error(
+      [&] {
+        texts(list, {.where = {{"lang", "en"}}});
+      },
+      Kind::BadInput, {"b.jsonl: line 1", "lang"});
+}
+
 struct BadRecord {
   const char* name;
   const char* line;
@@ -117,6 +189,16 @@ TEST(Documents, Conversations) {
                            R"({"role": "assistant", "content": "I am {{name}}, {{name}}."}])");
   ASSERT_EQ(messages.size(), 2U);
   EXPECT_EQ(messages[1].text(), "I am Quern, Quern.");
+}
+
+TEST(Documents, AMessageOfWeightZeroIsNotLearnt) {
+  const test::TempFolder folder;
+  const auto messages = conversation(
+      folder, R"([{"role": "user", "content": "?"}, {"role": "assistant", "content": "a",)"
+              R"( "weight": 0}, {"role": "user", "content": "?"},)"
+              R"( {"role": "assistant", "content": "b", "weight": 1}])");
+  EXPECT_FALSE(messages[1].learn);
+  EXPECT_TRUE(messages[3].learn);
 }
 
 TEST(Documents, ConversationsThatCannotBeLearntFromAreRefused) {

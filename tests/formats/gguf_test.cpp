@@ -262,8 +262,7 @@ const Bad kBad[] = {
     {"name_65", [](GgufBytes& b) { b.tensors[0] = tensor(std::string(65, 'n'), {8}, 0, 0); },
      "65 bytes"},
     {"name_empty", [](GgufBytes& b) { b.tensors[0] = tensor("", {8}, 0, 0); }, "without a name"},
-    {"split", [](GgufBytes& b) { b.keys.push_back(kv_u32("split.count", 3)); }, "one of 3 parts",
-     Kind::Unsupported},
+    {"split", [](GgufBytes& b) { b.keys.push_back(kv_u32("split.count", 3)); }, "one of 3 files"},
 };
 
 class BadGguf : public ::testing::TestWithParam<Bad> {};
@@ -277,6 +276,35 @@ TEST_P(BadGguf, IsNamed) {
 }
 INSTANTIATE_TEST_SUITE_P(All, BadGguf, ::testing::ValuesIn(kBad),
                          [](const auto& row) { return row.param.name; });
+
+// Three files as gguf-split leaves them: keys in the first, tensors shared out.
+TEST(GgufFile, AModelInSeveralFilesIsOne) {
+  const TempFolder folder;
+  const auto part = [&](uint32_t number, const std::string& name) {
+    GgufBytes bytes;
+    if (number > 0) bytes.keys.clear();
+    for (const auto& [key, value] :
+         {std::pair{"split.no", number}, {"split.count", 3u}, {"split.tensors.count", 6u}}) {
+      bytes.keys.push_back(kv_u32(key, value));
+    }
+    const char letter = static_cast<char>('a' + number);
+    bytes.tensors = {tensor(std::string(1, letter) + "1", {8}, 0, 0),
+                     tensor(std::string(1, letter) + "2", {4, 2}, 1, 32)};
+    return folder.write(name, bytes.file());
+  };
+  const fs::path first = part(0, "m-00001-of-00003.gguf");
+  const fs::path second = part(1, "m-00002-of-00003.gguf");
+  expect_error([&] { GgufFile{first}; }, Kind::BadInput, {"m-00003-of-00003.gguf is missing"});
+  part(2, "m-00003-of-00003.gguf");
+  const GgufFile file(first);
+  EXPECT_EQ(file.tensors().size(), 6u);
+  EXPECT_EQ(file.files().size(), 3u);
+  EXPECT_EQ(file.find("c2")->shape, (Shape{2, 4}));
+  expect_error([&] { GgufFile{second}; }, Kind::BadInput,
+               {"not the first", "-00001-of-00003.gguf"});
+  part(1, "m-00003-of-00003.gguf");
+  expect_error([&] { GgufFile{first}; }, Kind::BadInput, {"file 3 of 3"});
+}
 
 TEST(GgufFile, EveryTruncationIsRefused) {
   const TempFolder folder;

@@ -307,7 +307,7 @@ TEST_P(Slopes, EveryTensorOfAModelWithAllOptionsHasTheSlopeThatTheLossHas) {
   c.rotary_dim = 6;
   c.ffn = 20;
   c.vocab = c.output_vocab = 40;
-  c.qkv_bias = c.linear_bias = c.qk_norm = c.tied = true;
+  c.qkv_bias = c.out_bias = c.mlp_bias = c.qk_norm = c.tied = true;
   c.windows = {3, 0};
   ThreadPool pool(2);
   CpuTrainingBackend backend(pool);

@@ -29,14 +29,14 @@ TEST(Config, ReadsQwenUnderNewAndOldNames) {
   EXPECT_EQ(later.ffn, 88);
   EXPECT_EQ(later.rotary_dim, 16);
   EXPECT_TRUE(later.qkv_bias);
-  EXPECT_FALSE(later.linear_bias);
+  EXPECT_FALSE(later.out_bias || later.mlp_bias);
   const Config first = parse(R"({"architectures": ["QWenLMHeadModel"], "n_embd": 64, "n_layer": 2,
       "n_head": 4, "ffn_hidden_size": 176, "kv_channels": 16, "rotary_pct": 0.5, "no_bias": false,
       "padded_vocab_size": 512, "vocab_size": 499, "seq_length": 32, "n_positions": 512})");
   EXPECT_EQ(first.vocab, 512);
   EXPECT_EQ(first.output_vocab, 499);
   EXPECT_EQ(first.rotary_dim, 8);
-  EXPECT_TRUE(first.linear_bias);
+  EXPECT_TRUE(first.out_bias && first.mlp_bias);
   EXPECT_EQ(first.trained_context, 32);
   EXPECT_EQ(first.max_context, 512);
 }
@@ -108,6 +108,111 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Config, UnknownArchitectureNamesTheKnownOnes) {
   test::expect_error([] { parse(with("architectures", "[\"GPT2LMHeadModel\"]")); }, Kind::BadInput,
                      {"QWenLMHeadModel", "LlamaForCausalLM"});
+}
+
+constexpr std::string_view kLlama = R"({"architectures": ["LlamaForCausalLM"],
+  "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+  "vocab_size": 512, "max_position_embeddings": 4096})";
+
+Config llama(std::string_view key, std::string_view value) {
+  return parse(with(key, value, kLlama));
+}
+
+TEST(RopeConfig, ParametersOfTransformersFiveEqualThoseOfFour) {
+  const std::string_view kSets[] = {
+      R"("rope_type": "default")",
+      R"("rope_type": "linear", "factor": 4)",
+      R"("type": "dynamic", "factor": 2.5)",
+      R"("rope_type": "yarn", "factor": 4.0, "beta_fast": 16, "beta_slow": 2, "truncate": false,
+         "mscale": 1.5, "mscale_all_dim": 0.5, "original_max_position_embeddings": 1024)",
+      R"("rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+         "original_max_position_embeddings": 1024)",
+      R"("rope_type": "longrope", "original_max_position_embeddings": 1024,
+         "short_factor": [1,1,1,1,2,2,2,2], "long_factor": [1,2,3,4,5,6,7,8])"};
+  for (const std::string_view set : kSets) {
+    auto old_form = nlohmann::json::parse(kLlama);
+    old_form["rope_theta"] = 500000.0;
+    old_form["rope_scaling"] = nlohmann::json::parse("{" + std::string(set) + "}");
+    const Config four = parse(old_form.dump());
+    const std::string inner = "{\"rope_theta\": 500000.0, " + std::string(set) + "}";
+    for (const std::string& value :
+         {inner, "{\"full_attention\": " + inner + ", \"sliding_attention\": " + inner + "}"}) {
+      const Config five = llama("rope_parameters", value);
+      EXPECT_EQ(five.rope_theta, 500000.0) << set;
+      EXPECT_EQ(five.rope_scaling, four.rope_scaling) << set;
+      EXPECT_EQ(five.max_context, four.max_context) << set;
+    }
+    const Config again = parse(dump(to_json(four)));
+    EXPECT_EQ(again.rope_theta, four.rope_theta) << set;
+    EXPECT_EQ(again.rope_scaling, four.rope_scaling) << set;
+    EXPECT_EQ(again.max_context, four.max_context) << set;
+  }
+}
+
+TEST(RopeConfig, WhatIsMissingOrUnknownIsNamed) {
+  const std::pair<const char*, const char*> kBad[] = {
+      {R"({"rope_type": "linear"})", "'factor'"},
+      {R"({"rope_type": "dynamic"})", "'factor'"},
+      {R"({"rope_type": "yarn"})", "'factor'"},
+      {R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})",
+       "'original_max_position_embeddings'"},
+      {R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
+          "original_max_position_embeddings": 8192})",
+       "'high_freq_factor'"},
+      {R"({"rope_type": "longrope", "short_factor": [1,1,1,1,1,1,1,1]})", "'long_factor'"},
+      {R"({"rope_type": "longrope", "short_factor": [1], "long_factor": [1]})", "expected 8"},
+      {R"({"rope_type": "mrope", "factor": 2})", "'mrope'"},
+      {R"({"rope_type": "linear", "type": "yarn", "factor": 2})", "rope_type 'linear'"}};
+  for (const auto& [value, expected] : kBad) {
+    test::expect_error([&] { llama("rope_scaling", value); }, Kind::BadInput, {expected});
+  }
+  test::expect_error([] { llama("rope_parameters", R"({"rope_type": "default"})"); },
+                     Kind::BadInput, {"rope_parameters", "'rope_theta'"});
+  test::expect_error(
+      [] {
+        llama("rope_parameters", R"({"full_attention": {"rope_type": "default", "rope_theta": 1e6},
+              "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}})");
+      },
+      Kind::Unsupported, {"rope_parameters", "sliding_attention"});
+}
+
+TEST(Config, BiasesAreWhereTheFileSays) {
+  const Config attention = llama("attention_bias", "true");
+  EXPECT_TRUE(attention.qkv_bias && attention.out_bias && !attention.mlp_bias);
+  const Config ffn = llama("mlp_bias", "true");
+  EXPECT_TRUE(!ffn.qkv_bias && !ffn.out_bias && ffn.mlp_bias);
+  const Config again = parse(dump(to_json(attention)));
+  EXPECT_TRUE(again.qkv_bias && again.out_bias && !again.mlp_bias);
+  size_t biases = 0;
+  for (const TensorSpec& spec : tensor_specs(attention)) biases += spec.role == Role::Bias;
+  EXPECT_EQ(biases, 8u);  // q, k, v, o of two layers
+}
+
+TEST(Config, SeveralIdsMayEndAText) {
+  EXPECT_EQ(llama("eos_token_id", "[7, 9]").eos_ids, (std::vector<int64_t>{7, 9}));
+  EXPECT_EQ(llama("eos_token_id", "3").eos_ids, std::vector<int64_t>{3});
+  EXPECT_TRUE(llama("eos_token_id", "null").eos_ids.empty());
+  EXPECT_EQ(parse(dump(to_json(llama("eos_token_id", "[7, 9]")))).eos_ids,
+            (std::vector<int64_t>{7, 9}));
+}
+
+TEST(Config, WhatIsNotReadIsNamed) {
+  const auto said = [](std::string_view key, std::string_view value) {
+    testing::internal::CaptureStderr();
+    llama(key, value);
+    return testing::internal::GetCapturedStderr();
+  };
+  EXPECT_NE(said("residual_multiplier", "0.22").find("residual_multiplier"), std::string::npos);
+  EXPECT_NE(said("sliding_window", "128").find("sliding_window"), std::string::npos);
+  for (const auto& [key, value] : {std::pair{"transformers_version", "\"5.1.0\""},
+                                   {"sliding_window", "null"},
+                                   {"use_cache", "true"},
+                                   {"pretraining_tp", "1"},
+                                   {"rope_interleaved", "false"}}) {
+    EXPECT_EQ(said(key, value), "") << key;
+  }
+  test::expect_error([] { llama("rope_interleaved", "true"); }, Kind::Unsupported,
+                     {"rope_interleaved"});
 }
 
 TEST(Config, AutoMapIsIgnored) {

@@ -25,7 +25,7 @@ TEST(Gguf, LlamaTensorsAreThoseOfTheCheckpoint) {
   EXPECT_EQ(config.vocab, 262);
   EXPECT_FALSE(config.tied);
   EXPECT_FLOAT_EQ(config.norm_eps, 1e-5f);
-  EXPECT_EQ(config.eos_id, 2);
+  EXPECT_EQ(config.eos_ids, std::vector<int64_t>{2});
   const TensorStore got = gguf_tensors(kLlama, config);
   const TensorStore want = TensorStore::open(source("tests/fixtures/gguf/llama.safetensors"));
   ASSERT_EQ(got.names(), want.names());

@@ -40,7 +40,8 @@ struct Blocks {
 
 TEST(PackBlocks, HoldsTheWeightsOfEveryTypeThatPacks) {
   ThreadPool pool(2);
-  for (const char* name : {"Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"}) {
+  for (const char* name : {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+                           "IQ4_NL", "IQ4_XS"}) {
     Blocks blocks(name, gguf_block_named(name)->weights);
     ASSERT_GT(blocks.matrix.rows, 0) << name;
     ASSERT_TRUE(packs(blocks.block.type, blocks.matrix.cols));
@@ -53,7 +54,7 @@ TEST(PackBlocks, HoldsTheWeightsOfEveryTypeThatPacks) {
     }
   }
   EXPECT_FALSE(packs(GgufType::Q4_K, 96));
-  EXPECT_FALSE(packs(GgufType::Q5_0, 256));
+  EXPECT_FALSE(packs(GgufType::F16, 256));
 }
 
 TEST(PackBlocks, HeadsOfLlamaComeInOurOrder) {
@@ -73,7 +74,8 @@ TEST(PackBlocks, HeadsOfLlamaComeInOurOrder) {
 }
 
 TEST(PackBlocks, AScaleThatIsNotFiniteIsNamed) {
-  for (const char* name : {"Q4_0", "Q8_0", "Q4_K", "Q5_K"}) {
+  for (const char* name :
+       {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "IQ4_NL", "IQ4_XS"}) {
     Blocks blocks(name, gguf_block_named(name)->weights);
     const size_t row = static_cast<size_t>(blocks.block.bytes);
     blocks.bytes[row] = std::byte{0x00};

@@ -1,5 +1,6 @@
 #include "model/rotary.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "support/support.h"
@@ -44,6 +45,74 @@ TEST(Rotary, AnglesAreFloat32Products) {
   const float angle = 32'000.0f * frequencies[1];
   EXPECT_FLOAT_EQ(cos[1], std::cos(angle));
   EXPECT_FLOAT_EQ(sin[1], std::sin(angle));
+}
+
+Config scaled(RopeScaling scaling) {
+  Config c;
+  c.head_dim = c.rotary_dim = 16;
+  c.rope_theta = 10000;
+  c.rope_scaling = std::move(scaling);
+  return c;
+}
+double plain(size_t j, double base = 10000) {
+  return std::pow(base, -static_cast<double>(2 * j) / 16);
+}
+
+// base · (factor · length / original - (factor - 1))^(dim / (dim - 2)) past the original context.
+TEST(Rotary, DynamicScalingFollowsTheLength) {
+  const Config c =
+      scaled({.type = RopeScaling::Type::Dynamic, .factor = 2, .original_context = 100});
+  SequenceFrequencies shorter(c, 1, 50), longer(c, 1, 300);
+  EXPECT_NEAR(shorter.at(99)[7], plain(7), 1e-9);
+  const auto base = [](double length) { return 10000 * std::pow(2 * length / 100 - 1, 16.0 / 14); };
+  EXPECT_NEAR(shorter.at(100)[7], plain(7, base(101)), 1e-9);
+  EXPECT_NEAR(longer.at(0)[7], plain(7, base(300)), 1e-9);
+  EXPECT_NEAR(longer.at(400)[7], plain(7, base(401)), 1e-9);
+  EXPECT_NE(shorter.key(), longer.key());
+}
+
+TEST(Rotary, LongRopeHasFactorsForShortAndLongSequences) {
+  const Config c = scaled({.type = RopeScaling::Type::LongRope,
+                           .factor = 4,
+                           .original_context = 100,
+                           .short_factors = {1, 1, 1, 1, 1, 1, 1, 2},
+                           .long_factors = {1, 2, 3, 4, 5, 6, 7, 8}});
+  SequenceFrequencies s(c, 1, 50);
+  EXPECT_NEAR(s.at(99)[7], plain(7) / 2, 1e-9);
+  EXPECT_NEAR(s.at(100)[7], plain(7) / 8, 1e-9);
+  EXPECT_FLOAT_EQ(rotary_magnitude(c), std::sqrt(1 + std::log(4.0f) / std::log(100.0f)));
+  SequenceFrequencies beyond(c, 1, 101);
+  EXPECT_NEAR(beyond.at(0)[1], plain(1) / 2, 1e-9);
+}
+
+// The dim that turns r times over the original context: dim · ln(original / (2 π r)) / (2 ln base).
+TEST(Rotary, YarnsRampMayBeginBetweenDims) {
+  RopeScaling s = {.type = RopeScaling::Type::Yarn, .factor = 4, .original_context = 2048};
+  const auto dim_of = [](double turns) {
+    return 16 * std::log(2048 / (turns * 2 * M_PI)) / (2 * std::log(10000.0));
+  };
+  for (const bool truncate : {true, false}) {
+    s.truncate = truncate;
+    const double low = truncate ? std::floor(dim_of(32)) : dim_of(32);
+    const double high = truncate ? std::ceil(dim_of(1)) : dim_of(1);
+    const auto got = inverse_frequencies(scaled(s), 1);
+    for (size_t j = 0; j < 8; ++j) {
+      const double ramp = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
+      EXPECT_NEAR(got[j], plain(j) * (ramp / 4 + 1 - ramp), 1e-6 * plain(j)) << j;
+    }
+  }
+}
+
+TEST(Rotary, YarnsMagnitudeIsGivenOrFollowsFromTheFactor) {
+  RopeScaling s = {.type = RopeScaling::Type::Yarn, .factor = 4, .original_context = 2048};
+  EXPECT_FLOAT_EQ(rotary_magnitude(scaled(s)), static_cast<float>(0.1 * std::log(4.0) + 1));
+  s.mscale = 2;
+  EXPECT_FLOAT_EQ(rotary_magnitude(scaled(s)), static_cast<float>(0.1 * std::log(4.0) + 1));
+  s.mscale_all_dim = 0.5;
+  EXPECT_FLOAT_EQ(rotary_magnitude(scaled(s)),
+                  static_cast<float>((0.2 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1)));
+  s.attention_factor = 1.25;
+  EXPECT_EQ(rotary_magnitude(scaled(s)), 1.25f);
 }
 
 }  // namespace

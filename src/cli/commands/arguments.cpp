@@ -29,6 +29,13 @@ void ModelArguments::declare(Command& command, bool required, Naming naming) {
               "Type of the KV cache: auto, fp32, fp16, bf16, int8 (the release's, a scale for each "
               "call) or int8-token (a scale for each token)")
       .one_of({"auto", "fp32", "fp16", "bf16", "int8", "int8-token"});
+  command
+      .option(
+          "--dtype", dtype,
+          "Numbers of the matrices: auto, as the file has them; float32, every weight exact and "
+          "all arithmetic in float32, for checking")
+      .one_of({"auto", "float32"});
+  command.flag("--strict", strict, "A tensor that the model has no use for is an error");
   command.option("--context", context, "Positions a sequence may have; 0: as the checkpoint says")
       .range(int64_t{0}, int64_t{1} << 31);
   command
@@ -57,6 +64,8 @@ ModelOptions ModelArguments::options() const {
   options.layer_windows = layer_windows;
   options.context = context;
   options.pack_cache = pack_cache;
+  options.float32 = dtype == "float32";
+  options.strict = strict;
   options.tokenizer = {.first_release = first_release, .extra_vocab = extra_vocab};
   return options;
 }

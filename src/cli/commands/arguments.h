@@ -15,7 +15,8 @@ struct ModelArguments {
   std::string dynamic_ntk = "auto", logn = "auto";
   std::string layer_windows;
   int64_t context = 0;
-  bool pack_cache = false;
+  bool pack_cache = false, strict = false;
+  std::string dtype = "auto";
   bool first_release = false;
   std::string extra_vocab;
 

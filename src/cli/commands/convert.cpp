@@ -1,10 +1,12 @@
 // quern convert: a checkpoint in another type, in other shards, or out of PyTorch's .bin files.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/checkpoint_files.h"
+#include "cli/commands/convert_family.h"
 #include "cli/commands/convert_gguf.h"
 #include "cli/commands/model_store.h"
 #include "core/error.h"
@@ -24,8 +26,8 @@ namespace quern::cli {
 namespace {
 
 struct Arguments {
-  std::string model, out, dtype, extra_vocab, to = "safetensors", type = "F16";
-  bool from_pickle = false;
+  std::string model, out, dtype, extra_vocab, to, type = "F16", family;
+  bool from_pickle = false, force = false, lossy = false;
   int64_t shard_mb = 5000;
 };
 
@@ -38,16 +40,24 @@ struct Source {
   std::vector<NamedTensor> tensors;
   std::optional<TensorStore> store;
   std::optional<TorchBin> pickle;
+  std::vector<std::string> unused;  // of a GGUF file: what a folder has no place for
 };
 
-Source open_source(const Arguments& args) {
+Source open_source(const Arguments& args, std::optional<DType> dtype) {
   Source source;
   if (args.from_pickle) {
     source.pickle = TorchBin::open(args.model);
     source.tensors = source.pickle->tensors();
   } else {
-    source.store = is_gguf(args.model) ? gguf_tensors(args.model, load_config(args.model))
-                                       : TensorStore::open(args.model);
+    source.store =
+        is_gguf(args.model)
+            ? gguf_tensors(args.model, load_config(args.model),
+                           {.blocks = dtype.value_or(DType::F16), .unused = &source.unused})
+            : TensorStore::open(args.model);
+    if (!source.unused.empty()) {
+      log::warning(fmt::format("{}: not written, for the model has no use for it: {}", args.model,
+                               fmt::join(source.unused, ", ")));
+    }
     for (const std::string& name : source.store->names()) {
       source.tensors.push_back({name, source.store->at(name)});
     }
@@ -114,11 +124,12 @@ void fill_new_rows(const Growth& growth, const NamedTensor& tensor, DType dtype,
 
 // config.json with the new type; everything else that belongs to a checkpoint as it is.
 void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype,
-                const std::optional<Growth>& growth) {
+                const std::optional<Growth>& growth, bool fp8) {
   copy_side_files(from, to);
   if (!fs::is_regular_file(from / "config.json")) return;
   const Json config = Json::parse_file((from / "config.json").string());
   nlohmann::ordered_json changed = config.raw();
+  if (fp8) changed.erase("quantization_config");  // what is written is bfloat16
   if (dtype) {
     changed["torch_dtype"] = *dtype == DType::F32   ? "float32"
                              : *dtype == DType::F16 ? "float16"
@@ -130,17 +141,72 @@ void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> d
   write_file(to / "config.json", dump(changed, 2) + "\n");
 }
 
+// tokenizer_config.json and chat_template.jinja, as transformers looks for them.
+void write_tokenizer_config(const GgufFile& file, const fs::path& to) {
+  nlohmann::ordered_json out = {{"tokenizer_class", "PreTrainedTokenizerFast"}};
+  const auto& tokens = file.strings("tokenizer.ggml.tokens");
+  for (const char* role : {"bos", "eos", "unk", "pad"}) {
+    const std::string key =
+        fmt::format("tokenizer.ggml.{}_token_id", std::string_view(role) == "unk"   ? "unknown"
+                                                  : std::string_view(role) == "pad" ? "padding"
+                                                                                    : role);
+    if (!file.has(key)) continue;
+    const auto id = file.integer(key, 0, static_cast<int64_t>(tokens.size()) - 1);
+    out[fmt::format("{}_token", role)] = std::string(tokens[static_cast<size_t>(id)]);
+  }
+  for (const char* flag : {"add_bos_token", "add_eos_token"}) {
+    const std::string key = fmt::format("tokenizer.ggml.{}", flag);
+    if (file.has(key)) out[flag] = file.boolean_or(key, false);
+  }
+  write_file(to / "tokenizer_config.json", dump(out, 2) + "\n");
+  if (file.has("tokenizer.chat_template")) {
+    write_file(to / "chat_template.jinja", file.string("tokenizer.chat_template"));
+  }
+}
+
 // What a folder has beside the weights, out of a GGUF file's metadata.
 void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
   const GgufFile file(from);
   Config config = gguf_config(file);
   config.dtype = dtype.value_or(DType::F16);
   write_file(to / "config.json", dump(to_json(config), 2) + "\n");
+  if (config.eos_ids.size() > 1) {
+    write_file(to / "generation_config.json",
+               dump(nlohmann::ordered_json{{"eos_token_id", config.eos_ids}}, 2) + "\n");
+  }
   if (!has_gguf_tokenizer(file)) return;
   if (const auto parts = gguf_tokenizer_json(file)) {
     write_tokenizer_json(to / "tokenizer.json", *parts);
+    write_tokenizer_config(file, to);
   } else {
-    log::info(from.string() + ": its tokenizer is SentencePiece's and is not written");
+    log::warning(from.string() + ": its tokenizer is SentencePiece's and is not written");
+  }
+}
+
+// A folder with the weights of another family's layout.
+void write_family_files(const fs::path& from, const fs::path& to, Config config,
+                        std::optional<DType> dtype) {
+  if (dtype) config.dtype = *dtype;
+  write_file(to / "config.json", dump(to_json(config), 2) + "\n");
+  copy_side_files(from, to);
+  for (const auto& entry : fs::directory_iterator(to)) {
+    if (entry.path().extension() == ".tiktoken") fs::remove(entry.path());
+  }
+  if (has_tokenizer(from)) write_tokenizer_json(to / "tokenizer.json", tokenizer_parts(from));
+}
+
+// What is there already is replaced only where that is asked for, and only what may be meant.
+void make_room(const Arguments& args) {
+  if (!fs::exists(args.out) || (fs::is_directory(args.out) && fs::is_empty(args.out))) return;
+  if (!args.force) {
+    throw Error(Kind::Misused, args.out + ": exists already", "--force replaces it");
+  }
+  std::error_code ignored;
+  if (fs::equivalent(args.model, args.out, ignored)) {
+    throw Error(Kind::Misused, args.out + ": is the checkpoint itself");
+  }
+  if (fs::is_directory(args.out) && !fs::exists(fs::path(args.out) / "config.json")) {
+    throw Error(Kind::Misused, args.out + ": is a folder that is no checkpoint, and stays");
   }
 }
 
@@ -154,15 +220,33 @@ void convert(const Arguments& args) {
     }
   }
   if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such file or folder");
-  if (args.to == "gguf") {
-    convert_to_gguf(args.model, args.out, args.type);
-    return;
-  }
-  if (args.to != "safetensors") {
+  const bool to_gguf = args.to.empty() ? is_gguf(args.out) : args.to == "gguf";
+  if (!args.to.empty() && args.to != "gguf" && args.to != "safetensors") {
     throw Error(Kind::Misused, fmt::format("--to is '{}'", printable(args.to, 40)),
                 "expected safetensors or gguf");
   }
-  const Source source = open_source(args);
+  if (!to_gguf && is_gguf(args.out)) {
+    throw Error(Kind::Misused, args.out + ": safetensors are written into a folder",
+                "without --to, the ending .gguf makes a GGUF file");
+  }
+  make_room(args);
+  if (to_gguf) {
+    if (!args.family.empty()) {
+      throw Error(Kind::Misused, "--family is for folders", "convert in two steps");
+    }
+    convert_to_gguf(args.model, args.out, args.type, args.lossy);
+    return;
+  }
+  Source source = open_source(args, dtype);
+  const fs::path folder_of_model =
+      fs::is_directory(args.model) ? fs::path(args.model) : fs::path(args.model).parent_path();
+  std::optional<Config> other_family;
+  if (!args.family.empty()) {
+    FamilyChange change = change_family(load_config(args.model), source.tensors, args.family);
+    report_lost(args.out, change.lost, args.lossy);
+    source.tensors = std::move(change.tensors);
+    other_family = std::move(change.config);
+  }
   const std::optional<Growth> growth = read_growth(args);
   // GPTQ's scales belong to its packing and keep their type.
   const auto target = [&](const NamedTensor& tensor) {
@@ -182,7 +266,9 @@ void convert(const Arguments& args) {
     total += plan.back().bytes();
   }
   const InterruptScope scope;  // so that Ctrl-C removes what is half written
-  AtomicFolder folder(args.out);
+  // With --force the old folder goes when the new one is whole.
+  const bool replaces = fs::exists(args.out) && !fs::is_empty(args.out);
+  AtomicFolder folder(replaces ? args.out + ".new" : args.out);
   CheckpointWriter writer(folder.temporary(), plan,
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
   Progress progress("writing " + args.out, total, "bytes");
@@ -211,14 +297,19 @@ void convert(const Arguments& args) {
     progress.update(written);
   }
   writer.finish();
-  if (is_gguf(args.model)) {
+  const fs::path from = folder_of_model.empty() ? "." : folder_of_model;
+  if (other_family) {
+    write_family_files(from, folder.temporary(), *other_family, dtype);
+  } else if (is_gguf(args.model)) {
     write_gguf_files(args.model, folder.temporary(), dtype);
   } else {
-    const fs::path from =
-        fs::is_directory(args.model) ? fs::path(args.model) : fs::path(args.model).parent_path();
-    copy_files(from.empty() ? "." : from, folder.temporary(), dtype, growth);
+    copy_files(from, folder.temporary(), dtype, growth, source.store && source.store->has_fp8());
   }
   folder.commit();
+  if (replaces) {
+    fs::remove_all(args.out);
+    fs::rename(args.out + ".new", args.out);
+  }
   progress.finish();
   print(fmt::format("{}: {} tensors, {}\n", args.out, plan.size(), human_bytes(total)));
 }
@@ -230,7 +321,8 @@ void add_convert(CLI::App& root) {
                   "Rewrite a checkpoint: type, shard size, to and from GGUF, out of pickle files",
                   {{"convert Qwen-7B Qwen-7B-fp16 --dtype fp16", "another number type"},
                    {"convert Qwen-7B out --shard-size 2000", "files of at most 2 GB"},
-                   {"convert Qwen-7B qwen-7b.gguf --to gguf --type Q8_0", "a file for llama.cpp"},
+                   {"convert Qwen2-7B qwen2-7b.gguf --type Q8_0", "a file for llama.cpp"},
+                   {"convert model.gguf folder --dtype fp32", "a GGUF file as a folder"},
                    {"convert Qwen-7B out --extra-vocab extra.tiktoken", "rows for added tokens"},
                    {"convert old-checkpoint out --from-pickle", "PyTorch .bin to safetensors"}});
   auto args = std::make_shared<Arguments>();
@@ -239,7 +331,7 @@ void add_convert(CLI::App& root) {
       .replaced(resolve_model);
   command.positional("out", args->out, "Folder to make, or GGUF file").required();
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "as they are");
-  command.option("--to", args->to, "safetensors or gguf");
+  command.option("--to", args->to, "safetensors or gguf", "gguf where out ends in .gguf");
   command.option("--type", args->type,
                  "GGUF: type of the matrices, F32, F16, BF16, Q8_0, Q4_0 or Q4_K");
   command.option("--extra-vocab", args->extra_vocab,
@@ -247,6 +339,11 @@ void add_convert(CLI::App& root) {
                  "of what it was made of");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
       .range(int64_t{1}, int64_t{1} << 40);
+  command.option("--family", args->family,
+                 "Layout of another family: qwen2, for a model of Qwen's first release");
+  command.flag("--lossy", args->lossy,
+               "Write what loses a part of the model all the same, with a warning");
+  command.flag("--force", args->force, "Replace what is there under the name of `out`");
   command.flag("--from-pickle", args->from_pickle,
                "Read PyTorch .bin files, with a reader that can make nothing but tensors");
   command.on_run([args] { convert(*args); });

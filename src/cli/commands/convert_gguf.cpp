@@ -1,6 +1,7 @@
 #include "cli/commands/convert_gguf.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <unordered_map>
@@ -15,6 +16,7 @@
 #include "formats/tiktoken.h"
 #include "formats/tokenizer_json.h"
 #include "model/gguf_names.h"
+#include "model/rotary.h"
 #include "text/load.h"
 
 namespace quern::cli {
@@ -52,12 +54,21 @@ void add_config(GgufWriter& out, const Config& c, const std::string& name) {
     out.add_f32(key("rope.scaling.factor"), static_cast<float>(s.factor));
     out.add_u32(key("rope.scaling.original_context_length"),
                 static_cast<uint32_t>(s.original_context));
-  } else if (s.type == RopeScaling::Type::Llama3) {
-    throw Error(Kind::Unsupported, "rope_scaling of type llama3 is not written to GGUF");
   }
-  if (c.dynamic_ntk || c.logn || !c.windows.empty()) {
-    log::info("GGUF has no place for dynamic NTK, LogN and layer-wise windows: they are left out");
-  }
+}
+
+// What llama.cpp divides each frequency by, where the scaling has no keys of its own: LLaMA 3's
+// rule, and factors that are the same for every length. Empty for others.
+std::vector<float> rope_factors(const Config& c) {
+  const RopeScaling& s = c.rope_scaling;
+  if (s.type == RopeScaling::Type::LongRope) return s.short_factors;
+  if (s.type != RopeScaling::Type::Llama3) return {};
+  Config plain = c;
+  plain.rope_scaling = {};
+  std::vector<float> out = inverse_frequencies(plain, 1);
+  const std::vector<float> scaled = inverse_frequencies(c, 1);
+  for (size_t i = 0; i < out.size(); ++i) out[i] /= scaled[i];
+  return out;
 }
 
 // Ranks say which tokens there are, not what they were merged from: each one's parts are what
@@ -87,7 +98,8 @@ void add_merges(const std::vector<std::string>& tokens, TokenizerJson& out) {
   }
 }
 
-// The tokenizer's parts, whatever file they are in.
+}  // namespace
+
 TokenizerJson tokenizer_parts(const fs::path& model) {
   if (fs::exists(model / "tokenizer.json")) return read_tokenizer_json(model / "tokenizer.json");
   if (fs::exists(model / "vocab.json")) {
@@ -107,6 +119,8 @@ TokenizerJson tokenizer_parts(const fs::path& model) {
   throw Error(Kind::Unsupported,
               model.string() + ": its tokenizer is not byte-level BPE, and is not written to GGUF");
 }
+
+namespace {
 
 void add_tokenizer(GgufWriter& out, const fs::path& model, const Config& c) {
   if (!has_tokenizer(model)) {
@@ -147,14 +161,53 @@ void add_tokenizer(GgufWriter& out, const fs::path& model, const Config& c) {
     if (id && *id < c.vocab) out.add_u32(key, static_cast<uint32_t>(*id));
   };
   add_id("tokenizer.ggml.bos_token_id", c.bos_id ? c.bos_id : end_of_text);
-  add_id("tokenizer.ggml.eos_token_id", c.eos_id ? c.eos_id : end_of_text);
+  const auto& ends = c.eos_ids;
+  add_id("tokenizer.ggml.eos_token_id", ends.empty() ? end_of_text : ends[0]);
+  if (ends.size() > 1) add_id("tokenizer.ggml.eot_token_id", ends[1]);
   out.add_bool("tokenizer.ggml.add_bos_token", false);
   if (chat) out.add_string("tokenizer.chat_template", kChatMl);
 }
 
 }  // namespace
 
-void convert_to_gguf(const fs::path& model, const fs::path& path, const std::string& type) {
+std::vector<std::string> lost_in_gguf(const Config& c) {
+  std::vector<std::string> lost;
+  if (c.dynamic_ntk) lost.emplace_back("dynamic NTK");
+  if (c.logn) lost.emplace_back("LogN scaling");
+  if (std::ranges::any_of(c.windows, [](int64_t window) { return window > 0; })) {
+    lost.emplace_back("attention windows of the layers");
+  }
+  const RopeScaling& s = c.rope_scaling;
+  if (s.type == RopeScaling::Type::Dynamic) lost.emplace_back("rope_scaling of type dynamic");
+  if (s.type == RopeScaling::Type::LongRope &&
+      (s.short_factors != s.long_factors || rotary_magnitude(c) != 1)) {
+    lost.emplace_back("rope_scaling of type longrope");
+  }
+  if (s.type == RopeScaling::Type::Yarn) {
+    if (s.beta_fast != 32) lost.emplace_back("YaRN's beta_fast");
+    if (s.beta_slow != 1) lost.emplace_back("YaRN's beta_slow");
+    if (!s.truncate) lost.emplace_back("YaRN's truncate");
+    RopeScaling usual = s;
+    usual.attention_factor = usual.mscale = usual.mscale_all_dim = std::nullopt;
+    Config other = c;
+    other.rope_scaling = usual;
+    if (rotary_magnitude(other) != rotary_magnitude(c)) {
+      lost.emplace_back(s.attention_factor ? "YaRN's attention_factor" : "YaRN's mscale");
+    }
+  }
+  if (c.eos_ids.size() > 2) lost.emplace_back("the third and further ends of text");
+  return lost;
+}
+
+void report_lost(const std::string& where, const std::vector<std::string>& lost, bool lossy) {
+  if (lost.empty()) return;
+  const std::string line = fmt::format("{} would lose {}", where, fmt::join(lost, ", "));
+  if (!lossy) throw Error(Kind::Unsupported, line, "--lossy writes it all the same");
+  log::warning(line + ": the result computes something else where they act");
+}
+
+void convert_to_gguf(const fs::path& model, const fs::path& path, const std::string& type,
+                     bool lossy) {
   const auto wanted = gguf_block_named(type);
   const bool writable =
       wanted && (wanted->weights == 1 || wanted->type == GgufType::Q8_0 ||
@@ -171,6 +224,7 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
     throw_bad_input(model.string() + ": is quantized already", "convert the float checkpoint");
   }
   const Config c = load_config(model);
+  report_lost(path.string(), lost_in_gguf(c), lossy);
   const TensorStore store = TensorStore::open(model);
   GgufWriter out(path);
   add_config(out, c, model.filename().string());
@@ -188,6 +242,11 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
   for (const TensorSpec& spec : specs) {
     out.add_tensor(gguf_name(spec), type_of(spec), spec.shape);
     total += static_cast<uint64_t>(spec.shape.count());
+  }
+  const std::vector<float> factors = rope_factors(c);
+  if (!factors.empty()) {
+    out.add_tensor("rope_freqs.weight", *gguf_block_named("F32"),
+                   {static_cast<int64_t>(factors.size())});
   }
   const InterruptScope scope;
   ThreadPool pool;
@@ -229,6 +288,7 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
     done += values.size();
     progress.update(done);
   }
+  if (!factors.empty()) out.write(std::as_bytes(std::span(factors)));
   out.finish();
   progress.finish();
   print(fmt::format("{}: {} tensors, {}\n", path.string(), specs.size(),

@@ -41,9 +41,10 @@ void run_pack(const Arguments& args) {
   uint64_t total = 0;
   std::vector<fs::path> files;
   for (const std::string& file : args.files) {
+    files.emplace_back(file);
+    if (file == "-") continue;
     if (!fs::is_regular_file(file)) throw_bad_input(file + ": is no file that can be read");
     total += fs::file_size(file);
-    files.emplace_back(file);
   }
   PackOptions options;
   options.documents = {.text_field = args.field,

@@ -103,7 +103,7 @@ void inspect(const Arguments& args) {
                            c.kv_heads != c.heads ? fmt::format(", {} key/value", c.kv_heads) : "",
                            c.qk_norm ? ", normalized" : ""));
   row("vocabulary", fmt::format("{}{}", c.vocab, c.tied ? ", tied" : ""));
-  row("biases", c.linear_bias ? "everywhere" : c.qkv_bias ? "on q, k, v" : "none");
+  row("biases", biases(c));
   row("rotary", fmt::format("base {:g}, {} of {} dims{}", c.rope_theta, c.rotary_dim, c.head_dim,
                             c.rope_scaling.type == RopeScaling::Type::None
                                 ? ""

@@ -75,7 +75,7 @@ BpeTrainer count_words(const TrainArguments& args, uint64_t total, uint64_t& byt
       if (batch_bytes >= kBatchBytes) count_batch();
       progress.update(done + reader.consumed_bytes());
     }
-    done += fs::file_size(file);
+    done += file == "-" ? reader.consumed_bytes() : fs::file_size(file);
   }
   count_batch();
   progress.finish();
@@ -96,6 +96,7 @@ void train(const TrainArguments& args) {
   }
   uint64_t total = 0;
   for (const std::string& file : args.files) {
+    if (file == "-") continue;
     if (!fs::is_regular_file(file)) throw_bad_input(file + ": is no file that can be read");
     total += fs::file_size(file);
   }

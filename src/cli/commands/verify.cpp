@@ -38,7 +38,15 @@ void verify(const std::string& path) {
     print("  no tokenizer\n");
     return;
   }
-  const auto tokenizer = load_tokenizer(folder);
+  std::shared_ptr<const Tokenizer> tokenizer;
+  try {
+    tokenizer = load_tokenizer(folder);
+  } catch (const Error& error) {
+    if (error.kind() != Kind::Unsupported) throw;
+    print(fmt::format("  tokenizer: of a kind that is not read, so only ids run: {}\n",
+                      error.what()));
+    return;
+  }
   if (tokenizer->size() > config.vocab) {
     throw_bad_input(fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", path,
                                 tokenizer->size(), config.vocab),

@@ -272,8 +272,10 @@ void flush_output() {
 }
 
 std::string read_input(const std::string& path) {
-  if (path != "-") return read_file(path, uint64_t{4} << 30);
-  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+  std::string text = path != "-" ? read_file(path, uint64_t{4} << 30)
+                                 : std::string(std::istreambuf_iterator<char>(std::cin), {});
+  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // a byte order mark
+  return text;
 }
 
 int run_program(int argc, char** argv) {

@@ -158,8 +158,8 @@ inline void decode_gptq(float* out, const GptqMatrix& m, int64_t row, int64_t fi
     if (m.g_idx[k] != group) {
       group = m.g_idx[k];
       scale = from_f16(m.scales[group * m.out + row]);
-      zero =
-          static_cast<int32_t>(m.qzeros[group * zero_words + zero_word] >> zero_shift & mask) + 1;
+      zero = static_cast<int32_t>(m.qzeros[group * zero_words + zero_word] >> zero_shift & mask) +
+             m.zero_shift;
     }
     const uint32_t word = m.qweight[k / per * m.out + row];
     const auto q = static_cast<int32_t>(word >> (static_cast<int>(k % per) * bits) & mask);

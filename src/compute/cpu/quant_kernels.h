@@ -34,7 +34,8 @@ constexpr float sum_factor(RoundedForm form) noexcept {
 }
 
 // Rounded rows: `levels` as the form says; scales [rows of levels][cols / 32][2]: d, and
-// sum_factor(form) · d · Σ a. Where an x of the block is not finite, d is not a number.
+// sum_factor(form) · d · Σ a; then the same sum of each block's first 16 alone, [rows of levels][cols
+// / 32], for MinimaSixteens. Where an x of the block is not finite, d is not a number.
 struct RoundedRows {
   RoundedForm form = RoundedForm::Bytes;
   int64_t rows = 0;  // of x
@@ -46,7 +47,10 @@ struct RoundedRows {
   int64_t level_row_bytes() const noexcept { return cols * (form == RoundedForm::Words ? 2 : 1); }
   int64_t scale_row_floats() const noexcept { return cols / kBlockInputs * 2; }
   int64_t level_bytes() const noexcept { return level_rows() * level_row_bytes(); }
-  int64_t bytes() const noexcept { return level_bytes() + level_rows() * scale_row_floats() * 4; }
+  float* first_halves() const noexcept { return scales + level_rows() * scale_row_floats(); }
+  int64_t bytes() const noexcept {
+    return level_bytes() + level_rows() * (scale_row_floats() + cols / kBlockInputs) * 4;
+  }
 };
 
 struct QuantKernels {

@@ -32,6 +32,7 @@ void round_row(const RoundedRows& to, int64_t row, const float* x) noexcept {
   const int64_t planes = to.form == RoundedForm::TwoBytes ? 2 : 1;
   std::byte* levels = to.levels + row * planes * to.level_row_bytes();
   float* scales = to.scales + row * planes * to.scale_row_floats();
+  float* first_halves = to.first_halves() + row * planes * (to.cols / kBlockInputs);
   const float most = to.form == RoundedForm::Words      ? 32767.0f
                      : to.form == RoundedForm::TwoBytes ? 127.0f * 256
                                                         : 127.0f;
@@ -49,11 +50,14 @@ void round_row(const RoundedRows& to, int64_t row, const float* x) noexcept {
     const int64_t first = block * kBlockInputs;
     const auto put_bytes = [&](int64_t plane, const int32_t* values, float d) {
       auto* out = reinterpret_cast<int8_t*>(levels + plane * to.level_row_bytes()) + first;
-      int32_t sum = 0;
+      int32_t sum = 0, first_sum = 0;
       for (int64_t k = 0; k < kBlockInputs; ++k) {
         out[k] = static_cast<int8_t>(values[k]);
         sum += values[k];
       }
+      for (int64_t k = 0; k < kBlockInputs / 2; ++k) first_sum += values[k];
+      first_halves[plane * (to.cols / kBlockInputs) + block] =
+          d * (sum_factor(to.form) * static_cast<float>(first_sum));
       float* pair = scales + plane * to.scale_row_floats() + 2 * block;
       pair[0] = d;
       pair[1] = d * (sum_factor(to.form) * static_cast<float>(sum));

@@ -25,9 +25,15 @@ Affine affine_at(const PackedMatrix& m, const StripParts<const std::byte>& parts
       const float scale = from_f16(parts.halves[at]);
       return {scale, -scale * static_cast<float>(parts.zeros[at])};
     }
-    case PackedScales::Minima: {
+    case PackedScales::Offsets: {
+      const int64_t at = k / m.group * kStripRows + lane;
+      return {from_f16(parts.halves[at]), from_f16(static_cast<uint16_t>(parts.zeros[at]))};
+    }
+    case PackedScales::Minima:
+    case PackedScales::MinimaSixteens: {
+      const int64_t share = m.scales == PackedScales::Minima ? k / kBlockInputs : k / 16;
       const uint16_t* d = parts.halves + k / kSuperInputs * 2 * kStripRows + lane;
-      const uint8_t* small = parts.small + k / kBlockInputs * 2 * kStripRows + lane;
+      const uint8_t* small = parts.small + share * 2 * kStripRows + lane;
       return {from_f16(d[0]) * static_cast<float>(small[0]),
               -from_f16(d[kStripRows]) * static_cast<float>(small[kStripRows])};
     }
@@ -54,11 +60,14 @@ float dot(const PackedMatrix& m, const StripParts<const std::byte>& parts, int64
           const RoundedRows& x, int64_t level_row) noexcept {
   const std::byte* levels = x.levels + level_row * x.level_row_bytes();
   const float* scales = x.scales + level_row * x.scale_row_floats();
-  const int64_t step = m.scales == PackedScales::Sixteens ? 16 : kBlockInputs;
+  const bool minima = m.scales == PackedScales::MinimaSixteens;
+  const int64_t step = minima || m.scales == PackedScales::Sixteens ? 16 : kBlockInputs;
+  const float* first_halves = x.first_halves() + level_row * (x.cols / kBlockInputs);
   float total = 0;
   for (int64_t block = 0; block < m.cols / kBlockInputs; ++block) {
     const float d = scales[2 * block];
-    const float d_sum = scales[2 * block + 1] / sum_factor(x.form);
+    const float whole = scales[2 * block + 1] / sum_factor(x.form);
+    const float half = first_halves[block] / sum_factor(x.form);
     for (int64_t begin = 0; begin < kBlockInputs; begin += step) {
       int32_t sum = 0;
       for (int64_t k = begin; k < begin + step; ++k) {
@@ -70,6 +79,7 @@ float dot(const PackedMatrix& m, const StripParts<const std::byte>& parts, int64
         sum += a * level_at(m, parts, lane, block, k);
       }
       const Affine w = affine_at(m, parts, lane, block * kBlockInputs + begin);
+      const float d_sum = !minima ? whole : begin == 0 ? half : whole - half;
       total += w.scale * d * static_cast<float>(sum) + w.offset * d_sum;
     }
   }

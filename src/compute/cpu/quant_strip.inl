@@ -23,6 +23,7 @@ struct Tile {
   int64_t x_step;
   const float* x_scales;
   int64_t scale_step;
+  const float* x_halves;  // sums of the first 16 inputs of each block, as far apart as blocks
   int64_t first_block, end_block;
   int64_t blocks;  // of a row
   bool ahead;      // asks for the levels behind these blocks
@@ -48,6 +49,16 @@ template <RoundedForm F, PackedScales S>
     const auto zero = V::words(t.strip + t.zeros + (group * kStripRows + lane) * 2);
     const auto offset = V::mul(V::mul(scale, zero), share);
     return {scale, F == RoundedForm::Pairs ? V::add(offset, scale) : offset};
+  } else if constexpr (S == PackedScales::Offsets) {
+    const auto offset = V::halves(t.strip + t.zeros + (group * kStripRows + lane) * 2);
+    return {V::halves(halves + group * 2 * kStripRows),
+            V::mul(offset, V::all(1.0f / sum_factor(F)))};
+  } else if constexpr (S == PackedScales::MinimaSixteens) {
+    const std::byte* d = halves + super * 4 * kStripRows;
+    const std::byte* levels = small + (2 * block + sixteen) * 2 * kStripRows;
+    const auto scale = V::mul(V::halves(d), V::unsigned_bytes(levels));
+    const auto min = V::mul(V::halves(d + 2 * kStripRows), V::unsigned_bytes(levels + kStripRows));
+    return {scale, V::mul(min, share)};
   } else if constexpr (S == PackedScales::Minima) {
     const std::byte* d = halves + super * 4 * kStripRows;
     const std::byte* levels = small + block * 2 * kStripRows;
@@ -79,6 +90,35 @@ template <int R, int C>
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto four = V::word(x + r * t.x_step + i / 2 * 4 + i % 2 * 16);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) {
+        total[r][c] = i == 0 ? V::first_bytes(w[c], four) : V::add_bytes(total[r][c], w[c], four);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) total[r][c] = V::finish_bytes(total[r][c]);
+  }
+}
+
+// The same of the low nibbles alone, the block's first 16 inputs, or of the high ones.
+template <int R, int C, int Half>
+[[gnu::always_inline]] inline void half_of_nibbles(V::Ints (&total)[R][C], const Tile& t,
+                                                   const std::byte* levels,
+                                                   const std::byte* x) noexcept {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    V::Ints w[C];
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      const auto both = V::bytes(levels + i * kInputBytes + c * sizeof(V::Ints));
+      w[c] = Half == 0 ? V::low_nibbles(both) : V::high_nibbles(both);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const auto four = V::word(x + r * t.x_step + i * 4 + Half * 16);
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) {
         total[r][c] = i == 0 ? V::first_bytes(w[c], four) : V::add_bytes(total[r][c], w[c], four);
@@ -176,8 +216,10 @@ template <int R, int C, int Count>
 template <int Bits, RoundedForm F, PackedScales S, int R, int C>
 [[gnu::noinline]] void strip_tile(float* sums, const Tile& tile) noexcept {
   constexpr bool kHalves = S == PackedScales::Sixteens;
+  constexpr bool kHalfSums = S == PackedScales::MinimaSixteens;
   constexpr bool kMiddle = F != RoundedForm::Words && S == PackedScales::Symmetric;
-  constexpr bool kOffset = S == PackedScales::Zeros || S == PackedScales::Minima;
+  constexpr bool kOffset =
+      S == PackedScales::Zeros || S == PackedScales::Offsets || S == PackedScales::Minima;
   constexpr int64_t kXBytes = F == RoundedForm::Words ? 2 * kBlockInputs : kBlockInputs;
   constexpr int64_t kLevelBytes = Bits * kStripRows * 4;
   const Tile t = tile;
@@ -217,12 +259,22 @@ template <int Bits, RoundedForm F, PackedScales S, int R, int C>
           } else {
             sum[r][c] = V::fma(V::mul(w.scale, d), products, sum[r][c]);
             if constexpr (kOffset) sum[r][c] = V::fma(w.offset, d_sum, sum[r][c]);
+            if constexpr (kHalfSums) {
+              const float first = t.x_halves[r * t.blocks + block];
+              const float own = sixteen == 0 ? first : scales[r * t.scale_step + 1] - first;
+              sum[r][c] = V::fma(w.offset, V::all(own), sum[r][c]);
+            }
           }
         }
       }
     };
     V::Ints total[R][C];
-    if constexpr (Bits == 4) {
+    if constexpr (kHalfSums) {
+      half_of_nibbles<R, C, 0>(total, t, levels, x);
+      add(total, 0);
+      half_of_nibbles<R, C, 1>(total, t, levels, x);
+      add(total, 1);
+    } else if constexpr (Bits == 4) {
       block_of_nibbles<R, C>(total, t, levels, x);
       add(total, 0);
     } else if constexpr (F == RoundedForm::Pairs) {
@@ -344,6 +396,7 @@ struct StripProduct {
         for (int64_t row = 0; row < rows;) {
           t.x = x.levels + (first + row) * t.x_step;
           t.x_scales = x.scales + (first + row) * t.scale_step;
+          t.x_halves = x.first_halves() + (first + row) * t.blocks;
           t.ahead = row == 0 && rows > V::kFewRows && rows <= kSeveralRows;
           const int64_t taken = tile_of<C>(to, even_tile(rows - row, V::tile_rows(C)));
           to += taken * kFloats;
@@ -383,7 +436,9 @@ template <int Bits, RoundedForm F, PackedScales S>
 void multiply_strips(const MatmulPart& part, const RoundedRows& x, int64_t row_begin,
                      int64_t row_end, int64_t strip_begin, int64_t strip_end) noexcept {
   // Where a block has two sums, a tile has fewer outputs and more rows.
-  constexpr bool kTwoSums = S == PackedScales::Sixteens || (S == PackedScales::Minima && Bits == 8);
+  constexpr bool kTwoSums =
+      S == PackedScales::Sixteens || S == PackedScales::MinimaSixteens ||
+      ((S == PackedScales::Minima || S == PackedScales::Offsets) && Bits == 8);
   StripProduct<Bits, F, S> product(part, x, row_begin, row_end);
   const int64_t rows = product.end - product.begin;
   if (rows <= V::kFewRows) {
@@ -404,17 +459,22 @@ void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, i
       multiply_strips<bits, form, S>(part, x, row_begin, row_end, strip_begin, strip_end);
     };
     using Eight = std::integral_constant<int, 8>;
+    using Four = std::integral_constant<int, 4>;
+    using Bytes = std::integral_constant<RoundedForm, RoundedForm::Bytes>;
+    if constexpr (S == PackedScales::MinimaSixteens) {
+      run(Four{}, Bytes{});
+      return;
+    }
     if (m.bits == 4) {
       if constexpr (S != PackedScales::Sixteens) {
-        run(std::integral_constant<int, 4>{},
-            std::integral_constant<RoundedForm, RoundedForm::Bytes>{});
+        run(Four{}, Bytes{});
       }
     } else if (x.form == RoundedForm::Words) {
       run(Eight{}, std::integral_constant<RoundedForm, RoundedForm::Words>{});
     } else if constexpr (S == PackedScales::Symmetric || S == PackedScales::Zeros) {
       run(Eight{}, std::integral_constant<RoundedForm, RoundedForm::Pairs>{});
     } else {
-      run(Eight{}, std::integral_constant<RoundedForm, RoundedForm::Bytes>{});
+      run(Eight{}, Bytes{});
     }
   };
   switch (m.scales) {
@@ -422,9 +482,13 @@ void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, i
       return with(std::integral_constant<PackedScales, PackedScales::Symmetric>{});
     case PackedScales::Zeros:
       return with(std::integral_constant<PackedScales, PackedScales::Zeros>{});
+    case PackedScales::Offsets:
+      return with(std::integral_constant<PackedScales, PackedScales::Offsets>{});
     case PackedScales::Minima:
       return with(std::integral_constant<PackedScales, PackedScales::Minima>{});
     case PackedScales::Sixteens:
       return with(std::integral_constant<PackedScales, PackedScales::Sixteens>{});
+    case PackedScales::MinimaSixteens:
+      return with(std::integral_constant<PackedScales, PackedScales::MinimaSixteens>{});
   }
 }
