@@ -38,6 +38,12 @@ void throw_errno(const std::string& path, std::string_view what) {
   } else if (code == ENOENT || code == ENOTDIR || code == EISDIR || code == ELOOP ||
              code == ENAMETOOLONG) {
     kind = Kind::BadInput;
+  } else if (code == EACCES || code == EPERM || code == EROFS) {
+    kind = Kind::BadInput;
+    hint = "look at its owner and permissions";
+  } else if (code == EEXIST || code == ENOTEMPTY) {
+    kind = Kind::Misused;
+    hint = "name another one, or remove it";
   }
   throw Error(kind, fmt::format("{}: {}: {}", path, what, std::strerror(code)), hint);
 }

@@ -219,7 +219,7 @@ AtomicFolder::AtomicFolder(const fs::path& path)
   if (fs::exists(path_, ignored) &&
       !(fs::is_directory(path_, ignored) && fs::is_empty(path_, ignored))) {
     throw Error(Kind::Misused, path_.string() + ": exists already",
-                "name a new folder, or remove this one");
+                "name another one, or remove this one");
   }
   fs::remove_all(temporary_, ignored);
   std::error_code failure;

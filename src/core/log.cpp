@@ -3,12 +3,19 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "core/console.h"
+
 namespace quern::log {
 namespace {
 
 spdlog::logger& logger() {
   static const auto instance = [] {
     auto created = spdlog::stderr_color_mt("quern");
+    if (!console::decorated()) {
+      using Sink = spdlog::sinks::stderr_color_sink_mt;
+      std::static_pointer_cast<Sink>(created->sinks()[0])
+          ->set_color_mode(spdlog::color_mode::never);
+    }
     created->set_pattern("quern: %^%l%$: %v");
     return created;
   }();

@@ -6,9 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <vector>
 
+#include "core/console.h"
 #include "core/json.h"
+#include "core/utf8.h"
 
 namespace quern {
 namespace {
@@ -18,7 +22,7 @@ std::atomic<ProgressMode> chosen_mode{ProgressMode::Auto};
 ProgressMode resolved_mode() {
   const ProgressMode mode = chosen_mode.load();
   if (mode != ProgressMode::Auto) return mode;
-  return ::isatty(STDERR_FILENO) != 0 ? ProgressMode::Tty : ProgressMode::Plain;
+  return console::is_terminal(STDERR_FILENO) ? ProgressMode::Tty : ProgressMode::Plain;
 }
 
 std::string scaled(double value, std::initializer_list<const char*> units) {
@@ -54,9 +58,7 @@ Progress::Progress(std::string title, uint64_t total, std::string unit, uint64_t
 
 Progress::~Progress() {
   // A job that threw leaves no half line behind.
-  if (!finished_ && mode_ == ProgressMode::Tty && printed_ != Clock::time_point{}) {
-    std::fputs("\n", stderr);
-  }
+  if (!finished_ && drawn_ > 0) std::fputs("\n", stderr);
 }
 
 void Progress::update(uint64_t done, std::string_view note) {
@@ -82,16 +84,76 @@ void Progress::finish(std::string_view note) {
 }
 
 void Progress::clear() {
-  if (mode_ != ProgressMode::Tty || printed_ == Clock::time_point{}) return;
-  std::fputs("\r\x1b[K", stderr);
+  if (mode_ != ProgressMode::Tty || drawn_ == 0) return;
+  // A line that was drawn before the terminal became narrower takes several rows now.
+  const int rows = (drawn_ - 1) / std::max(1, console::columns(STDERR_FILENO));
+  fmt::print(stderr, "{}\r\x1b[J", rows > 0 ? fmt::format("\x1b[{}A", rows) : "");
   std::fflush(stderr);
+  drawn_ = 0;
 }
 
-void Progress::print(bool last, std::string_view note) {
+// The line with as much as `columns` hold; what goes first is what matters least.
+std::string Progress::line(bool last, std::string_view note, int columns) const {
   const double elapsed = std::chrono::duration<double>(Clock::now() - started_).count();
   const double rate = elapsed > 0 ? static_cast<double>(done_ - already_) / elapsed : 0;
   const double left = rate > 0 && total_ > done_ ? static_cast<double>(total_ - done_) / rate : 0;
+  const bool bytes = unit_ == "bytes";
+  const auto amount = [&](double value) {
+    const auto whole = static_cast<uint64_t>(value);
+    return bytes ? human_bytes(whole) : human_count(whole);
+  };
+  const double share =
+      total_ == 0 ? 0 : std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
+  std::string title = title_;
+  int bar = mode_ == ProgressMode::Tty && total_ != 0 ? 24 : 0;
+  std::string count = amount(static_cast<double>(done_));
+  std::string of = total_ != 0 ? " of " + amount(static_cast<double>(total_)) : "";
+  std::string unit = bytes ? "" : " " + unit_;
+  std::string speed = fmt::format(", {}{}/s", amount(rate), unit);
+  std::string time = last       ? ", " + human_seconds(elapsed)
+                     : left > 0 ? ", " + human_seconds(left) + " left"
+                                : "";
+  std::vector<std::string> facts;
+  for (size_t begin = 0; begin < note.size();) {
+    const size_t end = std::min(note.find(", ", begin), note.size());
+    facts.emplace_back(note.substr(begin, end - begin));
+    begin = end + 2;
+  }
+  const auto text = [&] {
+    std::string out = title + " ";
+    if (bar > 0) {
+      const bool blocks = console::decorated();
+      const int filled = static_cast<int>(share * bar);
+      if (!blocks) out += '[';
+      for (int i = 0; i < bar; ++i) out += i < filled ? blocks ? "█" : "#" : blocks ? "░" : "-";
+      out += blocks ? " " : "] ";
+    }
+    if (total_ != 0) out += fmt::format("{:3.0f} %  ", 100 * share);
+    out += count + of + unit + speed + time;
+    for (const std::string& fact : facts) out += ", " + fact;
+    return out;
+  };
+  const auto fits = [&] { return console::width(text()) <= columns; };
+  while (!fits() && facts.size() > 1) facts.pop_back();
+  if (!fits()) bar = std::min(bar, 12);
+  if (!fits()) speed.clear();
+  if (!fits()) bar = 0;
+  if (!fits()) unit.clear();
+  if (!fits()) facts.clear();
+  if (!fits()) count.clear(), of.clear(), time = time.empty() ? time : time.substr(2);
+  if (!fits()) time.clear();
+  while (!fits() && !title.empty()) {
+    do title.pop_back();
+    while (!title.empty() && !utf8::is_valid(title));
+  }
+  return text();
+}
+
+void Progress::print(bool last, std::string_view note) {
   if (mode_ == ProgressMode::Json) {
+    const double elapsed = std::chrono::duration<double>(Clock::now() - started_).count();
+    const double rate = elapsed > 0 ? static_cast<double>(done_ - already_) / elapsed : 0;
+    const double left = rate > 0 && total_ > done_ ? static_cast<double>(total_ - done_) / rate : 0;
     nlohmann::ordered_json line = {{"progress", title_}, {"done", done_},        {"total", total_},
                                    {"unit", unit_},      {"elapsed_s", elapsed}, {"left_s", left},
                                    {"finished", last}};
@@ -99,38 +161,17 @@ void Progress::print(bool last, std::string_view note) {
     fmt::print(stderr, "{}\n", dump(line));
     return;
   }
-  const bool bytes = unit_ == "bytes";
-  const auto amount = [&](double value) {
-    const auto whole = static_cast<uint64_t>(value);
-    return bytes ? human_bytes(whole) : human_count(whole);
-  };
-  std::string text = title_ + " ";
-  if (total_ != 0) {
-    const double share = std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
-    if (mode_ == ProgressMode::Tty) {
-      constexpr int kWidth = 24;
-      const int filled = static_cast<int>(share * kWidth);
-      for (int i = 0; i < kWidth; ++i) text += i < filled ? "█" : "░";
-      text += " ";
-    }
-    text += fmt::format("{:3.0f} %  ", 100 * share);
+  if (mode_ != ProgressMode::Tty) {
+    fmt::print(stderr, "{}\n", line(last, note, std::numeric_limits<int>::max()));
+    std::fflush(stderr);
+    return;
   }
-  text += amount(static_cast<double>(done_));
-  if (total_ != 0) text += " of " + amount(static_cast<double>(total_));
-  if (!bytes) text += " " + unit_;
-  text += fmt::format(", {}{}/s", amount(rate), bytes ? "" : " " + unit_);
-  if (last) {
-    text += ", " + human_seconds(elapsed);
-  } else if (left > 0) {
-    text += ", " + human_seconds(left) + " left";
-  }
-  if (!note.empty()) text += fmt::format(", {}", note);
-  if (mode_ == ProgressMode::Tty) {
-    fmt::print(stderr, "\r\x1b[K{}{}", text, last ? "\n" : "");
-  } else {
-    fmt::print(stderr, "{}\n", text);
-  }
+  clear();
+  // The last column stays free: a terminal waits there with its cursor, or has wrapped already.
+  const std::string text = line(last, note, console::columns(STDERR_FILENO) - 1);
+  fmt::print(stderr, "{}{}", text, last ? "\n" : "");
   std::fflush(stderr);
+  drawn_ = last ? 0 : console::width(text);
 }
 
 std::string human_bytes(uint64_t bytes) {

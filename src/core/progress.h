@@ -1,5 +1,5 @@
 // How far a long job is: a bar on a terminal, lines elsewhere, JSON for programs. Written to
-// stderr.
+// stderr. The bar's line never wraps: where the terminal is narrow it says less.
 #pragma once
 
 #include <chrono>
@@ -26,12 +26,15 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void update(uint64_t done, std::string_view note = {});  // cheap: prints a few times a second
-  void finish(std::string_view note = {});                 // the last state, once
+  // Cheap: prints a few times a second. `note` is a list of facts, "loss 2.1, norm 0.3", the most
+  // important one first: a narrow terminal shows as many as fit.
+  void update(uint64_t done, std::string_view note = {});
+  void finish(std::string_view note = {});  // the last state, once
   void clear();  // takes the bar off a terminal, so that a line of text can be written
 
  private:
   void print(bool last, std::string_view note);
+  std::string line(bool last, std::string_view note, int columns) const;
 
   using Clock = std::chrono::steady_clock;
   std::string title_;
@@ -43,6 +46,7 @@ class Progress {
   Clock::time_point started_ = Clock::now();
   Clock::time_point printed_{};
   bool finished_ = false;
+  int drawn_ = 0;  // columns that the bar's line takes
 };
 
 // "1.5 GB", "12 MB": powers of ten, as disks and networks count.

@@ -37,7 +37,25 @@ json convert(const toml::node& node) {
   return text.str();
 }
 
+void add_lines(const toml::table& table, const std::string& above,
+               std::map<std::string, int>& lines) {
+  for (const auto& [key, value] : table) {
+    const std::string path = above + std::string(key.str());
+    lines[path] = static_cast<int>(value.source().begin.line);
+    if (const auto* below = value.as_table()) add_lines(*below, path + ".", lines);
+  }
+}
+
 }  // namespace
+
+std::map<std::string, int> toml_lines(std::string_view text) {
+  std::map<std::string, int> lines;
+  try {
+    add_lines(toml::parse(text), "", lines);
+  } catch (const toml::parse_error&) {  // parse_toml() says what is wrong
+  }
+  return lines;
+}
 
 Json parse_toml(std::string_view text, std::string source) {
   try {

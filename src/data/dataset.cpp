@@ -18,44 +18,6 @@ constexpr int64_t kVersion = 1;
 constexpr int64_t kMaxTokens = int64_t{1} << 46;
 constexpr int32_t kIgnored = -100;
 
-DatasetManifest read_manifest(const fs::path& folder) {
-  const fs::path path = folder / "manifest.json";
-  if (!fs::exists(path)) {
-    throw_bad_input(folder.string() + ": is no dataset: manifest.json is missing",
-                    "make one with 'quern data pack'");
-  }
-  const Json json = Json::parse_file(path.string());
-  if (json.string_or("format", "") != kFormat) {
-    json.fail("is not the manifest of a dataset", "make one with 'quern data pack'");
-  }
-  if (json.at("version").integer() != kVersion) {
-    json.at("version").fail(
-        fmt::format("is {}, this program reads {}", json.at("version").integer(), kVersion));
-  }
-  DatasetManifest out;
-  out.name = json.at("name").string();
-  out.tokenizer_hash = json.at("tokenizer_hash").string();
-  out.vocab = json.at("vocab").integer(1, int64_t{1} << 31);
-  out.tokens = json.at("tokens").integer(1, kMaxTokens);
-  out.learnt_tokens = json.at("learnt_tokens").integer(0, out.tokens);
-  out.documents = json.at("documents").integer(1, out.tokens);
-  out.text_bytes = json.at("text_bytes").integer(0);
-  int64_t tokens = 0, documents = 0;
-  for (const Json& item : json.at("shards").items()) {
-    out.shards.push_back({item.at("file").string(), item.at("tokens").integer(1, kMaxTokens),
-                          item.at("documents").integer(1, kMaxTokens), item.at("sha256").string()});
-    tokens += out.shards.back().tokens;
-    documents += out.shards.back().documents;
-  }
-  if (tokens != out.tokens || documents != out.documents) {
-    json.at("shards").fail(
-        fmt::format("hold {} tokens in {} documents together, the manifest "
-                    "says {} in {}",
-                    tokens, documents, out.tokens, out.documents));
-  }
-  return out;
-}
-
 std::string manifest_text(const DatasetManifest& manifest) {
   nlohmann::ordered_json shards = nlohmann::ordered_json::array();
   for (const auto& shard : manifest.shards) {
@@ -144,6 +106,44 @@ const DatasetManifest& DatasetWriter::finish() {
   }
   write_file(folder_ / "manifest.json", manifest_text(manifest_));
   return manifest_;
+}
+
+DatasetManifest read_manifest(const fs::path& folder) {
+  const fs::path path = folder / "manifest.json";
+  if (!fs::exists(path)) {
+    throw_bad_input(folder.string() + ": is no dataset: manifest.json is missing",
+                    "make one with 'quern data pack'");
+  }
+  const Json json = Json::parse_file(path.string());
+  if (json.string_or("format", "") != kFormat) {
+    json.fail("is not the manifest of a dataset", "make one with 'quern data pack'");
+  }
+  if (json.at("version").integer() != kVersion) {
+    json.at("version").fail(
+        fmt::format("is {}, this program reads {}", json.at("version").integer(), kVersion));
+  }
+  DatasetManifest out;
+  out.name = json.at("name").string();
+  out.tokenizer_hash = json.at("tokenizer_hash").string();
+  out.vocab = json.at("vocab").integer(1, int64_t{1} << 31);
+  out.tokens = json.at("tokens").integer(1, kMaxTokens);
+  out.learnt_tokens = json.at("learnt_tokens").integer(0, out.tokens);
+  out.documents = json.at("documents").integer(1, out.tokens);
+  out.text_bytes = json.at("text_bytes").integer(0);
+  int64_t tokens = 0, documents = 0;
+  for (const Json& item : json.at("shards").items()) {
+    out.shards.push_back({item.at("file").string(), item.at("tokens").integer(1, kMaxTokens),
+                          item.at("documents").integer(1, kMaxTokens), item.at("sha256").string()});
+    tokens += out.shards.back().tokens;
+    documents += out.shards.back().documents;
+  }
+  if (tokens != out.tokens || documents != out.documents) {
+    json.at("shards").fail(
+        fmt::format("hold {} tokens in {} documents together, the manifest "
+                    "says {} in {}",
+                    tokens, documents, out.tokens, out.documents));
+  }
+  return out;
 }
 
 Dataset::Dataset(const fs::path& folder, ThreadPool& pool)

@@ -56,6 +56,9 @@ class DatasetWriter {
   std::vector<int64_t> documents_;
 };
 
+// A dataset's manifest alone: its shards are not looked at. Throws BadInput as Dataset does.
+DatasetManifest read_manifest(const fs::path& folder);
+
 class Dataset {
  public:
   // Throws BadInput naming file and field where the folder is no dataset, a shard differs from the

@@ -259,8 +259,20 @@ Config load_config(const std::filesystem::path& model_folder) {
   if (is_gguf(model_folder)) return gguf_config(GgufFile(model_folder));
   const auto path = model_folder / "config.json";
   if (!std::filesystem::exists(path)) {
+    if (!std::filesystem::exists(model_folder)) {
+      throw_bad_input(model_folder.string() + ": there is no such file or folder",
+                      "name a checkpoint's folder or a GGUF file");
+    }
+    if (!std::filesystem::is_directory(model_folder)) {
+      const auto parent = model_folder.parent_path();
+      throw_bad_input(model_folder.string() + ": is a file, expected a checkpoint's folder",
+                      "name the folder" + (parent.empty() ? "" : ", " + parent.string()));
+    }
+    const auto latest = model_folder / "latest";
     throw_bad_input(model_folder.string() + ": has no config.json",
-                    "name the folder of a Hugging Face checkpoint");
+                    std::filesystem::exists(latest / "config.json")
+                        ? "it is a training run; its newest checkpoint is " + latest.string()
+                        : "name the folder of a Hugging Face checkpoint");
   }
   return parse_config(Json::parse_file(path.string(), {.max_bytes = size_t{16} << 20}));
 }

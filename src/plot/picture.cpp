@@ -60,6 +60,7 @@ void write_picture(const fs::path& path, const std::string& svg) {
     throw Error(Kind::Misused, path.string() + ": pictures are made as .svg or .png",
                 "name a file with one of these endings");
   }
+  AtomicFile{path};  // where it cannot be created, it is this name that an error should have
   const TemporaryName drawing(path.string() + ".svg.tmp"), made(path.string() + ".tmp");
   write_file(drawing.path(), svg);
   convert_to_png(drawing.path(), made.path());

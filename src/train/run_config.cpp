@@ -18,6 +18,27 @@ using nlohmann::json;
 
 constexpr int64_t kMany = int64_t{1} << 40;
 
+// The keys of each table: what may stand in it, and what --set is offered.
+using Keys = std::vector<std::string_view>;
+const Keys kModelKeys = {"preset", "config", "tokenizer", "init_from"};
+const Keys kDataKeys = {"seq", "packing", "isolate_documents", "train", "valid"};
+const Keys kTrainKeys = {"steps",     "batch",   "micro_batch",     "seed",
+                         "precision", "dropout", "recompute_layers"};
+const Keys kOptimizerKeys = {"learning_rate", "min_ratio", "warmup",       "schedule", "beta_1",
+                             "beta_2",        "epsilon",   "weight_decay", "decay",    "clip"};
+const Keys kGuardKeys = {"z_score", "settle_steps", "max_skips"};
+const Keys kCheckpointKeys = {"every", "keep_last", "keep_every", "background"};
+const Keys kValidationKeys = {"every", "tokens"};
+const Keys kSampleKeys = {"every", "tokens", "prompts"};
+const std::pair<std::string_view, const Keys*> kTables[] = {{"train", &kTrainKeys},
+                                                            {"optimizer", &kOptimizerKeys},
+                                                            {"data", &kDataKeys},
+                                                            {"model", &kModelKeys},
+                                                            {"checkpoint", &kCheckpointKeys},
+                                                            {"validation", &kValidationKeys},
+                                                            {"samples", &kSampleKeys},
+                                                            {"guard", &kGuardKeys}};
+
 // Keys that hold a path, or a list of them.
 constexpr std::array<std::string_view, 5> kPathKeys = {"config", "tokenizer", "init_from", "path",
                                                        "files"};
@@ -137,7 +158,7 @@ Json table_of(const Json& root, std::string_view key) {
 }
 
 void read_model(const Json& table, RunConfig& out) {
-  table.only_keys({"preset", "config", "tokenizer", "init_from"});
+  table.only_keys(kModelKeys);
   out.init_from = table.string_or("init_from", "");
   const std::string config = table.string_or("config", "");
   if (!out.init_from.empty()) {
@@ -161,7 +182,7 @@ void read_model(const Json& table, RunConfig& out) {
 }
 
 void read_data(const Json& table, RunConfig& out) {
-  table.only_keys({"seq", "packing", "isolate_documents", "train", "valid"});
+  table.only_keys(kDataKeys);
   out.seq = table.integer_or("seq", out.seq, 2, int64_t{1} << 24);
   out.packing = parse_packing(table.string_or("packing", "stream"), table.where() + ".packing");
   out.isolate_documents = table.boolean_or("isolate_documents", true);
@@ -171,8 +192,7 @@ void read_data(const Json& table, RunConfig& out) {
 }
 
 void read_training(const Json& table, RunConfig& out) {
-  table.only_keys(
-      {"steps", "batch", "micro_batch", "seed", "precision", "dropout", "recompute_layers"});
+  table.only_keys(kTrainKeys);
   out.steps = table.integer_or("steps", out.steps, 1, kMany);
   out.batch = table.integer_or("batch", out.batch, 1, 1 << 24);
   out.micro_batch = table.integer_or("micro_batch", 0, 0, out.batch);
@@ -192,8 +212,7 @@ void read_training(const Json& table, RunConfig& out) {
 }
 
 void read_optimizer(const Json& table, RunConfig& out) {
-  table.only_keys({"learning_rate", "min_ratio", "warmup", "schedule", "beta_1", "beta_2",
-                   "epsilon", "weight_decay", "decay", "clip"});
+  table.only_keys(kOptimizerKeys);
   out.schedule.peak = table.number_or("learning_rate", out.schedule.peak, 0, 10);
   out.schedule.floor = table.number_or("min_ratio", out.schedule.floor, 0, 1);
   out.schedule.warmup = table.integer_or("warmup", std::min<int64_t>(2000, out.steps / 10), 0);
@@ -211,25 +230,25 @@ void read_optimizer(const Json& table, RunConfig& out) {
 
 void read_reports(const Json& root, RunConfig& out) {
   const Json guard = table_of(root, "guard");
-  guard.only_keys({"z_score", "settle_steps", "max_skips"});
+  guard.only_keys(kGuardKeys);
   out.guard.z_score = guard.number_or("z_score", out.guard.z_score, 0, 1e6);
   out.guard.settle_steps = guard.integer_or("settle_steps", out.guard.settle_steps, 1);
   out.guard.max_skips = guard.integer_or("max_skips", out.guard.max_skips, 1);
 
   const Json checkpoint = table_of(root, "checkpoint");
-  checkpoint.only_keys({"every", "keep_last", "keep_every", "background"});
+  checkpoint.only_keys(kCheckpointKeys);
   out.save_every = checkpoint.integer_or("every", out.save_every, 1);
   out.keep_last = checkpoint.integer_or("keep_last", out.keep_last, 1);
   out.keep_every = checkpoint.integer_or("keep_every", 0, 0);
   out.save_in_background = checkpoint.boolean_or("background", true);
 
   const Json validation = table_of(root, "validation");
-  validation.only_keys({"every", "tokens"});
+  validation.only_keys(kValidationKeys);
   out.validate_every = validation.integer_or("every", out.validate_every, 1);
   out.validate_tokens = validation.integer_or("tokens", out.validate_tokens, 1, kMany);
 
   const Json samples = table_of(root, "samples");
-  samples.only_keys({"every", "tokens", "prompts"});
+  samples.only_keys(kSampleKeys);
   out.sample_every = samples.integer_or("every", out.sample_every, 1);
   out.sample_tokens = samples.integer_or("tokens", out.sample_tokens, 1, 1 << 20);
   if (const auto prompts = samples.find("prompts")) {
@@ -261,8 +280,9 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
   tree.erase("preset");
 
   RunConfig out{.merged = Json::wrap(tree, source)};
-  out.merged.only_keys(
-      {"model", "data", "train", "optimizer", "guard", "checkpoint", "validation", "samples"});
+  std::vector<std::string_view> tables;
+  for (const auto& [name, keys] : kTables) tables.push_back(name);
+  out.merged.only_keys(tables);
   read_model(table_of(out.merged, "model"), out);
   read_data(table_of(out.merged, "data"), out);
   read_training(table_of(out.merged, "train"), out);
@@ -273,6 +293,17 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
                                            out.model.max_context));
   }
   return out;
+}
+
+const std::vector<std::string>& run_config_keys() {
+  static const std::vector<std::string> all = [] {
+    std::vector<std::string> out;
+    for (const auto& [name, keys] : kTables) {
+      for (const std::string_view key : *keys) out.push_back(fmt::format("{}.{}", name, key));
+    }
+    return out;
+  }();
+  return all;
 }
 
 }  // namespace quern

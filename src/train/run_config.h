@@ -62,4 +62,7 @@ struct RunConfig {
 // folder. Throws BadInput naming the key, with the nearest known one for a key that is not known.
 RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides);
 
+// The settings that --set takes as numbers and words, by their dotted names ("train.steps").
+const std::vector<std::string>& run_config_keys();
+
 }  // namespace quern

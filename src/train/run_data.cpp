@@ -9,6 +9,16 @@
 namespace quern {
 namespace {
 
+void check_tokenizer(const fs::path& folder, const DatasetManifest& manifest,
+                     const Tokenizer& tokenizer) {
+  if (manifest.tokenizer_hash == tokenizer.hash()) return;
+  throw_bad_input(
+      fmt::format("{}: was packed with another tokenizer (hash {}, the run's is {})",
+                  (folder / "manifest.json").string(),
+                  printable(manifest.tokenizer_hash.substr(0, 12)), tokenizer.hash().substr(0, 12)),
+      "pack the data again with the run's tokenizer");
+}
+
 std::unique_ptr<Dataset> open_source(const RunSource& source, const char* kind,
                                      const Tokenizer& tokenizer, const fs::path& run,
                                      ThreadPool& pool,
@@ -27,17 +37,19 @@ std::unique_ptr<Dataset> open_source(const RunSource& source, const char* kind,
     }
   }
   auto data = std::make_unique<Dataset>(folder, pool);
-  if (data->manifest().tokenizer_hash != tokenizer.hash()) {
-    throw_bad_input(fmt::format("{}: was packed with another tokenizer (hash {}, the run's is {})",
-                                (folder / "manifest.json").string(),
-                                printable(data->manifest().tokenizer_hash.substr(0, 12)),
-                                tokenizer.hash().substr(0, 12)),
-                    "pack the data again with the run's tokenizer");
-  }
+  check_tokenizer(folder, data->manifest(), tokenizer);
   return data;
 }
 
 }  // namespace
+
+void check_run_source(const RunSource& source, const Tokenizer& tokenizer) {
+  if (source.path.empty()) {
+    for (const fs::path& file : source.files) MappedFile{file};
+    return;
+  }
+  check_tokenizer(source.path, read_manifest(source.path), tokenizer);
+}
 
 RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& run,
                       ThreadPool& pool, const std::function<void(const std::string&)>& progress) {

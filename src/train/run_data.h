@@ -20,4 +20,8 @@ struct RunData {
 RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& run,
                       ThreadPool& pool, const std::function<void(const std::string&)>& progress);
 
+// Throws BadInput where a source could not be opened: no such dataset or file, a dataset of another
+// tokenizer. Reads no documents.
+void check_run_source(const RunSource& source, const Tokenizer& tokenizer);
+
 }  // namespace quern

@@ -12,7 +12,7 @@ class Chat : public ::testing::Test {
     return {"chat", model_.string(), "--max-new-tokens", "8", "--seed", "1"};
   }
   std::vector<std::pair<std::string, std::string>> variables() const {
-    return {{"XDG_STATE_HOME", folder_.path().string()}, {"TERM", "xterm"}};
+    return {{"XDG_STATE_HOME", folder_.path().string()}, {"TERM", "xterm"}, {"LC_ALL", "C.UTF-8"}};
   }
   std::string history() const {
     return run({"cat", (folder_.path() / "quern/chat_history").string()}).out;
@@ -29,6 +29,7 @@ class Chat : public ::testing::Test {
     return said;
   }
 
+  int runs_ = 0;
   TempFolder folder_;
   fs::path model_ = tiny_checkpoint(folder_);
 };
@@ -198,11 +199,55 @@ TEST_F(Chat, MistakesAreNamedAndTheConversationGoesOn) {
 }
 
 TEST_F(Chat, SettingsChangeWhatIsSampled) {
-  const Outcome outcome = quern(
-      arguments(),
-      {.input = "/set greedy on\n/set top-k 5\n/set\n", .variables = variables(), .folder = {}});
-  EXPECT_NE(outcome.out.find("top-k 5"), std::string::npos) << outcome.out;
-  EXPECT_NE(outcome.out.find("greedy on"), std::string::npos) << outcome.out;
+  // Answers to the same question, each in a conversation of its own: sampled ones differ from draw
+  // to draw, greedy ones and those from a single token never do.
+  const auto answers = [&](const std::string& setting) {
+    std::string input = setting;
+    for (int i = 0; i < 3; ++i) input += "go\n/save a" + std::to_string(i) + "\n/reset\n";
+    const fs::path place = folder_.path() / std::to_string(runs_++);
+    fs::create_directories(place);
+    const Outcome outcome =
+        quern(arguments(), {.input = input, .variables = variables(), .folder = place});
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    std::vector<std::string> said;
+    for (int i = 0; i < 3; ++i) {
+      said.push_back(said_by("assistant", place / ("a" + std::to_string(i)))[0]);
+    }
+    return said;
+  };
+  const auto sampled = answers("");
+  EXPECT_NE(sampled[0], sampled[1]);
+  for (const char* setting : {"/set greedy on\n", "/set top-k 1\n", "/set temperature 0\n"}) {
+    const auto said = answers(setting);
+    EXPECT_EQ(said[0], said[1]) << setting;
+    EXPECT_EQ(said[0], said[2]) << setting;
+  }
+  EXPECT_EQ(answers("/set greedy on\n"), answers("/set top-k 1\n"));
+}
+
+TEST_F(Chat, ASeedIsDrawnAndShown) {
+  std::vector<std::string> words = arguments();
+  words.resize(words.size() - 2);  // without --seed
+  const Outcome outcome =
+      quern(words, {.input = "a\n/stats\n/set\n", .variables = variables(), .folder = {}});
+  const size_t at = outcome.out.find("; seed ");
+  ASSERT_NE(at, std::string::npos) << outcome.out;
+  const std::string seed = outcome.out.substr(at + 7, outcome.out.find(']', at) - at - 7);
+  EXPECT_NE(outcome.out.find("seed " + seed + " "), std::string::npos) << outcome.out;
+}
+
+TEST_F(Chat, WhatChangesTheConversationSaysSo) {
+  folder_.write("there.json", "{}");
+  const Outcome outcome =
+      quern(arguments(), {.input = "/system Be brief.\n/system\n/reset\n/save there.json\n/save -f "
+                                   "there.json\n/save there.json\n",
+                          .variables = variables(),
+                          .folder = folder_.path()});
+  EXPECT_EQ(outcome.out,
+            "the system message is set, the conversation starts over\nBe brief.\n"
+            "the conversation is forgotten\nsaved 0 messages to there.json\n"
+            "saved 0 messages to there.json\n");
+  EXPECT_NE(outcome.err.find("there.json: exists already"), std::string::npos) << outcome.err;
 }
 
 }  // namespace

@@ -1,9 +1,12 @@
 // Commands as users run them: what they print, write and refuse.
+#include <unistd.h>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "cli/checkpoint.h"
 #include "cli/program.h"
+#include "core/file.h"
 #include "core/json.h"
 #include "formats/safetensors.h"
 
@@ -120,6 +123,123 @@ TEST(Generate, LogprobsAreThoseOfTheLikeliestFirst) {
   }
 }
 
+TEST(Generate, LogprobsAreAlsoForPeople) {
+  const TempFolder folder;
+  const std::string model = tiny_checkpoint(folder).string();
+  const std::vector<std::string> words = {"generate", model, "abc",        "--greedy",
+                                          "-n",       "3",   "--logprobs", "2"};
+  std::vector<std::string> as_json = words;
+  as_json.push_back("--json");
+  const Json expected = parsed(quern(as_json));
+  const auto text = lines(quern(words).out);
+  ASSERT_GE(text.size(), 4u);
+  const size_t first = text.size() - 3;
+  EXPECT_NE(text[first - 1].find("logprob"), std::string::npos) << text[first - 1];
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_NEAR(std::stod(text[first + i]), expected.at("logprobs")[i].number_or("logprob", 1),
+                1e-4);
+  }
+}
+
+TEST(Generate, WhatComesThroughAPipeIsThePrompt) {
+  const TempFolder folder;
+  const std::string model = tiny_checkpoint(folder).string();
+  const auto ids = [&](const std::vector<std::string>& more, const std::string& input) {
+    std::vector<std::string> words = {"generate", model, "--greedy", "-n", "6", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return integers(parsed(quern(words, {.input = input})).at("ids"));
+  };
+  const auto expected = ids({"some text"}, "");
+  EXPECT_EQ(ids({}, "some text\n"), expected);
+  EXPECT_EQ(ids({}, "some text"), expected);
+  EXPECT_EQ(ids({"some text"}, "what an argument goes before"), expected);
+  EXPECT_NE(ids({}, ""), expected);
+}
+
+TEST(Decode, TurnsIdsBackIntoText) {
+  const TempFolder folder;
+  const std::string vocabulary = folder.write("bytes.tiktoken", byte_vocabulary()).string();
+  EXPECT_EQ(quern({"decode", vocabulary, "72", "105"}).out, "Hi\n");
+  EXPECT_EQ(quern({"decode", vocabulary}, {.input = "[72, 105]\n"}).out, "Hi\n");
+  const fs::path lists = folder.write("ids.json", "[[72], [105]]");
+  EXPECT_EQ(quern({"decode", vocabulary, "--ids-file", lists.string(), "--json"}).out,
+            "{\"ids\":[72],\"text\":\"H\"}\n{\"ids\":[105],\"text\":\"i\"}\n");
+  EXPECT_EQ(quern({"decode", vocabulary, "1e3"}).code, 2);
+  const Outcome beyond = quern({"decode", vocabulary, "99999"});
+  EXPECT_EQ(beyond.code, 3);
+  EXPECT_NE(beyond.err.find("has no token 99999"), std::string::npos) << beyond.err;
+}
+
+// Every command that writes, with a file or a folder in its way.
+TEST(Outputs, AreNeverOverwrittenWithoutForce) {
+  const TempFolder folder;
+  const std::string model = tiny_checkpoint(folder).string();
+  folder.write("ids.json", "[1, 2, 3]");
+  folder.write("texts/en.txt", "Some text.\n");
+  folder.write("book.txt", "All happy families are alike.");
+  folder.write("words.txt", "hello\t3\n");
+  folder.write("there/mine.txt", "mine");
+  folder.write("there.bin", "mine");
+  folder.write("there.svg", "mine");
+  const std::vector<std::vector<std::string>> commands = {
+      {"logits", model, "--ids-file", "ids.json", "--out", "there.bin"},
+      {"tokenize", model, "text", "--out", "there.bin"},
+      {"tokenizer", "expand", "words.txt", "--tokenizer", "bytes.tiktoken", "--out", "there.bin"},
+      {"tokenizer", "train", "book.txt", "--vocab-size", "300", "--out", "there"},
+      {"tokenizer", "compression", "--data", "texts", "--baseline", "bytes.tiktoken", "--figure",
+       "there.svg"},
+      {"data", "pack", "book.txt", "--tokenizer", "bytes.tiktoken", "--out", "there"},
+      {"init", "there", "--preset", "tiny"},
+      {"quantize", model, "there", "--to", "int8"},
+      {"compare", model, model, "--data", "book.txt", "--plot", "there.svg"}};
+  for (std::vector<std::string> words : commands) {
+    const Outcome refused = quern(words, {.folder = folder.path()});
+    EXPECT_EQ(refused.code, 2) << words[0] << ": " << refused.err;
+    EXPECT_NE(refused.err.find("exists already"), std::string::npos) << refused.err;
+    EXPECT_TRUE(fs::exists(folder.path() / "there/mine.txt")) << words[0];
+    EXPECT_EQ(read_file(folder.path() / "there.bin"), "mine") << words[0];
+    words.push_back("--force");
+    const Outcome forced = quern(words, {.folder = folder.path()});
+    EXPECT_EQ(forced.code, 0) << words[0] << ": " << forced.err;
+    // As it was, for the next one.
+    fs::remove_all(folder.path() / "there");
+    folder.write("there/mine.txt", "mine");
+    folder.write("there.bin", "mine");
+    folder.write("there.svg", "mine");
+  }
+  for (const auto& entry : fs::directory_iterator(folder.path())) {
+    EXPECT_EQ(entry.path().string().find(".new"), std::string::npos) << entry.path();
+  }
+  // Folders within are nobody's to take away.
+  folder.write("there/deep/file", "mine");
+  const Outcome deep =
+      quern({"init", "there", "--preset", "tiny", "--force"}, {.folder = folder.path()});
+  EXPECT_EQ(deep.code, 2);
+  EXPECT_NE(deep.err.find("holds folders"), std::string::npos) << deep.err;
+}
+
+TEST(Outputs, WhereTheyMayNotBeWrittenIsABadInput) {
+  if (::geteuid() == 0) GTEST_SKIP() << "skipped: root may write anywhere";
+  const TempFolder folder;
+  const std::string model = tiny_checkpoint(folder).string();
+  fs::permissions(folder.path() / "model", fs::perms::owner_read | fs::perms::owner_exec);
+  EXPECT_EQ(quern({"tokenize", model, "text", "--out", model + "/x"}).code, 3);
+  fs::permissions(folder.path() / "model", fs::perms::owner_all);
+}
+
+TEST(Errors, AFileWhereAFolderIsWantedIsNamedAsOne) {
+  const TempFolder folder;
+  const std::string model = tiny_checkpoint(folder).string();
+  const Outcome file = quern({"generate", model + "/config.json", "a"});
+  EXPECT_EQ(file.code, 3);
+  EXPECT_NE(file.err.find("config.json: is a file, expected a checkpoint's folder"),
+            std::string::npos)
+      << file.err;
+  const Outcome missing = quern({"generate", model + "/no", "a"});
+  EXPECT_EQ(missing.code, 3);
+  EXPECT_NE(missing.err.find("there is no such"), std::string::npos) << missing.err;
+}
+
 TEST(Generate, ReadsThePromptFromFileAndStandardInputAlike) {
   const TempFolder folder;
   const std::string model = tiny_checkpoint(folder).string();
@@ -189,10 +309,10 @@ TEST(Generate, SamplingOutOfRangeIsMisuse) {
 // --- tokenize
 
 TEST(Tokenize, JsonlAnswersEveryGoldenLine) {
-  const fs::path fixtures = shared("fixtures/tokenizer");
-  QUERN_NEED(fixtures);
+  const fs::path vocabulary = shared("fixtures/tokenizer/qwen.tiktoken");
+  QUERN_NEED(vocabulary);
   for (const char* name : {"encode.jsonl", "chatml.jsonl", "special.jsonl"}) {
-    std::ifstream file(fixtures / name);
+    std::ifstream file(shared("fixtures/tokenizer/" + std::string(name)));
     std::string requests;
     std::vector<std::vector<int64_t>> expected;
     for (std::string line; std::getline(file, line);) {
@@ -201,7 +321,7 @@ TEST(Tokenize, JsonlAnswersEveryGoldenLine) {
       requests += line + "\n";
       expected.push_back(integers(request.at("ids")));
     }
-    const Outcome outcome = quern({"tokenize", (fixtures / "qwen.tiktoken").string(), "--jsonl"},
+    const Outcome outcome = quern({"tokenize", vocabulary.string(), "--jsonl"},
                                   {.input = requests, .variables = {}, .folder = {}});
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     const auto answers = lines(outcome.out);
@@ -214,9 +334,9 @@ TEST(Tokenize, JsonlAnswersEveryGoldenLine) {
 }
 
 TEST(Tokenize, LoneSurrogatesInJsonBecomeReplacementCharacters) {
-  const fs::path fixtures = shared("fixtures/tokenizer");
-  QUERN_NEED(fixtures);
-  std::ifstream file(fixtures / "surrogates.jsonl");
+  const fs::path vocabulary = shared("fixtures/tokenizer/qwen.tiktoken");
+  QUERN_NEED(vocabulary);
+  std::ifstream file(shared("fixtures/tokenizer/surrogates.jsonl"));
   std::string requests;
   std::vector<std::vector<int64_t>> expected;
   for (std::string line; std::getline(file, line);) {
@@ -230,7 +350,7 @@ TEST(Tokenize, LoneSurrogatesInJsonBecomeReplacementCharacters) {
     requests += "\"}\n";
     expected.push_back(integers(request.at("ids")));
   }
-  const Outcome outcome = quern({"tokenize", (fixtures / "qwen.tiktoken").string(), "--jsonl"},
+  const Outcome outcome = quern({"tokenize", vocabulary.string(), "--jsonl"},
                                 {.input = requests, .variables = {}, .folder = {}});
   const auto answers = lines(outcome.out);
   ASSERT_EQ(answers.size(), expected.size()) << outcome.err;

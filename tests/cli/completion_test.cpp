@@ -39,6 +39,23 @@ TEST(Completion, KnowsCommandsOfTwoWords) {
   EXPECT_EQ(offered("quern bench model --dep"), "--depth\n");
 }
 
+TEST(Completion, OffersFilesOnlyWhereFilesAreMeant) {
+  const TempFolder folder;
+  folder.write("data/text.txt", "");
+  const std::string data = (folder.path() / "da").string();
+  EXPECT_EQ(offered("quern perplexity --ids-file " + data), data + "ta\n");
+  EXPECT_EQ(offered("quern quantize --calibration " + (folder.path() / "data/te").string()),
+            (folder.path() / "data/text.txt").string() + "\n");
+  EXPECT_EQ(offered("quern generate --adapter " + (folder.path() / "data/te").string()), "\n");
+  EXPECT_EQ(offered("quern generate --seed " + data), "\n");
+  EXPECT_EQ(offered("quern completion ''"), "bash zsh fish\n");
+}
+
+TEST(Completion, FishKeepsApostrophes) {
+  const Outcome script = quern({"completion", "fish"});
+  EXPECT_NE(script.out.find("the checkpoint\\'s"), std::string::npos);
+}
+
 TEST(Completion, OffersFilesForArguments) {
   const TempFolder folder;
   folder.write("checkpoint/config.json", "{}");

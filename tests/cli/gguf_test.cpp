@@ -15,8 +15,8 @@ class Gguf : public ::testing::Test {
  protected:
   std::vector<float> logits(const fs::path& model, const std::string& ids = "[[5, 9, 200, 31]]") {
     const fs::path list = folder.write("ids.json", ids), out = folder.path() / "logits.safetensors";
-    const Outcome got =
-        quern({"logits", model.string(), "--ids-file", list.string(), "--out", out.string()});
+    const Outcome got = quern(
+        {"logits", model.string(), "--ids-file", list.string(), "--out", out.string(), "--force"});
     EXPECT_EQ(got.code, 0) << got.err;
     const SafetensorsFile file(out);
     return to_floats(file.tensors()[0].view, "logits");

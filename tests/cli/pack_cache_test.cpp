@@ -30,8 +30,8 @@ class PackCache : public testing::TestWithParam<const char*> {
   std::string logits(bool keep, const std::string& message) {
     const fs::path ids = folder_.write("ids.json", "[[5, 9, 200, 31]]");
     const fs::path out = folder_.path() / "logits.safetensors";
-    std::vector<std::string> command = {"logits",     model_.string(), "--ids-file",
-                                        ids.string(), "--out",         out.string()};
+    std::vector<std::string> command = {"logits", model_.string(), "--ids-file", ids.string(),
+                                        "--out",  out.string(),    "--force"};
     if (keep) command.push_back("--pack-cache");
     const Outcome got = quern(command);
     EXPECT_EQ(got.code, 0) << got.err;

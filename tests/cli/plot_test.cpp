@@ -7,8 +7,7 @@
 namespace quern::test {
 namespace {
 
-const std::string kHeader =
-    "step,tokens,seconds,loss,lr,grad_norm,tokens_per_s,share_of_peak\n";
+const std::string kHeader = "step,tokens,seconds,loss,lr,grad_norm,tokens_per_s,share_of_peak\n";
 const std::string kRows = "1,64,0.1,6.2,1e-4,1.5,640,0.5\n2,128,0.2,6.1,2e-4,1.4,640,0.5\n";
 
 class Plot : public testing::Test {
@@ -51,8 +50,35 @@ TEST_F(Plot, SeveralRunsAreNamed) {
 }
 
 TEST_F(Plot, ALineThatIsStillBeingWrittenWaits) {
+  temp_.write("run/metrics.csv", kHeader + kRows);
+  ASSERT_EQ(plot({"run"}).code, 0);
+  const std::string whole = read_file(temp_.path() / "run/curves.svg");
   temp_.write("run/metrics.csv", kHeader + kRows + "3,19");
+  ASSERT_EQ(plot({"run"}).code, 0);
+  EXPECT_EQ(read_file(temp_.path() / "run/curves.svg"), whole);
+}
+
+TEST_F(Plot, OverwritesNothingButItsOwnPicture) {
+  temp_.write("run/metrics.csv", kHeader + kRows);
+  temp_.write("mine.svg", "mine");
+  const Outcome refused = plot({"run", "--out", "mine.svg"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_EQ(refused.err,
+            "quern: mine.svg: exists already (name another one, or --force to replace it)\n");
+  EXPECT_EQ(read_file(temp_.path() / "mine.svg"), "mine");
+  EXPECT_EQ(plot({"run", "--out", "mine.svg", "--force"}).code, 0);
+  EXPECT_NE(read_file(temp_.path() / "mine.svg"), "mine");
   EXPECT_EQ(plot({"run"}).code, 0);
+  EXPECT_EQ(plot({"run"}).code, 0);
+}
+
+TEST_F(Plot, AFolderThatIsMissingIsNamedAndNotATemporaryFile) {
+  temp_.write("run/metrics.csv", kHeader + kRows);
+  for (const char* ending : {"svg", "png"}) {
+    const Outcome outcome = plot({"run", "--out", std::string("nowhere/x.") + ending});
+    EXPECT_EQ(outcome.code, 3) << outcome.err;
+    EXPECT_EQ(outcome.err.find("tmp"), std::string::npos) << outcome.err;
+  }
 }
 
 TEST_F(Plot, WhatIsNoRunIsRefused) {

@@ -136,7 +136,38 @@ TEST_F(Pretrain, ValidationAndSamplesAreResults) {
 TEST_F(Pretrain, ASecondBeginningAndResumingNothing) {
   ASSERT_EQ(pretrain({"--out", "run", "--set", "train.steps=3"}).code, 0);
   expect_refused(pretrain({"--out", "run"}), 2, {"run", "holds a run already", "--resume"});
-  EXPECT_EQ(pretrain({"--out", "new", "--resume", "--set", "train.steps=3"}).code, 0);
+  expect_refused(pretrain({"--out", "new", "--resume"}), 3, {"new", "no run to resume"});
+  EXPECT_FALSE(fs::exists(temp_.path() / "new"));
+  // A run that was stopped before its first checkpoint has a folder, and begins again with a word.
+  fs::create_directory(temp_.path() / "early");
+  const Outcome early = pretrain({"--out", "early", "--resume", "--set", "train.steps=3"});
+  EXPECT_EQ(early.code, 0);
+  EXPECT_NE(early.err.find("early: has no checkpoint yet, the run starts at step 0"),
+            std::string::npos)
+      << early.err;
+  const Outcome finished = pretrain({"--out", "run", "--resume", "--set", "train.steps=3"});
+  EXPECT_EQ(finished.code, 0);
+  EXPECT_NE(finished.out.find("run: has finished, all 3 steps are done"), std::string::npos)
+      << finished.out;
+}
+
+TEST_F(Pretrain, EndsWithWhatItMadeAndInspectFindsIt) {
+  const Outcome outcome = pretrain({"--out", "run", "--set", "train.steps=3"});
+  EXPECT_NE(outcome.out.find("saved run/latest; try: quern generate run/latest \"...\"\n"),
+            std::string::npos)
+      << outcome.out;
+  const Outcome run_of = run({"inspect", "run"});
+  EXPECT_EQ(run_of.code, 0) << run_of.err;
+  EXPECT_EQ(run_of.out, run({"inspect", "run/latest"}).out);
+  EXPECT_EQ(run({"verify", "run"}).code, 0);
+  expect_refused(run({"generate", "run", "a"}), 3, {"run/latest"});
+}
+
+TEST_F(Pretrain, DryRunLooksAtTokenizerAndData) {
+  expect_refused(pretrain({"--dry-run", "--set", "model.tokenizer=nowhere.tiktoken"}), 3,
+                 {"nowhere.tiktoken"});
+  expect_refused(pretrain({"--dry-run", "--set", "data.train=[{path=\"nothing\"}]"}), 3,
+                 {"nothing", "manifest.json"});
 }
 
 TEST_F(Pretrain, DryRunSaysWhatItTakes) {

@@ -152,7 +152,15 @@ TEST_F(Quantize, ReportNamesEveryMatrix) {
   const Outcome made = quern(gptq(path("out"), {"--report", "--json"}));
   ASSERT_EQ(made.code, 0) << made.err;
   const Json matrices = Json::parse(made.out, "report").at("matrices");
-  EXPECT_EQ(matrices.size(), 4u * 5u);  // c_attn, c_proj, w1, w2, c_proj
+  std::set<std::string> named, expected;
+  for (const Json& row : matrices.items()) named.insert(row.at("module").string());
+  for (int layer = 0; layer < 4; ++layer) {
+    for (const char* matrix : {"attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj"}) {
+      expected.insert("transformer.h." + std::to_string(layer) + "." + matrix);
+    }
+  }
+  EXPECT_EQ(named, expected);
+  EXPECT_EQ(matrices.size(), expected.size());  // none twice
   for (const Json& row : matrices.items()) {
     EXPECT_GT(row.at("weight_error").number(), 0);
     EXPECT_LT(row.at("weight_error").number(), 0.03);
@@ -323,9 +331,53 @@ TEST_F(Quantize, AGgufFileIsRefused) {
 }
 
 TEST_F(Quantize, GroupsThatDoNotDivide) {
-  const Outcome out = quern({"quantize", model.string(), path("out").string(), "--to", "int4"});
+  const Outcome out =
+      quern({"quantize", model.string(), path("out").string(), "--to", "int4", "--group", "128"});
   EXPECT_EQ(out.code, 3);
   EXPECT_NE(out.err.find("groups of 128 do not divide its 344 inputs"), std::string::npos);
+  EXPECT_FALSE(fs::exists(path("out.quantizing")));  // from which nothing could go on
+}
+
+TEST_F(Quantize, WithoutAGroupTheWidestThatDividesIsTaken) {
+  const Outcome out = quern({"quantize", model.string(), path("out").string(), "--to", "int4"});
+  ASSERT_EQ(out.code, 0) << out.err;
+  EXPECT_TRUE(out.out.starts_with("groups of 8: 128 does not divide the matrices' inputs\n"))
+      << out.out;
+  EXPECT_EQ(Json::parse_file((path("out") / "config.json").string())
+                .at("quantization_config")
+                .at("group_size")
+                .integer(),
+            8);
+}
+
+TEST_F(Quantize, ADryRunSaysWhatWouldBeMadeAndMakesNothing) {
+  const Json plan = parsed(quern(
+      {"quantize", model.string(), path("out").string(), "--to", "int8", "--dry-run", "--json"}));
+  EXPECT_EQ(plan.at("matrices").integer(), 4 * 5);
+  EXPECT_EQ(plan.at("group").integer(), 8);
+  EXPECT_FALSE(fs::exists(path("out")));
+  ASSERT_EQ(quern({"quantize", model.string(), path("out").string(), "--to", "int8"}).code, 0);
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(path("out"))) {
+    if (entry.path().extension() == ".safetensors") bytes += entry.file_size();
+  }
+  // Names, biases and order of groups come on top of levels, scales and zeros.
+  EXPECT_NEAR(static_cast<double>(plan.at("output_bytes").integer()), static_cast<double>(bytes),
+              0.1 * static_cast<double>(bytes));
+}
+
+TEST_F(Quantize, AStoppedOneSaysWhetherTheSameCommandGoesOn) {
+  const std::vector<std::string> words = {
+      "quantize", model.string(), path("out").string(), "--to", "int8", "--group", "8"};
+  std::string line = "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"";
+  std::vector<std::string> limited = {"/bin/sh", "-c", line, test::program_path()};
+  limited.insert(limited.end(), words.begin(), words.end());
+  const Outcome stopped = run(limited);
+  EXPECT_EQ(stopped.code, 4) << stopped.err;
+  const bool begun = fs::exists(path("out.quantizing"));
+  EXPECT_EQ(stopped.err.find("the same command goes on from") != std::string::npos, begun)
+      << stopped.err;
+  EXPECT_EQ(quern(words).code, 0);
 }
 
 TEST_F(Quantize, MisuseIsNamed) {

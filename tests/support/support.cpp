@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cmath>
 #include <fstream>
 
@@ -10,15 +11,25 @@
 
 namespace quern::test {
 
-fs::path shared(std::string_view relative) { return fs::path(QUERN_SHARED_DIR) / relative; }
+fs::path shared(std::string_view relative) {
+  // The whole collection if it is there (QUERN_SHARED in the environment names another place); else
+  // what may be given on, in the repository, and what scripts/get-model fetches.
+  const char* folder = std::getenv("QUERN_SHARED");
+  const fs::path whole = fs::path(folder != nullptr ? folder : QUERN_SHARED_DIR) / relative;
+  if (fs::exists(whole)) return whole;
+  if (relative == "fixtures/tokenizer/qwen.tiktoken") {
+    return source("models/qwen-vocabulary/qwen.tiktoken");
+  }
+  const fs::path own = source("tests") / relative;
+  return relative.starts_with("fixtures/") && fs::exists(own) ? own : whole;
+}
 
 fs::path source(std::string_view relative) { return fs::path(QUERN_SOURCE_DIR) / relative; }
 
 const char* program_path() { return QUERN_PROGRAM; }
 
 fs::path case_folder(std::string_view name) {
-  const fs::path own = source("tests/fixtures/models") / name;
-  return fs::exists(own) ? own : shared("fixtures/models") / name;
+  return shared("fixtures/models/" + std::string(name));
 }
 
 TempFolder::TempFolder() {

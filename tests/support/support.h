@@ -16,7 +16,8 @@ namespace quern::test {
 
 namespace fs = std::filesystem;
 
-// A file or folder of the third-party fixtures and data, e.g. shared("fixtures/models/qwen1-new").
+// A file or folder of the fixtures and data, e.g. shared("fixtures/models/qwen1-new"): in the folder
+// that CMake's QUERN_SHARED names, else the repository's own or what scripts/get-model fetched.
 fs::path shared(std::string_view relative);
 
 // A file of the repository, e.g. source("tests/fixtures/...").
@@ -25,8 +26,7 @@ fs::path source(std::string_view relative);
 // The built quern; empty where the program is not built.
 const char* program_path();
 
-// The folder of a golden case: our own random checkpoints are in the repository, the rest lie in
-// shared("fixtures/models").
+// The folder of a golden case.
 fs::path case_folder(std::string_view name);
 
 // A folder that is removed at the end of the scope.

@@ -11,17 +11,21 @@ namespace {
 class Expansion : public testing::TestWithParam<const char*> {};
 
 TEST_P(Expansion, IsTheReleases) {
-  const fs::path folder = test::shared("fixtures/tokenizer");
-  QUERN_NEED(folder);
-  const RankedTokens ranks = read_tiktoken(folder / "qwen.tiktoken");
+  const fs::path vocabulary = test::shared("fixtures/tokenizer/qwen.tiktoken");
+  QUERN_NEED(vocabulary);
+  const RankedTokens ranks = read_tiktoken(vocabulary);
   const std::string name = GetParam();
-  const std::string list = read_file(folder / "expand" / (name + "_vocab.txt"));
-  const RankedTokens expected = read_tiktoken(folder / "expand" / (name + ".tiktoken"));
+  const auto file = [&](const char* ending) {
+    return test::shared("fixtures/tokenizer/expand/" + name + ending);
+  };
+  QUERN_NEED(file("_vocab.txt"));
+  const std::string list = read_file(file("_vocab.txt"));
+  const RankedTokens expected = read_tiktoken(file(".tiktoken"));
   const VocabExpansion made = expand_vocabulary(ranks, list, expected.first_rank);
   EXPECT_EQ(made.tokens.first_rank, expected.first_rank);
   EXPECT_EQ(made.tokens.tokens, expected.tokens);
   // As many warnings as the tool's log has.
-  const std::string log = read_file(folder / "expand" / (name + "_log.txt"));
+  const std::string log = read_file(file("_log.txt"));
   size_t warnings = 0;
   for (size_t at = 0; (at = log.find("WARNING - ", at)) != log.npos; ++at) ++warnings;
   EXPECT_EQ(made.warnings.size(), warnings);

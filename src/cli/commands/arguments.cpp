@@ -17,17 +17,16 @@ namespace quern::cli {
 void ModelArguments::declare(Command& command, bool required, Naming naming) {
   const Option name =
       command
-          .positional(
-              "model", model,
-              "Folder of a Hugging Face checkpoint, a GGUF file, or a name of 'quern models'")
+          .positional("model", model,
+                      "Checkpoint folder (Hugging Face layout), GGUF file, or a name of 'quern models'")
           .replaced(naming == Naming::ServedAs ? resolve_named_model : resolve_model);
   if (required) name.required();
   command.group("Model");
-  command.option("--adapter", adapters, "LoRA adapter folder (PEFT's layout); may be repeated");
+  command.option("--adapter", adapters, "LoRA adapter folder (PEFT layout); repeatable").folder();
   command
       .option("--kv-cache", kv_cache,
-              "Type of the KV cache: auto, fp32, fp16, bf16, int8 (the release's, a scale for each "
-              "call) or int8-token (a scale for each token)")
+              "Data type of the KV cache; int8 has one scale per call (as Qwen-7B's release has), "
+              "int8-token one per token")
       .one_of({"auto", "fp32", "fp16", "bf16", "int8", "int8-token"});
   command
       .option(
@@ -36,22 +35,26 @@ void ModelArguments::declare(Command& command, bool required, Naming naming) {
           "all arithmetic in float32, for checking")
       .one_of({"auto", "float32"});
   command.flag("--strict", strict, "A tensor that the model has no use for is an error");
-  command.option("--context", context, "Positions a sequence may have; 0: as the checkpoint says")
-      .range(int64_t{0}, int64_t{1} << 31);
+  command.option("--context", context, "Context length in tokens; 0 = the checkpoint's")
+      .range(int64_t{0}, int64_t{1} << 31)
+      .usual();
   command
-      .option("--dynamic-ntk", dynamic_ntk, "Dynamic NTK: on or off; auto: as the checkpoint says")
+      .option("--dynamic-ntk", dynamic_ntk, "Dynamic NTK scaling of RoPE; auto = the checkpoint's")
       .one_of({"auto", "on", "off"});
-  command.option("--logn", logn, "LogN scaling: on or off; auto: as the checkpoint says")
+  command.option("--logn", logn, "LogN attention scaling; auto = the checkpoint's")
       .one_of({"auto", "on", "off"});
-  command.option("--layer-windows", layer_windows,
-                 "Attention windows: one for all layers, a list, or FIRST:LAST; 0 is no limit",
-                 "the checkpoint's");
+  command
+      .option("--layer-windows", layer_windows,
+              "Sliding attention window in tokens: one for all layers, a comma-separated list, or "
+              "FIRST:LAST interpolated over the layers; 0 = none",
+              "the checkpoint's")
+      .value("N|N,N,...|N:N");
   command.flag("--first-release", first_release,
                "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
   command.flag("--pack-cache", pack_cache,
-               "Keep weights of few bits in the form that the kernels read, in a file beside the "
-               "model, for a faster start");
-  command.option("--extra-vocab", extra_vocab, ".tiktoken file of added tokens");
+               "Cache quantized weights in the kernels' layout in a file beside the model, for a "
+               "faster start");
+  command.option("--extra-vocab", extra_vocab, ".tiktoken file of added tokens").file();
 }
 
 ModelOptions ModelArguments::options() const {
@@ -70,29 +73,37 @@ ModelOptions ModelArguments::options() const {
   return options;
 }
 
-void SamplingArguments::declare(Command& command) {
+void SamplingArguments::declare(Command& command, const std::string& default_seed) {
   command.group("Sampling");
-  command.flag("--greedy", greedy, "Always the most likely token, whatever the checkpoint says");
-  command.option("--temperature", temperature, "Divides the logits; 0 is greedy",
-                 "the checkpoint\'s");
-  command.option("--top-k", top_k, "Keep the k most likely tokens; 0 is off", "the checkpoint\'s");
-  command.option("--top-p", top_p, "Keep the fewest tokens that reach this probability; 1 is off",
-                 "the checkpoint\'s");
-  command.option("--min-p", min_p, "Keep tokens this likely beside the likeliest; 0 is off",
-                 "the checkpoint\'s");
-  command.option("--typical-p", typical_p, "Locally typical sampling; 1 is off",
-                 "the checkpoint\'s");
-  command.option("--repetition-penalty", repetition_penalty, "For ids seen before; 1 is off",
-                 "the checkpoint\'s");
-  command.option("--frequency-penalty", frequency_penalty, "Subtracted for each earlier use", "0");
-  command.option("--presence-penalty", presence_penalty, "Subtracted once for an earlier use", "0");
-  command.option("--no-repeat-ngram", no_repeat_ngram, "No n-gram twice; 0 is off",
-                 "the checkpoint\'s");
-  command.option("--logit-bias", logit_bias, "ID:BIAS, added to a token's logit; may be repeated");
-  command.option("--seed", seed, "Seed of the random numbers", "0");
+  command.flag("--greedy", greedy, "Greedy decoding, whatever the checkpoint says").usual();
+  command
+      .option("--temperature", temperature, "Sampling temperature; 0 = greedy", "the checkpoint's")
+      .usual();
+  command.option("--top-k", top_k, "Sample from the K most likely tokens; 0 = off",
+                 "the checkpoint's");
+  command
+      .option("--top-p", top_p,
+              "Nucleus sampling: the most likely tokens up to this total probability; 1 = off",
+              "the checkpoint's")
+      .usual();
+  command.option("--min-p", min_p,
+                 "Drop tokens below this fraction of the top token's probability; 0 = off",
+                 "the checkpoint's");
+  command.option("--typical-p", typical_p, "Locally typical sampling; 1 = off", "the checkpoint's");
+  command.option("--repetition-penalty", repetition_penalty,
+                 "Multiplicative penalty on tokens seen before; 1 = off", "the checkpoint's");
+  command.option("--frequency-penalty", frequency_penalty,
+                 "Subtracted from a token's logit per earlier occurrence", "0");
+  command.option("--presence-penalty", presence_penalty,
+                 "Subtracted from a token's logit once it has occurred", "0");
+  command.option("--no-repeat-ngram", no_repeat_ngram,
+                 "Never repeat an n-gram of N tokens; 0 = off", "the checkpoint's");
+  command.option("--logit-bias", logit_bias, "Added to a token's logit; repeatable")
+      .value("ID:BIAS");
+  command.option("--seed", seed, "Random seed", default_seed).usual();
   command.group("Stopping");
-  command.option("--stop", stop, "Text that ends the answer and is not shown; may be repeated");
-  command.flag("--ignore-eos", ignore_eos, "Go on past end-of-text tokens");
+  command.option("--stop", stop, "Stop string, not shown; repeatable").usual();
+  command.flag("--ignore-eos", ignore_eos, "Continue past end-of-text tokens");
 }
 
 int64_t chat_window(const Model& model) {
@@ -163,6 +174,12 @@ std::vector<std::vector<TokenId>> read_ids_file(const std::string& path) {
   std::vector<std::vector<TokenId>> lists;
   for (const Json& list : json.items()) lists.push_back(ids_of(list));
   return lists;
+}
+
+fs::path checkpoint_of(const fs::path& path) {
+  const fs::path latest = path / "latest";
+  const bool run = fs::is_directory(path) && !fs::exists(path / "config.json");
+  return run && fs::exists(latest / "config.json") ? latest : path;
 }
 
 std::string for_terminal(std::string_view text) {

@@ -35,7 +35,8 @@ struct SamplingArguments {
   std::vector<std::string> stop;
   bool ignore_eos = false;
 
-  void declare(Command& command);
+  // `default_seed` says what the seed is where none is given.
+  void declare(Command& command, const std::string& default_seed = "0");
   // Throws Misused for a --logit-bias that is none.
   SamplingChoice choice() const;
   // On top of what the checkpoint's generation config says.
@@ -45,6 +46,9 @@ struct SamplingArguments {
 
 // How much of a conversation's history a prompt keeps, for formats that know such a limit.
 int64_t chat_window(const Model& model);
+
+// A checkpoint's folder as it is; of a training run's folder, its latest checkpoint.
+fs::path checkpoint_of(const fs::path& path);
 
 // Ids from a JSON file: one list, or a list of lists. Throws BadInput naming the file and place.
 std::vector<std::vector<TokenId>> read_ids_file(const std::string& path);

@@ -196,7 +196,7 @@ void bench(const Arguments& args) {
 }  // namespace
 
 void add_bench(CLI::App& root) {
-  Command bench_command(root, "bench", "Measure speed beside the machine's limits");
+  Command bench_command(root, "bench", "Measure speed against the machine's limits");
   Command command(bench_command.app(), "model", "Prefill and decode of a checkpoint",
                   {{"bench model Qwen-7B --prompt 512 --generate 64", "one stream"},
                    {"bench model Qwen-7B --streams 8 --depth 4096 --json",
@@ -204,14 +204,14 @@ void add_bench(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   args->model.declare(command);
   command.group("Benchmark");
-  command.option("--prompt", args->prompt, "Tokens of prefill; 0: none")
+  command.option("--prompt", args->prompt, "Prefill length in tokens; 0 = none")
       .range(int64_t{0}, int64_t{1} << 24);
-  command.option("--generate", args->generate, "Steps of decode; 0: none")
+  command.option("--generate", args->generate, "Decode steps; 0 = none")
       .range(int64_t{0}, int64_t{1} << 24);
-  command.option("--depth", args->depth, "Tokens in the cache before")
+  command.option("--depth", args->depth, "Tokens in the KV cache before")
       .range(int64_t{0}, int64_t{1} << 24);
   command.option("--streams", args->streams, "Sequences that decode together").range(1, 1024);
-  command.option("--repeat", args->repeat, "Runs, of which the median counts").range(1, 1000);
+  command.option("--repeat", args->repeat, "Runs; the median is reported").range(1, 1000);
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { bench(*args); });
   add_bench_serve(bench_command.app());

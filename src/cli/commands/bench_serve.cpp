@@ -12,6 +12,7 @@
 
 #include "cli/commands/chat_partner.h"
 #include "cli/commands/model_store.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/rng.h"
@@ -28,7 +29,7 @@ struct Arguments {
   std::string target, model, api_key_file, trusted, plot;
   std::vector<int64_t> concurrency;
   int64_t prompt_tokens = 128, answer_tokens = 64, shared_tokens = 0, requests = 0;
-  bool json = false;
+  bool json = false, force = false;
 };
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
@@ -255,6 +256,7 @@ std::string plot_of(const nlohmann::ordered_json& runs) {
 }
 
 void bench_serve(const Arguments& args) {
+  if (!args.plot.empty()) claim_output(args.plot, args.force);
   const InterruptScope scope;
   std::vector<int64_t> levels = args.concurrency;
   if (levels.empty()) levels = {1, 8};
@@ -305,34 +307,41 @@ void bench_serve(const Arguments& args) {
 
 void add_bench_serve(CLI::App& bench) {
   Command command(
-      bench, "serve", "Times of answers when many ask a server at once",
+      bench, "serve", "Latency and throughput of a server under concurrent requests",
       {{"bench serve Qwen-7B-Chat --concurrency 1 --concurrency 4 --answer-tokens 8 --requests 4",
         "a model, served by this process for as long as it takes"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("target", args->target,
-                     "Address of an OpenAI-compatible server, or a model's folder");
+  command
+      .positional("target", args->target, "URL of an OpenAI-compatible server, or a model's folder")
+      .value("TARGET");
   command.group("Server");
-  command.option("--model", args->model, "Name of the model there", "its first");
-  command.option("--api-key-file", args->api_key_file, "File with the key for it");
-  command.option("--trusted-certificates", args->trusted,
-                 "Certificates in PEM form to trust beside the system's");
+  command.option("--model", args->model, "Name of the server's model", "its first").value("NAME");
+  command.option("--api-key-file", args->api_key_file, "File with the server's API key").file();
+  command
+      .option("--trusted-certificates", args->trusted,
+              "PEM certificates to trust beside the system's")
+      .file();
   command.group("Load");
-  command.option("--concurrency", args->concurrency, "Requests at once; may be repeated", "1, 8")
+  command.option("--concurrency", args->concurrency, "Concurrent requests; repeatable", "1, 8")
       .range(1, 10'000);
   command
-      .option("--requests", args->requests, "Requests for each; 0: four times as many as at once")
+      .option("--requests", args->requests,
+              "Requests per level of concurrency; 0 = four times the level")
       .range(int64_t{0}, int64_t{1} << 24);
-  command.option("--prompt-tokens", args->prompt_tokens, "Tokens of each prompt")
+  command.option("--prompt-tokens", args->prompt_tokens, "Tokens per prompt")
       .range(int64_t{1}, int64_t{1} << 24);
   command
-      .option("--shared-tokens", args->shared_tokens,
-              "Tokens at the prompts' begin that are the same in all")
+      .option("--shared-tokens", args->shared_tokens, "Tokens of a prefix that all prompts share")
       .range(int64_t{0}, int64_t{1} << 24);
-  command.option("--answer-tokens", args->answer_tokens, "Tokens of each answer")
+  command.option("--answer-tokens", args->answer_tokens, "Tokens per answer")
       .range(int64_t{1}, int64_t{1} << 24);
   command.group("Output");
   command.flag("--json", args->json, "Print one JSON object");
-  command.option("--plot", args->plot, "Picture of times and rates, .svg or .png");
+  command.option("--plot", args->plot, "Picture of latencies and throughput, .svg or .png").file();
+  command.flag("--force", args->force, "Replace the picture if it exists");
+  command.explain_unknown([](const std::string& name, const std::string&) {
+    return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
+  });
   command.on_run([args] { bench_serve(*args); });
 }
 

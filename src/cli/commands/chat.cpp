@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <random>
 
 #include "cli/commands/chat_partner.h"
 #include "cli/terminal/line_editor.h"
+#include "cli/terminal/word_wrap.h"
 #include "core/error.h"
 #include "core/ordered_json.h"
 
@@ -25,16 +27,20 @@ constexpr uint64_t kMaxSavedBytes = uint64_t{64} << 20;
 constexpr std::string_view kHelp =
     "/help               this list\n"
     "/reset              forget the conversation\n"
-    "/system TEXT        change the system message and forget the conversation\n"
-    "/save FILE          write the conversation as JSON\n"
+    "/system [TEXT]      show the system message, or set it and start over\n"
+    "/save [-f] FILE     write the conversation as JSON; -f replaces a file\n"
     "/load FILE          read one back\n"
-    "/set NAME VALUE     temperature, top-k, top-p, min-p, repetition-penalty, seed, "
-    "max-new-tokens,\n"
-    "                    greedy on|off, stats on|off; /set alone shows them\n"
-    "/retry              another answer to the last question\n"
-    "/stats              counts and speed of the last answer\n"
+    "/set [NAME VALUE]   show the settings, or set one: temperature, top-k,\n"
+    "                    top-p, min-p, repetition-penalty, seed,\n"
+    "                    max-new-tokens, greedy on|off, stats on|off\n"
+    "/retry              another answer to the last message\n"
+    "/stats              tokens, tokens per second and seed of the last answer\n"
     "/quit               leave; so does Ctrl-D\n"
-    "Alt-Enter, or a backslash before Enter, begins a new line. Ctrl-C ends an answer.\n";
+    "Alt-Enter, or a backslash before Enter, starts a new line.\n"
+    "Ctrl-C stops an answer.\n";
+
+// A seed of its own for each conversation, short enough to type.
+uint64_t random_seed() { return std::random_device()() % 1'000'000; }
 
 fs::path history_file() {
   const char* state = std::getenv("XDG_STATE_HOME");
@@ -53,6 +59,9 @@ class Chat {
         system_(args.system),
         stats_(args.stats) {
     partner_->check(settings_);
+    // A server draws its own.
+    if (!settings_.sampling.seed && args.server.url.empty())
+      settings_.sampling.seed = random_seed();
   }
 
   void run() {
@@ -95,6 +104,7 @@ class Chat {
     // What is typed meanwhile is for the next entry: it must not show up in the answer.
     const RawMode quiet(RawMode::CtrlC::Signal);
     ChatReply reply;
+    WordWrap wrap;
     bool thinking = false;
     // Reasoning is set apart from the answer: dimmed on a terminal, else by an empty line.
     const auto think = [&](bool on) {
@@ -107,12 +117,12 @@ class Chat {
           conversation(), settings_,
           [&](std::string_view text) {
             think(false);
-            print(for_terminal(text));
+            print(wrap.put(for_terminal(text)));
             flush_output();
           },
           [&](std::string_view text) {
             think(true);
-            print(for_terminal(text));
+            print(wrap.put(for_terminal(text)));
             flush_output();
           });
       if (thinking && at_terminal()) print("\x1b[0m");
@@ -125,6 +135,10 @@ class Chat {
     messages_.push_back({ChatRole::Assistant, reply.text});
     messages_.back().reasoning_content = reply.reasoning;
     statistics_ = reply.statistics;
+    if (settings_.sampling.seed && statistics_.ends_with("]\n")) {
+      statistics_.resize(statistics_.size() - 2);
+      statistics_ += fmt::format("; seed {}]\n", *settings_.sampling.seed);
+    }
     if (stats_) print(statistics_);
   }
 
@@ -139,9 +153,15 @@ class Chat {
       print(kHelp);
     } else if (name == "reset") {
       messages_.clear();
+      print("the conversation is forgotten\n");
     } else if (name == "system") {
-      system_ = rest;
-      messages_.clear();
+      if (rest.empty()) {
+        print(system_ ? *system_ + "\n" : "the system message is the model's own\n");
+      } else {
+        system_ = rest;
+        messages_.clear();
+        print("the system message is set, the conversation starts over\n");
+      }
     } else if (name == "save") {
       save(rest);
     } else if (name == "load") {
@@ -165,14 +185,23 @@ class Chat {
     return true;
   }
 
-  void save(const std::string& path) const {
+  void save(const std::string& argument) {
+    const bool force = argument.starts_with("-f ");
+    const std::string path =
+        force ? argument.substr(std::min(argument.find_first_not_of(' ', 3), argument.size()))
+              : argument;
     if (path.empty()) throw Error(Kind::Misused, "/save needs a file's name");
+    // What this conversation was saved to before it may be saved to again.
+    if (!force && path != saved_ && fs::exists(path)) {
+      throw Error(Kind::Misused, path + ": exists already", "/save -f FILE replaces it");
+    }
     OrderedJson list, file;
     list.kind = OrderedJson::Kind::Array;
     for (const Message& message : conversation()) list.items.push_back(to_json(message));
     file.set("messages", std::move(list));
     write_file(path, python_dumps(file, {.indent = 2}) + "\n");
-    print(fmt::format("saved {} messages\n", messages_.size()));
+    saved_ = path;
+    print(fmt::format("saved {} messages to {}\n", messages_.size(), path));
   }
 
   void load(const std::string& path) {
@@ -240,6 +269,7 @@ class Chat {
   std::optional<std::string> system_;  // absent: as the model's format says
   bool stats_;
   std::string statistics_;         // of the last answer
+  std::string saved_;              // the file that /save wrote last
   std::vector<Message> messages_;  // without the system's
 };
 
@@ -253,20 +283,33 @@ void add_chat(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   args->model.declare(command, /*required=*/false);
   command.group("Server");
-  command.option("--server", args->server.url,
-                 "Address of an OpenAI-compatible server that answers instead of a model here");
-  command.option("--model", args->server.model, "Name of the model there", "its first");
-  command.option("--api-key-file", args->server.api_key_file, "File with the key for it");
-  command.option("--trusted-certificates", args->server.trusted,
-                 "Certificates in PEM form to trust beside the system's");
+  command
+      .option("--server", args->server.url,
+              "URL of an OpenAI-compatible server to chat with instead of a local model")
+      .value("URL")
+      .usual();
+  command.option("--model", args->server.model, "Name of the server's model", "its first")
+      .value("NAME");
+  command.option("--api-key-file", args->server.api_key_file, "File with the server's API key")
+      .file();
+  command
+      .option("--trusted-certificates", args->server.trusted,
+              "PEM certificates to trust beside the system's")
+      .file();
   command.group("Conversation");
-  command.option("--system", args->system, "System message", "the model's own, if it has one");
+  command.option("--system", args->system, "System message", "the model's own, if it has one")
+      .usual();
   command
       .option("--max-new-tokens,-n", args->max_new_tokens,
-              "Tokens of an answer at most; 0: as the checkpoint says, or 512")
-      .range(int64_t{0}, int64_t{1} << 31);
-  command.flag("--stats", args->stats, "Print counts and speed after each answer");
-  args->sampling.declare(command);
+              "Maximum number of new tokens per answer; 0 = the checkpoint's, or 512")
+      .range(int64_t{0}, int64_t{1} << 31)
+      .usual();
+  command.flag("--stats", args->stats,
+               "Print token counts and tokens per second after each answer");
+  command.explain_unknown([](const std::string& name, const std::string&) {
+    return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
+  });
+  args->sampling.declare(command, "random");
   command.on_run([args] { Chat(*args).run(); });
 }
 

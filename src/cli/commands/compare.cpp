@@ -8,6 +8,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -19,7 +20,7 @@ namespace {
 struct Arguments {
   std::string a, b, data, ids_file, plot;
   int64_t length = 0, limit = 0;
-  bool json = false;
+  bool json = false, force = false;
 };
 
 // Where in the text the predictions differ, and where in the model it begins.
@@ -54,6 +55,7 @@ void run(const Arguments& args) {
   if (args.data.empty() == args.ids_file.empty()) {
     throw Error(Kind::Misused, "give --data or --ids-file, one of them");
   }
+  if (!args.plot.empty()) claim_output(args.plot, args.force);
   ModelOptions options;
   options.threads = globals().threads;
   Model a(args.a, options), b(args.b, options);
@@ -134,17 +136,22 @@ void add_compare(CLI::App& root) {
                   {{"compare Qwen-7B Qwen-7B-Chat --data book.txt --limit 2000",
                     "perplexity of both, KL divergence, agreement"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("a", args->a, "Checkpoint to compare with").required().replaced(resolve_model);
-  command.positional("b", args->b, "Checkpoint that may have lost something")
+  command.positional("a", args->a, "Reference checkpoint").required().replaced(resolve_model);
+  command.positional("b", args->b, "Checkpoint judged against it, as a quantized one")
       .required()
       .replaced(resolve_model);
-  command.option("--data", args->data, "Text file; - is standard input");
-  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead");
-  command.option("--length", args->length, "Window length, in tokens; 0: 2048, or the context")
+  command.option("--data", args->data, "Text file; - = standard input").file();
+  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead").file();
+  command
+      .option("--length", args->length,
+              "Window length in tokens; 0 = 2048, or the context if shorter")
       .range(int64_t{0}, int64_t{1} << 31);
-  command.option("--limit", args->limit, "Use only so many tokens of the text; 0: all");
+  command.option("--limit", args->limit, "Use only the first N tokens of the text; 0 = all")
+      .range(int64_t{0}, int64_t{1} << 40);
   command.flag("--json", args->json, "Print one JSON object");
-  command.option("--plot", args->plot, "Draw divergence and each block's error: .svg or .png");
+  command.option("--plot", args->plot, "Draw the divergence and each block's error: .svg or .png")
+      .file();
+  command.flag("--force", args->force, "Replace the picture if it exists");
   command.on_run([args] { run(*args); });
 }
 

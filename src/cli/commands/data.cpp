@@ -1,9 +1,13 @@
 // quern data: text to the datasets that training reads.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "cli/commands/arguments.h"
 #include "cli/commands/data_stages.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/progress.h"
 #include "data/pack.h"
 #include "text/chatml.h"
@@ -19,7 +23,7 @@ struct Arguments {
   std::vector<std::string> where, replace;
   std::string system = std::string(kDefaultSystem);
   int64_t shard_tokens = int64_t{1} << 26;
-  bool skip_bad = false;
+  bool skip_bad = false, force = false, json = false, dry_run = false;
 };
 
 std::vector<std::pair<std::string, std::string>> pairs(const std::vector<std::string>& items,
@@ -37,6 +41,7 @@ std::vector<std::pair<std::string, std::string>> pairs(const std::vector<std::st
 }
 
 void run_pack(const Arguments& args) {
+  claim_output(args.out, args.force);
   const auto tokenizer = load_tokenizer(args.tokenizer);
   uint64_t total = 0;
   std::vector<fs::path> files;
@@ -59,8 +64,18 @@ void run_pack(const Arguments& args) {
   options.shard_tokens = args.shard_tokens;
   options.system = args.system;
 
+  if (args.dry_run) {
+    const nlohmann::ordered_json facts = {{"files", files.size()},
+                                          {"bytes", total},
+                                          {"tokenizer_tokens", tokenizer->size()},
+                                          {"name", options.name}};
+    print(args.json ? dump(facts) + "\n"
+                    : fmt::format("{}: {} files, {}, for a vocabulary of {} tokens\n", args.out,
+                                  files.size(), human_bytes(total), tokenizer->size()));
+    return;
+  }
   const InterruptScope scope;  // so that Ctrl-C removes what is half written
-  AtomicFolder folder(out);
+  OutputFolder folder(out, args.force);
   ThreadPool pool(globals().threads);
   Progress progress("packing " + options.name, total, "bytes");
   const PackReport report =
@@ -71,7 +86,19 @@ void run_pack(const Arguments& args) {
   folder.commit();
   progress.finish();
   const DatasetManifest& made = report.manifest;
-  print(fmt::format("{}: {} tokens in {} documents, {:.2f} bytes a token, {} shard{}\n", args.out,
+  if (args.json) {
+    nlohmann::ordered_json facts = {{"out", args.out},
+                                    {"tokens", made.tokens},
+                                    {"learnt_tokens", made.learnt_tokens},
+                                    {"documents", made.documents},
+                                    {"text_bytes", made.text_bytes},
+                                    {"shards", made.shards.size()},
+                                    {"bad_records", report.bad_records}};
+    if (report.bad_records > 0) facts["first_bad"] = report.first_bad;
+    print(dump(facts) + "\n");
+    return;
+  }
+  print(fmt::format("{}: {} tokens in {} documents, {:.2f} bytes per token, {} shard{}\n", args.out,
                     made.tokens, made.documents,
                     static_cast<double>(made.text_bytes) / static_cast<double>(made.tokens),
                     made.shards.size(), made.shards.size() == 1 ? "" : "s"));
@@ -99,20 +126,29 @@ void add_data(CLI::App& root) {
         "conversations as ChatML; the assistant's words are learnt"}});
   auto args = std::make_shared<Arguments>();
   command.positional("files", args->files, "Text or JSONL files, also .gz and .zst").required();
-  command.option("--tokenizer", args->tokenizer, "Tokenizer file, or folder of a model").required();
-  command.option("--out", args->out, "Folder to make").required();
+  command.option("--tokenizer", args->tokenizer, "Tokenizer file, or checkpoint folder")
+      .path()
+      .required();
+  command.option("--out", args->out, "Folder to make").folder().required();
   command.option("--name", args->name, "Name of the dataset in reports", "the folder's");
   command.option("--field", args->field, "Field of a JSONL record that holds the text");
   command.option("--messages", args->messages,
                  "Field that holds a conversation, a list of {role, content}; texts are not read");
   command.option("--system", args->system,
                  "System message of conversations that have none; empty: leave it out");
-  command.option("--where", args->where,
-                 "FIELD=VALUE: only records that say so; values of one field are alternatives");
-  command.option("--replace", args->replace, "NAME=TEXT: {{NAME}} in conversations becomes TEXT");
-  command.option("--shard-tokens", args->shard_tokens, "Tokens of a file, about")
+  command
+      .option("--where", args->where,
+              "Only records with this value; several values of one field are alternatives")
+      .value("FIELD=VALUE");
+  command.option("--replace", args->replace, "Replace {{NAME}} in conversations by TEXT")
+      .value("NAME=TEXT");
+  command.option("--shard-tokens", args->shard_tokens, "Tokens per shard file, approximately")
       .range(int64_t{1} << 10, int64_t{1} << 32);
-  command.flag("--skip-bad", args->skip_bad, "Count bad records instead of stopping at the first");
+  command.flag("--skip-bad", args->skip_bad,
+               "Skip and count bad records instead of stopping at the first");
+  command.flag("--dry-run", args->dry_run, "Check the inputs, print what would be read, and end");
+  command.flag("--force", args->force, "Replace the folder if it exists");
+  command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { run_pack(*args); });
 }
 

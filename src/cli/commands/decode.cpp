@@ -76,7 +76,7 @@ void add_decode(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Model folder, or a tokenizer's file").required();
   command.positional("ids", args->ids, "The ids; without them or --file standard input is read");
-  command.option("--file", args->file,
+  command.option("--file,--ids-file", args->file,
                  "File of ids: 32 bits each if its name ends in .bin, else numbers as text");
   command.flag("--skip-special-tokens", args->skip_special, "Leave special tokens out");
   command.flag("--json", args->json, "Print one JSON object");

@@ -13,8 +13,8 @@ namespace {
 struct Arguments {
   ModelArguments model;
   SamplingArguments sampling;
-  std::string prompt, prompt_file, ids_file;
-  std::optional<std::string> system;
+  std::optional<std::string> prompt, system;
+  std::string prompt_file, ids_file;
   int64_t max_new_tokens = 0;
   int64_t samples = 1;
   int64_t logprobs = -1;
@@ -61,7 +61,34 @@ std::string statistics(const Completion& c) {
                      rate(c.decode_seconds > 0 ? (tokens - 1) / c.decode_seconds : 0, "tokens/s"));
 }
 
-std::vector<Request> make_requests(const Arguments& args, const Model& model) {
+// What a terminal or a file gets of log-probabilities: a line per token, the likeliest behind it.
+void print_logprobs(const Completion& completion, const Tokenizer* tokenizer) {
+  const auto piece = [&](TokenId id) {
+    const bool known = tokenizer != nullptr && id < tokenizer->size();
+    return known ? printable(tokenizer->token_bytes(id), 24) : std::to_string(id);
+  };
+  print(fmt::format("{:>9}  {:<18}  likeliest\n", "logprob", "token"));
+  for (size_t i = 0; i < completion.logprobs.size(); ++i) {
+    const Logprobs& row = completion.logprobs[i];
+    std::string others;
+    for (const TokenLogprob& other : row.top) {
+      others +=
+          fmt::format("{}{} {:.4f}", others.empty() ? "" : ", ", piece(other.id), other.logprob);
+    }
+    print(fmt::format("{:>9.4f}  {:<18}  {}\n", row.chosen, piece(completion.ids[i]), others));
+  }
+}
+
+// The prompt as text: an argument, a file, or what comes through a pipe.
+std::string prompt_text(const Arguments& args) {
+  if (!args.prompt_file.empty()) return read_input(args.prompt_file);
+  if (args.prompt && args.prompt != "-") return *args.prompt;
+  if (args.prompt) return read_input("-");
+  return piped_input().value_or("");
+}
+
+std::vector<Request> make_requests(const Arguments& args, const Model& model,
+                                   const std::string& text) {
   Request request;
   request.sampling = args.sampling.sampling(model);
   request.stop = args.sampling.stop_rules(model);
@@ -78,9 +105,6 @@ std::vector<Request> make_requests(const Arguments& args, const Model& model) {
                 prompts.size() == 1 ? args.ids_file : fmt::format("{}: list {}", args.ids_file, i));
     }
   } else {
-    const std::string text = !args.prompt_file.empty() ? read_input(args.prompt_file)
-                             : args.prompt == "-"      ? read_input("-")
-                                                       : args.prompt;
     if (args.chat) {
       ChatPrompt prompt{.max_window = chat_window(model)};
       if (args.system) prompt.messages.push_back({ChatRole::System, *args.system});
@@ -105,11 +129,12 @@ std::vector<Request> make_requests(const Arguments& args, const Model& model) {
 
 void generate(const Arguments& args) {
   Model model(args.model.model, args.model.options());
-  const std::vector<Request> requests = make_requests(args, model);
+  const std::string text = args.ids_file.empty() ? prompt_text(args) : "";
+  const std::vector<Request> requests = make_requests(args, model, text);
   const Tokenizer* tokenizer = model.tokenizer_or_null();
   Engine engine(model.network(), tokenizer, model.engine_options());
   const bool stream = !args.json && requests.size() == 1 && tokenizer != nullptr;
-  if (args.echo && stream) print(for_terminal(args.prompt));
+  if (args.echo && stream) print(for_terminal(text));
   const InterruptScope scope;
   std::vector<Completion> completions;
   try {
@@ -133,9 +158,10 @@ void generate(const Arguments& args) {
     } else if (!stream) {
       print(dump(nlohmann::ordered_json(completions[i].ids)) + "\n");
     }
+    if (stream) print("\n");
+    if (args.logprobs >= 0 && !args.json) print_logprobs(completions[i], tokenizer);
     if (args.stats) fmt::print(stderr, "quern: {}\n", statistics(completions[i]));
   }
-  if (stream) print("\n");
   if (interrupted) throw Error(Kind::Interrupted, "interrupted");
 }
 
@@ -153,28 +179,37 @@ void add_generate(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   args->model.declare(command);
   command.group("Prompt");
-  command.positional(
-      "prompt", args->prompt,
-      "The text to continue; - reads it from standard input; none: a text from its start");
-  command.option("--prompt-file", args->prompt_file, "Read the prompt from a file; - is stdin");
-  command.option("--ids-file", args->ids_file, "JSON file with a list of ids, or a list of lists");
-  command.flag("--chat", args->chat, "The prompt is a user's question to a chat model");
+  command
+      .positional("prompt", args->prompt,
+                  "Text to continue; - or a pipe: standard input; none: the start of a text")
+      .value("PROMPT");
+  command
+      .option("--prompt-file", args->prompt_file, "Read the prompt from a file; - = standard input")
+      .file();
+  command
+      .option("--ids-file", args->ids_file,
+              "JSON file with a list of token ids, or a list of lists")
+      .file();
+  command.flag("--chat", args->chat, "Apply the chat template: the prompt is the user's message")
+      .usual();
   command.option("--system", args->system, "System message of --chat",
                  "the model's own, if it has one");
-  command.flag("--truncate", args->truncate, "Cut the beginning of a prompt that is too long");
+  command.flag("--truncate", args->truncate, "Drop the beginning of a prompt that is too long");
   command.group("Output");
   command
       .option("--max-new-tokens,-n", args->max_new_tokens,
-              "Tokens to make at most; 0: as the checkpoint says, or 512")
-      .range(int64_t{0}, int64_t{1} << 31);
-  command.option("--samples", args->samples, "Continuations of each prompt").range(1, 1024);
+              "Maximum number of new tokens; 0 = the checkpoint's, or 512")
+      .range(int64_t{0}, int64_t{1} << 31)
+      .usual();
+  command.option("--samples", args->samples, "Number of completions per prompt").range(1, 1024);
   command
       .option("--logprobs", args->logprobs,
-              "With --json: log-probability of each token and of the N likeliest; -1 is off")
+              "Log-probability of each token and of the N most likely; -1 = off")
       .range(-1, 1000);
-  command.flag("--json", args->json, "Print a JSON object for each sequence");
-  command.flag("--echo", args->echo, "Print the prompt, too");
-  command.flag("--stats", args->stats, "Print counts and speed on standard error");
+  command.flag("--json", args->json, "Print a JSON object per completion").usual();
+  command.flag("--echo", args->echo, "Print the prompt too");
+  command.flag("--stats", args->stats,
+               "Print token counts and tokens per second on standard error");
   args->sampling.declare(command);
   command.on_run([args] { generate(*args); });
 }

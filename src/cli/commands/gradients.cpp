@@ -4,6 +4,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
+#include "cli/framework/output.h"
 #include "compute/cpu/cpu_training_backend.h"
 #include "core/error.h"
 #include "formats/safetensors.h"
@@ -18,6 +19,7 @@ struct Arguments {
   std::string decay = "matrices";
   int64_t steps = 0;
   double learning_rate = 1e-3;
+  bool force = false;
 };
 
 // A tensor [batch, seq] of integers that fit an int32.
@@ -39,6 +41,7 @@ std::vector<int32_t> read_integers(const SafetensorsFile& file, const std::strin
 }
 
 void gradients(const Arguments& args) {
+  claim_output(args.out, args.force);
   const Config config = load_config(args.model);
   const SafetensorsFile file(args.batch);
   const Shape shape = file.at("input_ids").shape;
@@ -109,6 +112,8 @@ void gradients(const Arguments& args) {
     write_all(parameters);
   }
   writer.finish();
+  print(fmt::format("{}: loss {:.6g} and {} gradients\n", args.out, losses[0],
+                    parameters.specs().size()));
 }
 
 }  // namespace
@@ -122,18 +127,23 @@ void add_gradients(CLI::App& root) {
         "also `losses`, and the parameters after five AdamW steps on the batch as "
         "`after.<name>`"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Folder of a Hugging Face checkpoint")
+  command.positional("model", args->model, "Checkpoint folder (Hugging Face layout)")
+      .folder()
       .required()
       .replaced(resolve_model);
   command
       .option("--batch", args->batch,
-              "safetensors file with input_ids and labels [batch, seq], and attention_mask or not")
+              "safetensors file with input_ids and labels [batch, seq], attention_mask optional")
+      .file()
       .required();
-  command.option("--out", args->out, "The file to write").required();
-  command.option("--steps", args->steps, "Steps of AdamW; 0: gradients only")
+  command.option("--out", args->out, "safetensors file to write").file().required();
+  command.flag("--force", args->force, "Replace the file if it exists");
+  command.option("--steps", args->steps, "AdamW steps; 0 = gradients only")
       .range(int64_t{0}, int64_t{1} << 20);
   command.option("--lr", args->learning_rate, "Learning rate of the steps").range(0.0, 10.0);
-  command.option("--decay", args->decay, "What weight decay shrinks: matrices, hf or all")
+  command
+      .option("--decay", args->decay,
+              "Tensors under weight decay: matrices, hf (as transformers' Trainer), all")
       .one_of({"matrices", "hf", "all"});
   command.on_run([args] { gradients(*args); });
 }

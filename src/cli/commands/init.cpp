@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -19,12 +20,14 @@ struct Arguments {
   std::string out, preset, config, dtype, tokenizer;
   uint64_t seed = 0;
   int64_t shard_mb = 5000;
+  bool force = false;
 };
 
 void init(const Arguments& args) {
   if (args.preset.empty() == args.config.empty()) {
     throw Error(Kind::Misused, "give --preset or --config, one of them");
   }
+  claim_output(args.out, args.force);
   Config config =
       args.preset.empty() ? parse_config(Json::parse_file(args.config)) : preset(args.preset);
   if (!args.dtype.empty()) {
@@ -54,7 +57,7 @@ void init(const Arguments& args) {
     total += plan.back().bytes();
   }
   const InterruptScope scope;  // so that Ctrl-C removes what is half written
-  AtomicFolder folder(args.out);
+  OutputFolder folder(args.out, args.force);
   CheckpointWriter writer(folder.temporary(), plan,
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
   ThreadPool pool(globals().threads);
@@ -89,26 +92,29 @@ void init(const Arguments& args) {
   print(fmt::format("{}: {} parameters, {}, random weights\n", args.out,
                     human_count(static_cast<uint64_t>(count_parameters(config).total)),
                     human_bytes(total)));
+  print(fmt::format("try: quern inspect {}\n", args.out));
 }
 
 }  // namespace
 
 void add_init(CLI::App& root) {
-  Command command(
-      root, "init", "Make a checkpoint with random weights",
-      {{"init my-7b --preset qwen-7b --tokenizer qwen.tiktoken", "the memo's shape, 15 GB in bf16"},
-       {"init tiny --config config.json --dtype fp32 --seed 1", "any config.json"}});
+  Command command(root, "init", "Make a checkpoint with random weights",
+                  {{"init my-7b --preset qwen-7b --tokenizer qwen.tiktoken",
+                    "the shape of Qwen-7B, 15 GB in bf16"},
+                   {"init tiny --config config.json --dtype fp32 --seed 1", "any config.json"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("out", args->out, "Folder to make").required();
-  command.option("--preset", args->preset,
-                 fmt::format("Shape by name: {}", fmt::join(preset_names(), ", ")));
-  command.option("--config", args->config, "Shape from a config.json").existing_file();
-  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16",
-                 "as the shape says");
-  command.option("--seed", args->seed, "Seed of the weights");
-  command.option("--shard-size", args->shard_mb, "Largest file, in MB")
+  command.positional("out", args->out, "Folder to make").folder().required();
+  const auto presets = preset_names();
+  command.option("--preset", args->preset, "Architecture by name")
+      .one_of({presets.begin(), presets.end()});
+  command.option("--config", args->config, "Architecture from a config.json").existing_file();
+  command.option("--dtype", args->dtype, "Data type of the weights", "the architecture's")
+      .one_of({"fp32", "fp16", "bf16"});
+  command.option("--seed", args->seed, "Random seed of the weights");
+  command.option("--shard-size", args->shard_mb, "Largest weight file in MB")
       .range(int64_t{1}, int64_t{1} << 40);
-  command.option("--tokenizer", args->tokenizer, "Tokenizer file or folder to copy into it");
+  command.option("--tokenizer", args->tokenizer, "Tokenizer file or folder to copy into it").path();
+  command.flag("--force", args->force, "Replace the folder if it exists");
   command.on_run([args] { init(*args); });
 }
 

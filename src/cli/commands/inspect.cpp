@@ -46,7 +46,7 @@ int64_t weight_bytes(const Config& config, int bits) {
 }
 
 void inspect(const Arguments& args) {
-  fs::path folder = args.model;
+  fs::path folder = checkpoint_of(args.model);
   const auto names = preset_names();
   const bool is_preset =
       !fs::exists(folder) && std::find(names.begin(), names.end(), args.model) != names.end();
@@ -88,7 +88,7 @@ void inspect(const Arguments& args) {
   const auto row = [](std::string_view label, const std::string& value) {
     print(fmt::format("{:<16} {}\n", label, value));
   };
-  row("model", args.model + (is_preset ? " (preset)" : ""));
+  row("model", folder.string() + (is_preset ? " (preset)" : ""));
   row("family",
       std::string(name(c.family)) + (gptq ? fmt::format(", GPTQ int{}", gptq->bits) : ""));
   row("parameters",
@@ -135,11 +135,14 @@ void inspect(const Arguments& args) {
 }  // namespace
 
 void add_inspect(CLI::App& root) {
-  Command command(root, "inspect", "Architecture, parameters, memory",
+  Command command(root, "inspect", "Describe a checkpoint: architecture, parameters, memory",
                   {{"inspect Qwen-7B", "what the checkpoint in a folder is"},
-                   {"inspect qwen-7b --json", "a preset, for a program"}});
+                   {"inspect runs/mini", "the latest checkpoint of a training run"},
+                   {"inspect qwen-7b --json", "a preset, as JSON"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder, GGUF file, or the name of a preset")
+  command
+      .positional("model", args->model,
+                  "Checkpoint folder, training run, GGUF file, or preset name")
       .required();
   command.flag("--tensors", args->tensors, "List every tensor");
   command.flag("--json", args->json, "Print one JSON object");

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cli/commands/arguments.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "formats/safetensors.h"
 
@@ -14,9 +15,11 @@ struct Arguments {
   ModelArguments model;
   std::string ids_file, out;
   int64_t prefill = 0;
+  bool force = false;
 };
 
 void write_logits(const Arguments& args) {
+  claim_output(args.out, args.force);
   const auto lists = read_ids_file(args.ids_file);
   if (lists.size() != 1) throw_bad_input(args.ids_file + ": holds several lists, expected one");
   const std::vector<TokenId>& ids = lists[0];
@@ -55,6 +58,7 @@ void write_logits(const Arguments& args) {
   for (int64_t i = prefill; i < length; ++i) feed(i, i + 1);
   if (!finite) model.explain_nonfinite();
   writer.finish();
+  print(fmt::format("{}: logits, float32 [{}, {}]\n", args.out, length, config.output_vocab));
 }
 
 }  // namespace
@@ -69,10 +73,15 @@ void add_logits(CLI::App& root) {
   args->model.kv_cache = "fp32";
   args->model.declare(command);
   command.group("Logits");
-  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids").required();
-  command.option("--prefill", args->prefill, "Ids that go in one call; 0: all")
+  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids")
+      .file()
+      .required();
+  command
+      .option("--prefill", args->prefill,
+              "Tokens of the prefill, the rest decoded one at a time; 0 = all")
       .range(int64_t{0}, int64_t{1} << 31);
-  command.option("--out", args->out, "The file to write").required();
+  command.option("--out", args->out, "safetensors file to write").file().required();
+  command.flag("--force", args->force, "Replace the file if it exists");
   command.on_run([args] { write_logits(*args); });
 }
 

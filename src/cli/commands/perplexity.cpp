@@ -84,20 +84,21 @@ void add_perplexity(CLI::App& root) {
                   {{"perplexity Qwen-7B wiki.txt", "windows of 2,048 tokens side by side"},
                    {"perplexity Qwen-7B paper.tex --lengths 1024,2048,4096,8192,16384 "
                     "--dynamic-ntk on --logn on",
-                    "the memo's table of perplexity by context length"}});
+                    "perplexity by context length"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command);
   command.group("Text");
-  command.positional("file", args->file, "Text file; - is standard input");
-  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead");
+  command.positional("file", args->file, "Text file; - = standard input").file();
+  command.option("--ids-file", args->ids_file, "JSON file with a list of token ids instead").file();
   command
-      .option("--lengths,--length", args->lengths, "Window lengths, in tokens",
+      .option("--lengths,--length", args->lengths, "Window lengths in tokens, comma-separated",
               "2048, or the context if shorter")
       .separated_by(',')
       .range(int64_t{2}, int64_t{1} << 31);
-  command.option("--stride", args->stride, "Tokens from window to window; 0: side by side")
+  command.option("--stride", args->stride, "Tokens between window starts; 0 = the window length")
       .range(int64_t{0}, int64_t{1} << 31);
-  command.option("--limit", args->limit, "Use only so many tokens of the text; 0: all");
+  command.option("--limit", args->limit, "Use only the first N tokens of the text; 0 = all")
+      .range(int64_t{0}, int64_t{1} << 40);
   command.flag("--json", args->json, "Print one JSON object");
   command.on_run([args] { run(*args); });
 }

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "cli/framework/command.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "plot/chart.h"
 
@@ -18,6 +19,7 @@ struct Arguments {
   std::string out;
   double smooth = 0.95;
   std::string over = "tokens";
+  bool force = false;
 };
 
 // A CSV file of a run: its columns by name, but for one whose cells are words.
@@ -167,15 +169,17 @@ class Curves {
 
   const Arguments& args_;
   bool many_;
-  Chart loss_{"Training loss", "", "nats a token", {}},
-      valid_{"Validation loss", "", "nats a token", {}}, rate_{"Learning rate", "", "", {}},
-      norm_{"Norm of the gradient", "", "", {}}, speed_{"Speed", "", "tokens/s", {}};
+  Chart loss_{"Training loss", "", "nats per token", {}},
+      valid_{"Validation loss", "", "nats per token", {}}, rate_{"Learning rate", "", "", {}},
+      norm_{"Gradient norm", "", "", {}}, speed_{"Speed", "", "tokens/s", {}};
 };
 
 void plot(const Arguments& args) {
   fs::path out(args.out);
   if (args.out.empty())
     out = args.runs.size() == 1 ? args.runs[0] / fs::path("curves.svg") : fs::path("curves.svg");
+  // The default picture is this command's own and is drawn anew.
+  if (!args.out.empty() || args.runs.size() > 1) claim_output(out, args.force);
   Curves curves(args);
   for (size_t i = 0; i < args.runs.size(); ++i) curves.add(args.runs[i], static_cast<int>(i));
   write_picture(out, curves.svg());
@@ -185,16 +189,20 @@ void plot(const Arguments& args) {
 }  // namespace
 
 void add_plot(CLI::App& root) {
-  Command command(root, "plot", "Draw the curves of training runs",
-                  {{"plot runs/mini", "loss, validation, learning rate, gradient, speed"},
-                   {"plot runs/mini runs/other --out both.png", "several runs in one picture"}});
+  Command command(
+      root, "plot", "Draw the curves of training runs",
+      {{"plot runs/mini", "loss, validation, learning rate, gradient norm, tokens per second"},
+       {"plot runs/mini runs/other --out both.png", "several runs in one picture"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("runs", args->runs, "Folders of runs").required();
-  command.option("--out", args->out, "The picture, .svg or .png",
-                 "curves.svg in the run's folder; of several, here");
-  command.option("--smooth", args->smooth, "Share of the past in a smoothed curve; 0: as measured")
+  command.positional("runs", args->runs, "Folders of training runs").folder().required();
+  command
+      .option("--out", args->out, "Picture to write, .svg or .png",
+              "curves.svg in the run's folder; for several runs, here")
+      .file();
+  command.flag("--force", args->force, "Replace the picture if it exists");
+  command.option("--smooth", args->smooth, "Exponential smoothing factor; 0 = raw values")
       .range(0.0, 0.9999);
-  command.option("--over", args->over, "What the x axis shows").one_of({"tokens", "step"});
+  command.option("--over", args->over, "Quantity on the x axis").one_of({"tokens", "step"});
   command.on_run([args] { plot(*args); });
 }
 

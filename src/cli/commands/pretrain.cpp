@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
@@ -22,7 +22,7 @@ namespace {
 struct Arguments {
   std::string file, out;
   std::vector<std::string> set;
-  bool resume = false, dry_run = false;
+  bool resume = false, dry_run = false, json = false;
 };
 
 Precision precision_of(const RunConfig& config) {
@@ -33,9 +33,43 @@ Precision precision_of(const RunConfig& config) {
               "set it to auto or fp32");
 }
 
-void describe(const RunConfig& config, CpuTrainingBackend& backend, Precision precision) {
+// What a run would stop at later: its tokenizer, and every source of its data.
+void check_inputs(const RunConfig& config) {
+  const auto tokenizer = load_tokenizer(config.tokenizer);
+  for (const std::vector<RunSource>* sources : {&config.train, &config.valid}) {
+    for (const RunSource& source : *sources) check_run_source(source, *tokenizer);
+  }
+  if (tokenizer->size() > config.model.vocab) {
+    throw_bad_input(fmt::format("{}: has {} tokens, the model {} rows of embedding",
+                                config.tokenizer.string(), tokenizer->size(), config.model.vocab),
+                    "take a model with a larger vocabulary");
+  }
+}
+
+void describe(const RunConfig& config, CpuTrainingBackend& backend, Precision precision,
+              bool json) {
   const RunEstimate sum = estimate(config, backend);
   const ParameterCount count = count_parameters(config.model);
+  if (json) {
+    const double peak = backend.measured_peak();
+    print(
+        dump(nlohmann::ordered_json{{"parameters", count.total},
+                                    {"precision", precision == Precision::BF16 ? "bf16" : "fp32"},
+                                    {"memory_bytes",
+                                     {{"total", sum.total_bytes()},
+                                      {"parameters", sum.parameters},
+                                      {"gradients", sum.gradients},
+                                      {"moments", sum.moments},
+                                      {"activations", sum.activations},
+                                      {"checkpoint", sum.checkpoint_copies}}},
+                                    {"memory_available_bytes", available_memory()},
+                                    {"tokens", static_cast<int64_t>(sum.tokens)},
+                                    {"steps", config.steps},
+                                    {"flops_per_token", sum.flops_per_token},
+                                    {"seconds_at_peak", sum.tokens * sum.flops_per_token / peak}}) +
+        "\n");
+    return;
+  }
   print(fmt::format("model       {} layers, {} hidden, {} parameters ({} without the embedding)\n",
                     config.model.layers, config.model.hidden,
                     human_count(static_cast<uint64_t>(count.total)),
@@ -70,7 +104,10 @@ void pretrain(const Arguments& args) {
   const Precision precision = precision_of(config);
   ThreadPool pool(globals().threads);
   CpuTrainingBackend backend(pool, cpu::chosen_isa(), precision);
-  if (args.dry_run) return describe(config, backend, precision);
+  if (args.dry_run) {
+    check_inputs(config);
+    return describe(config, backend, precision, args.json);
+  }
 
   const fs::path out = args.out.empty() ? fs::path("runs") / file.stem() : fs::path(args.out);
   if (const uint64_t needed = estimate(config, backend).total_bytes();
@@ -81,6 +118,10 @@ void pretrain(const Arguments& args) {
                 "take a smaller train.micro_batch, train.recompute_layers, or a smaller model; "
                 "--dry-run shows what takes how much");
   }
+  if (args.resume && !fs::exists(out)) {
+    throw_bad_input(out.string() + ": holds no run to resume",
+                    "leave --resume out to begin one, or name its folder with --out");
+  }
   fs::create_directories(out);
   const RunLock lock(out);
   const bool begun = !checkpoint_steps(out).empty();
@@ -88,7 +129,9 @@ void pretrain(const Arguments& args) {
     throw Error(Kind::Misused, out.string() + ": holds a run already",
                 "go on with --resume, or name another --out");
   }
-  if (args.resume && !begun) log::info(out.string() + ": no checkpoint yet, the run begins anew");
+  if (args.resume && !begun) {
+    log::warning(out.string() + ": has no checkpoint yet, the run starts at step 0");
+  }
 
   const auto tokenizer = load_tokenizer(config.tokenizer);
   const InterruptScope scope;  // Ctrl-C: finish the step, save, end
@@ -100,6 +143,13 @@ void pretrain(const Arguments& args) {
   for (const auto& one : data.train) train.push_back(one.get());
   for (const auto& one : data.valid) valid.push_back(one.get());
 
+  if (begun && checkpoint_steps(out).back() >= config.steps) {
+    print(
+        fmt::format("{}: has finished, all {} steps are done\ntry: quern pretrain {} --out {} "
+                    "--resume --set train.steps={}\n",
+                    out.string(), config.steps, args.file, out.string(), 2 * config.steps));
+    return;
+  }
   TrainingReport report(config, *tokenizer, backend, out);
   Pretraining run(backend, config, train, valid, report);
   const bool done = run.run(out, begun, [&](const fs::path& folder) {
@@ -109,28 +159,42 @@ void pretrain(const Arguments& args) {
         dump(new_generation_config(tokenizer->eos(), tokenizer->special("<|im_end|>")), 2) + "\n");
   });
   report.finish(done);
+  const std::string latest = (out / "latest").string();
   if (!done) {
     throw Error(Kind::Interrupted, out.string() + ": stopped, and saved where it stands",
                 "go on with --resume");
   }
+  print(fmt::format("saved {}; try: quern generate {} \"...\"\n", latest, latest));
 }
 
 }  // namespace
 
 void add_pretrain(CLI::App& root) {
   Command command(
-      root, "pretrain", "Train a model as a TOML file says",
-      {{"pretrain recipes/mini/tiny.toml", "a toy, in under three minutes"},
+      root, "pretrain", "Train a model from a TOML file",
+      {{"pretrain recipes/mini/tiny.toml", "a toy model, in under three minutes"},
        {"pretrain run.toml --set train.steps=2000 --set optimizer.learning_rate=1e-3",
         "other settings than the file's"},
        {"pretrain run.toml --resume", "go on where an interrupted run stood, to the same bytes"},
-       {"pretrain run.toml --dry-run", "parameters, memory, tokens and time"}});
+       {"pretrain run.toml --dry-run", "checks the inputs; parameters, memory, tokens and time"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("file", args->file, "The run's TOML file").required();
-  command.option("--out", args->out, "The run's folder", "runs/ and the file's name");
-  command.option("--set", args->set, "KEY=VALUE: a setting instead of the file's");
-  command.flag("--resume", args->resume, "Go on from the newest checkpoint in the run's folder");
-  command.flag("--dry-run", args->dry_run, "Say what the run would take, and end");
+  command.positional("file", args->file, "TOML file of the run").required();
+  command.option("--out", args->out, "Folder of the run", "runs/ and the file's name").folder();
+  command.option("--set", args->set, "Override a setting of the file; repeatable")
+      .value("KEY=VALUE");
+  command.flag("--resume", args->resume, "Continue from the newest checkpoint in the run's folder");
+  command.flag("--dry-run", args->dry_run,
+               "Check tokenizer and data, print memory and time needed, and end");
+  command.flag("--json", args->json, "Print --dry-run's result as one JSON object");
+  command.explain_unknown([](const std::string& name, const std::string& value) -> std::string {
+    std::string key = name;
+    std::replace(key.begin(), key.end(), '-', '_');
+    for (const std::string& known : run_config_keys()) {
+      if (known.substr(known.find('.') + 1) != key) continue;
+      return fmt::format("use --set {}={}", known, value.empty() ? "VALUE" : value);
+    }
+    return "";
+  });
   command.on_run([args] { pretrain(*args); });
 }
 

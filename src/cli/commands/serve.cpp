@@ -1,4 +1,5 @@
 // quern serve: models behind an OpenAI-compatible HTTP API.
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include "cli/commands/arguments.h"
@@ -62,7 +63,13 @@ serve::ServeOptions options_of(const Arguments& args) {
                     .idle_unload = std::chrono::seconds(static_cast<int64_t>(args.idle_unload))};
   options.api.request_seconds = args.request_timeout;
   options.api.runs = args.runs;
-  options.http.host = args.host;
+  options.http.host = args.host == "localhost" ? "127.0.0.1" : args.host;
+  unsigned char address[sizeof(in6_addr)];
+  if (::inet_pton(AF_INET, options.http.host.c_str(), address) != 1 &&
+      ::inet_pton(AF_INET6, options.http.host.c_str(), address) != 1) {
+    throw Error(Kind::Misused, fmt::format("--host {} is not an address", printable(args.host, 80)),
+                "expected an IP address as 127.0.0.1, 0.0.0.0 or ::1, or localhost");
+  }
   options.http.port = static_cast<uint16_t>(args.port);
   options.http.unix_socket = args.unix_socket;
   options.http.tls_certificate = args.tls_certificate;
@@ -97,7 +104,7 @@ void serve_models(const Arguments& args) {
 
 void add_serve(CLI::App& root) {
   Command command(
-      root, "serve", "Serve models over HTTP with OpenAI's API",
+      root, "serve", "Serve models over HTTP with an OpenAI-compatible API",
       {{"serve Qwen-7B-Chat --port 8000", "one model at http://127.0.0.1:8000/v1"},
        {"serve chat=Qwen-7B-Chat base=Qwen-7B --port 0 --idle-unload 600",
         "two models by names of their own, each unloaded after ten minutes without use"},
@@ -105,74 +112,88 @@ void add_serve(CLI::App& root) {
         "behind a local socket, with a bound on memory"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command, /*required=*/false, ModelArguments::Naming::ServedAs);
-  command.positional("models", args->more_models, "More models; each MODEL or NAME=MODEL")
+  command.positional("models", args->more_models, "More models, each PATH or NAME=PATH")
       .replaced(resolve_named_model);
-  command.option(
-      "--lora", args->loras,
-      "NAME=FOLDER: the first model with a LoRA adapter, under a name of its own; may be "
-      "repeated");
-  command.option("--runs", args->runs, "Folder of training runs whose curves the page /runs shows");
+  command
+      .option("--lora", args->loras,
+              "Serve the first model with a LoRA adapter under a name of its own; repeatable")
+      .value("NAME=DIR");
+  command.option("--runs", args->runs, "Folder of training runs whose curves the page /runs shows")
+      .folder();
   command.group("Network");
-  command.option("--host", args->host, "Address to listen on");
-  command.option("--port", args->port, "Port to listen on; 0 takes a free one").range(0, 65535);
-  command.option("--unix-socket", args->unix_socket, "Local socket to listen on instead");
-  command.option("--tls-certificate", args->tls_certificate, "Certificate chain, PEM");
-  command.option("--tls-key", args->tls_key, "The certificate's private key, PEM");
-  command.option("--api-key-file", args->api_key_file,
-                 "File of keys, one a line, plain or as sha256:HEX; requests need one of them");
-  command.flag("--insecure", args->insecure, "Listen where others can reach it without a key");
-  command.option("--allowed-host", args->allowed_hosts,
-                 "Name that requests may call this server by; may be repeated",
-                 "localhost and IP addresses");
-  command.option("--allow-origin", args->allowed_origins,
-                 "Origin of pages that may use this server, as https://example.org; * is any; may "
-                 "be repeated",
-                 "its own pages alone");
-  command.flag("--health-key", args->health_key, "/health needs a key, too");
-  command.flag(
-      "--lenient", args->lenient,
-      "Parameters that are not known are named in the answer's X-Quern-Ignored, not refused");
-  command.option("--access-log", args->access_log,
-                 "File for a JSON line a request; - is standard error, none is no log");
+  command.option("--host", args->host, "Address to listen on").value("ADDRESS").usual();
+  command.option("--port", args->port, "Port to listen on; 0 = a free one").range(0, 65535).usual();
+  command.option("--unix-socket", args->unix_socket, "Unix socket to listen on instead").file();
+  command.option("--tls-certificate", args->tls_certificate, "TLS certificate chain, PEM").file();
+  command.option("--tls-key", args->tls_key, "Private key of the certificate, PEM").file();
+  command
+      .option("--api-key-file", args->api_key_file,
+              "File of API keys, one per line, plain or as sha256:HEX; requests need one of them")
+      .file()
+      .usual();
+  command.flag("--insecure", args->insecure, "Allow other hosts to connect without an API key");
+  command
+      .option("--allowed-host", args->allowed_hosts, "Host name that requests may use; repeatable",
+              "localhost and IP addresses")
+      .value("NAME");
+  command
+      .option("--allow-origin", args->allowed_origins,
+              "Origin of pages that may use this server, as https://example.org; * = any; repeatable",
+              "its own pages")
+      .value("ORIGIN");
+  command.flag("--health-key", args->health_key, "Require an API key for /health too");
+  command.flag("--lenient", args->lenient,
+               "Name unknown parameters in the header X-Quern-Ignored instead of refusing them");
+  command
+      .option("--access-log", args->access_log,
+              "File for one JSON line per request; - = standard error, none = no log")
+      .file();
   command.group("Engine");
-  command.option("--max-streams", args->max_streams, "Sequences that run at once").range(1, 4096);
-  command.option("--queue", args->queue, "Sequences that wait at most; more get 429")
+  command.option("--max-streams", args->max_streams, "Maximum number of sequences decoded together")
+      .range(1, 4096)
+      .usual();
+  command.option("--queue", args->queue, "Maximum number of waiting requests; more get status 429")
       .range(0, 1 << 20);
-  command.option("--prompt-chunk", args->chunk, "Tokens of prompts in one step at most")
+  command.option("--prompt-chunk", args->chunk, "Maximum prefill tokens per step")
       .range(16, 1 << 16);
   command
       .option("--speculate", args->speculate,
-              "Tokens guessed and checked in one step, from earlier text or by --draft; 0 is off; "
-              "-1: 4 with --draft, else off")
+              "Speculative decoding: tokens drafted per step, by --draft or from earlier text; 0 = "
+              "off; -1 = 4 with --draft, else off")
       .range(-1, 32);
-  command.option("--draft", args->draft,
-                 "Folder of a smaller model of the same vocabulary that guesses for all models");
+  command
+      .option("--draft", args->draft, "Draft model of the same vocabulary for speculative decoding")
+      .path();
   command
       .option("--memory", args->memory,
-              "Bytes for weights, caches and buffers, as 12GB; 0: half of what is free")
-      .size();
+              "Memory for weights, KV caches and buffers; 0 = half of what is free")
+      .size()
+      .usual();
   command
       .option("--idle-unload", args->idle_unload,
-              "Seconds without a request after which a model is unloaded; 0: never")
+              "Unload a model after this many seconds without a request; 0 = never")
       .range(0.0, 1e9);
   command.group("Limits");
-  command.option("--queue-timeout", args->queue_timeout, "Seconds a request may wait for its turn")
+  command.option("--queue-timeout", args->queue_timeout, "Maximum time in the queue, in seconds")
       .range(0.0, 1e6);
   command
       .option("--request-timeout", args->request_timeout,
-              "Seconds after which an answer ends with what it has")
+              "Maximum time per request, in seconds; an answer ends with what it has")
       .range(0.0, 1e6);
   command
       .option("--drain-timeout", args->drain_timeout,
-              "Seconds that requests at work have after SIGTERM")
+              "Time for running requests after SIGTERM, in seconds")
       .range(0.0, 1e6);
-  command.option("--max-body", args->max_body_mb, "MB of a request's body at most").range(1, 1024);
-  command.option("--max-connections", args->max_connections, "Connections at most")
+  command.option("--max-body", args->max_body_mb, "Maximum request body in MB").range(1, 1024);
+  command.option("--max-connections", args->max_connections, "Maximum connections")
       .range(1, 100'000);
   command
       .option("--max-connections-per-address", args->connections_per_address,
-              "Of one address, at most; local ones are not counted")
+              "Maximum connections per client address (loopback exempt)")
       .range(1, 100'000);
+  command.explain_unknown([](const std::string& name, const std::string&) {
+    return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
+  });
   command.on_run([args] { serve_models(*args); });
 }
 

@@ -9,6 +9,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/chatml.h"
@@ -20,6 +21,7 @@ namespace {
 
 struct Arguments {
   std::string model, text, file;
+  bool force = false;
   bool json = false, jsonl = false, specials = false, first_release = false, bare = false;
   std::string extra_vocab, out, invalid = "replace";
 };
@@ -175,6 +177,7 @@ void tokenize(const Arguments& args) {
   if (!args.out.empty() && args.json) {
     throw Error(Kind::Misused, "--out and --json exclude each other");
   }
+  if (!args.out.empty()) claim_output(args.out, args.force);
   // A large file need not fit in memory, only its ids.
   std::string read;
   std::optional<MappedFile> mapped;
@@ -224,7 +227,7 @@ void tokenize(const Arguments& args) {
                       printable(tokenizer->token_bytes(ids[i]))));
     offset += bytes_of(i);
   }
-  print(fmt::format("{} tokens, {} bytes, {:.2f} bytes a token\n", ids.size(), offset,
+  print(fmt::format("{} tokens, {} bytes, {:.2f} bytes per token\n", ids.size(), offset,
                     ids.empty() ? 0 : static_cast<double>(offset) / double(ids.size())));
 }
 
@@ -240,23 +243,28 @@ void add_tokenize(CLI::App& root) {
                     "a line {\"text\":...} in, {\"ids\":[...]} out; {\"ids\":[...]} in, "
                     "{\"text\":...} out; {\"messages\":[...]} in, {\"ids\":[...]} out"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Model folder, or a tokenizer's file")
+  command.positional("model", args->model, "Checkpoint folder, or tokenizer file")
       .required()
       .replaced(resolve_model);
-  command.positional("text", args->text, "The text; without it or --file standard input is read");
-  command.option("--file", args->file, "File to read; - is standard input");
-  command.option("--out", args->out, "Write the ids to this file, 32 bits each", "print them");
-  command.option("--invalid", args->invalid,
-                 "Bytes that are not UTF-8: replace (by U+FFFD), strict (an error), raw (kept; "
-                 "nothing is normalized)");
-  command.flag("--specials", args->specials, "Read special tokens' names as the tokens");
+  command.positional("text", args->text, "Text; without it or --file, standard input is read")
+      .value("TEXT");
+  command.option("--file", args->file, "File to read; - = standard input").file();
+  command.option("--out", args->out, "Write the ids to this file, 32 bits each", "print them")
+      .file();
+  command.flag("--force", args->force, "Replace the file of --out if it exists");
+  command
+      .option("--invalid", args->invalid,
+              "Bytes that are not UTF-8: replace (by U+FFFD), strict (an error), raw (kept, "
+              "without normalization)")
+      .one_of({"replace", "strict", "raw"});
+  command.flag("--specials", args->specials, "Parse the names of special tokens as these tokens");
   command.flag("--no-special-tokens", args->bare,
                "Leave out the BOS, EOS, ... that the tokenizer's files put around a text");
   command.flag("--json", args->json, "Print one JSON object");
-  command.flag("--jsonl", args->jsonl, "Read and write a JSON object a line");
+  command.flag("--jsonl", args->jsonl, "JSON Lines in and out");
   command.flag("--first-release", args->first_release,
                "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
-  command.option("--extra-vocab", args->extra_vocab, ".tiktoken file of added tokens");
+  command.option("--extra-vocab", args->extra_vocab, ".tiktoken file of added tokens").file();
   command.on_run([args] { tokenize(*args); });
 }
 

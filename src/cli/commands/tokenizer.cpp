@@ -5,7 +5,9 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/tokenizer_commands.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
 #include "data/documents.h"
@@ -22,6 +24,7 @@ struct TrainArguments {
   std::string out = "tokenizer", field = "text";
   std::vector<std::string> specials = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
   int64_t vocab = 32000, min_frequency = 0;
+  bool force = false, json = false, dry_run = false;
 };
 
 // tokenizer.json and .tiktoken, with the same ids; special tokens come after what was learnt.
@@ -87,6 +90,7 @@ BpeTrainer count_words(const TrainArguments& args, uint64_t total, uint64_t& byt
 }
 
 void train(const TrainArguments& args) {
+  claim_output(args.out, args.force);
   const int64_t learnt = args.vocab - static_cast<int64_t>(args.specials.size());
   if (learnt < 256) {
     throw Error(Kind::Misused,
@@ -100,8 +104,16 @@ void train(const TrainArguments& args) {
     if (!fs::is_regular_file(file)) throw_bad_input(file + ": is no file that can be read");
     total += fs::file_size(file);
   }
+  if (args.dry_run) {
+    const nlohmann::ordered_json facts = {
+        {"files", args.files.size()}, {"bytes", total}, {"vocab_size", args.vocab}};
+    print(args.json ? dump(facts) + "\n"
+                    : fmt::format("{}: {} tokens from {} files, {}\n", args.out, args.vocab,
+                                  args.files.size(), human_bytes(total)));
+    return;
+  }
   const InterruptScope scope;
-  AtomicFolder folder(args.out);
+  OutputFolder folder(args.out, args.force);
   uint64_t bytes = 0;
   const BpeTrainer trainer = count_words(args, total, bytes);
   if (trainer.words() == 0)
@@ -115,12 +127,22 @@ void train(const TrainArguments& args) {
   write_tokenizer(folder.temporary(), trained, args.specials);
   folder.commit();
   progress.finish();
+  if (args.json) {
+    print(dump(nlohmann::ordered_json{{"out", args.out},
+                                      {"tokens", trained.tokens.size()},
+                                      {"special_tokens", args.specials.size()},
+                                      {"words", trainer.words()},
+                                      {"text_bytes", bytes}}) +
+          "\n");
+    return;
+  }
   print(fmt::format("{}: {} tokens and {} special ones from {} different words in {} of text\n",
                     args.out, trained.tokens.size(), args.specials.size(), trainer.words(),
                     human_bytes(bytes)));
   if (static_cast<int64_t>(trained.tokens.size()) < learnt) {
     print("there were no more pairs to merge\n");
   }
+  print(fmt::format("try: quern tokenize {} 'Hello, world!'\n", args.out));
 }
 
 }  // namespace
@@ -133,15 +155,16 @@ void add_tokenizer(CLI::App& root) {
         "tokenizer.json, vocab.tiktoken and tokenizer_config.json"}});
   auto args = std::make_shared<TrainArguments>();
   command.positional("files", args->files, "Text or JSONL files, also .gz and .zst").required();
-  command.option("--vocab-size", args->vocab, "Tokens in all, special ones included")
+  command.option("--vocab-size", args->vocab, "Size of the vocabulary, special tokens included")
       .range(int64_t{256}, int64_t{1} << 24);
-  command.option("--out", args->out, "Folder to make");
-  command
-      .option("--min-frequency", args->min_frequency,
-              "Pairs that stand side by side less often are not merged")
+  command.option("--out", args->out, "Folder to make").folder();
+  command.flag("--dry-run", args->dry_run, "Check the inputs, print what would be read, and end");
+  command.flag("--force", args->force, "Replace the folder if it exists");
+  command.flag("--json", args->json, "Print one JSON object");
+  command.option("--min-frequency", args->min_frequency, "Pairs rarer than this are not merged")
       .range(int64_t{0}, int64_t{1} << 40);
   command.option("--special", args->specials,
-                 "A special token, which text never becomes; the first one ends documents",
+                 "Special token; the first is the end-of-text token; repeatable",
                  "<|endoftext|>, <|im_start|>, <|im_end|>");
   command.option("--field", args->field, "Field of a JSONL record that holds the text");
   command.on_run([args] { train(*args); });

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/tokenizer_commands.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "plot/chart.h"
@@ -16,7 +17,7 @@ namespace {
 struct Arguments {
   std::string data, baseline, figure;
   std::vector<std::string> tokenizers;
-  bool json = false;
+  bool json = false, force = false;
 };
 
 // "NAME=PATH", or a path that is named for its file or folder.
@@ -82,6 +83,11 @@ void compression(const Arguments& args) {
                   "name one: --tokenizer NAME=PATH");
     }
   }
+  if (!args.figure.empty()) {
+    for (const char* ending : {".svg", ".png"}) {
+      claim_output(fs::path(args.figure).replace_extension(ending), args.force);
+    }
+  }
   ThreadPool threads(globals().threads);
   const std::vector<Compression> rows = measure_compression(args.data, tokenizers, threads);
   print(args.json ? dump(as_json(rows, tokenizers), 1) + "\n" : as_table(rows, tokenizers));
@@ -101,14 +107,18 @@ void add_tokenizer_compression(CLI::App& tokenizer) {
         "--figure rates.svg",
         "a table, rates.svg and rates.png"}});
   auto args = std::make_shared<Arguments>();
-  command.option("--data", args->data, "Folder of texts, LANGUAGE.txt each").required();
+  command.option("--data", args->data, "Folder of texts, one LANGUAGE.txt each")
+      .folder()
+      .required();
   command
       .option("--baseline", args->baseline,
-              "What the others are compared with: PATH or NAME=PATH of a tokenizer's file or "
-              "folder, or a folder with a unigram table")
+              "Reference tokenizer: a file, a folder, or a folder with a unigram table")
+      .value("[NAME=]PATH")
       .required();
-  command.option("--tokenizer", args->tokenizers, "Another one, the same way; may be repeated");
-  command.option("--figure", args->figure, "Draw bars to this .svg and a .png beside it");
+  command.option("--tokenizer", args->tokenizers, "Tokenizer to compare with it; repeatable")
+      .value("[NAME=]PATH");
+  command.option("--figure", args->figure, "Draw bars to this .svg and a .png beside it").file();
+  command.flag("--force", args->force, "Replace the pictures if they exist");
   command.flag("--json", args->json, "Print JSON");
   command.on_run([args] { compression(*args); });
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands/tokenizer_commands.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "text/load.h"
 #include "text/vocab_expansion.h"
@@ -11,9 +12,11 @@ namespace {
 
 struct Arguments {
   std::string words, tokenizer, out = "extra.tiktoken";
+  bool force = false;
 };
 
 void expand(const Arguments& args) {
+  claim_output(args.out, args.force);
   fs::path file = args.tokenizer;
   if (fs::is_directory(file)) {
     std::vector<fs::path> found;
@@ -43,13 +46,18 @@ void expand(const Arguments& args) {
 
 void add_tokenizer_expand(CLI::App& tokenizer) {
   Command command(tokenizer, "expand", "Make an extra vocabulary of words that become tokens",
-                  {{"tokenizer expand words.txt --tokenizer qwen.tiktoken --out extra.tiktoken",
+                  {{"tokenizer expand words.txt --tokenizer qwen.tiktoken --out more.tiktoken",
                     "a word, a tab and its frequency a line"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("words", args->words, "The list; - is standard input").required();
-  command.option("--tokenizer", args->tokenizer, "The .tiktoken vocabulary, or a model's folder")
+  command
+      .positional("words", args->words,
+                  "File with a word, a tab and its frequency per line; - = standard input")
       .required();
-  command.option("--out", args->out, "File to write, for --extra-vocab of other commands");
+  command.option("--tokenizer", args->tokenizer, "The .tiktoken vocabulary, or a checkpoint folder")
+      .path()
+      .required();
+  command.option("--out", args->out, "File to write, for --extra-vocab of other commands").file();
+  command.flag("--force", args->force, "Replace the file if it exists");
   command.on_run([args] { expand(*args); });
 }
 

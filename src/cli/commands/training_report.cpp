@@ -1,6 +1,7 @@
 #include "cli/commands/training_report.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <chrono>
@@ -42,6 +43,14 @@ void append(const fs::path& path, const std::string& row) {
   if (!out.flush()) {
     throw Error(Kind::NoResources, path.string() + ": cannot be written to", "is the disk full?");
   }
+}
+
+// What this process holds of the machine's memory, in bytes.
+uint64_t resident_memory() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 double wall_seconds() {
@@ -86,9 +95,9 @@ void TrainingReport::stepped(const StepReport& report) {
                                                     {"train/gradient_norm", report.gradient_norm},
                                                     {"train/tokens_per_s", rate}};
   for (const auto& [tag, value] : scalars) events_->scalar(tag, report.step, now, value);
-  note_ = fmt::format("loss {:.4f}, lr {:.2e}, norm {:.3f}, {} tokens/s, {:.0f} % of peak",
-                      report.loss, report.learning_rate, report.gradient_norm,
-                      human_count(static_cast<uint64_t>(rate)), 100 * share);
+  note_ = fmt::format("loss {:.4f}, {} tokens/s, lr {:.2e}, norm {:.3f}, {}, {:.0f} % of peak",
+                      report.loss, human_count(static_cast<uint64_t>(rate)), report.learning_rate,
+                      report.gradient_norm, human_bytes(resident_memory()), 100 * share);
   progress_->update(static_cast<uint64_t>(report.step), note_);
 }
 
@@ -102,7 +111,7 @@ void TrainingReport::validated(const ValidationReport& report) {
   append(run_ / "validation.csv", fmt::format("{},{},{},{:.6f},{:.6f}", report.step, report.tokens,
                                               report.source, report.loss, report.bits_per_byte));
   events_->scalar("valid/" + report.source + "/loss", report.step, wall_seconds(), report.loss);
-  say(fmt::format("step {}: {} loss {:.4f}, perplexity {:.2f}, {:.4f} bits a byte", report.step,
+  say(fmt::format("step {}: {} loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte", report.step,
                   report.source, report.loss, std::exp(report.loss), report.bits_per_byte));
 }
 

@@ -1,9 +1,12 @@
 // quern verify: is a checkpoint whole and sound?
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/progress.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
@@ -11,8 +14,16 @@
 namespace quern::cli {
 namespace {
 
-void verify(const std::string& path) {
-  const fs::path folder = path;
+// `path` as checkpoint_of() has it. What is found is printed, or put into `facts` for --json.
+void verify(const fs::path& folder, bool json) {
+  const std::string path = folder.string();
+  nlohmann::ordered_json facts = {{"path", path}, {"sound", true}};
+  const auto say = [&](const std::string& line) {
+    if (!json) print(line);
+  };
+  const auto done = [&] {
+    if (json) print(dump(facts) + "\n");
+  };
   if (fs::is_regular_file(folder) &&
       !is_gguf(folder)) {  // a file alone: its structure and its numbers
     const TensorStore store = TensorStore::open(folder);
@@ -20,23 +31,28 @@ void verify(const std::string& path) {
       throw_bad_input(
           fmt::format("{}: {} has {} values that are NaN or infinite", path, bad.name, bad.count));
     }
-    print(fmt::format("{}: {} tensors, {}, all finite\n", path, store.size(),
-                      human_bytes(store.total_bytes())));
-    return;
+    say(fmt::format("{}: {} tensors, {}, all finite\n", path, store.size(),
+                    human_bytes(store.total_bytes())));
+    facts["tensors"] = store.size();
+    facts["bytes"] = store.total_bytes();
+    return done();
   }
   const Config config = load_config(folder);
   const LoadedWeights weights = LoadedWeights::load(folder, config, {.pack = false});
   weights.check_finite();
-  print(fmt::format("{}: {} weights, {}, shapes as {} implies, all finite\n", path,
-                    weights.description(), human_bytes(weights.file_bytes()),
-                    is_gguf(folder) ? "its metadata" : "config.json"));
+  facts["weights"] = weights.description();
+  facts["bytes"] = weights.file_bytes();
+  facts["unused_tensors"] = weights.unused();
+  say(fmt::format("{}: {} weights, {}, shapes as {} implies, all finite\n", path,
+                  weights.description(), human_bytes(weights.file_bytes()),
+                  is_gguf(folder) ? "its metadata" : "config.json"));
   for (const std::string& name : weights.unused()) {
-    print(fmt::format("  not used by the model: {}\n", name));
+    say(fmt::format("  not used by the model: {}\n", name));
   }
   read_generation_config(folder);
   if (is_gguf(folder) && !has_tokenizer(folder)) {
-    print("  no tokenizer\n");
-    return;
+    say("  no tokenizer\n");
+    return done();
   }
   std::shared_ptr<const Tokenizer> tokenizer;
   try {
@@ -52,8 +68,10 @@ void verify(const std::string& path) {
                                 tokenizer->size(), config.vocab),
                     "the tokenizer belongs to another model");
   }
-  print(fmt::format("  tokenizer: {} tokens, sha256 {}\n", tokenizer->size(),
-                    tokenizer->hash().substr(0, 16)));
+  say(fmt::format("  tokenizer: {} tokens, sha256 {}\n", tokenizer->size(),
+                  tokenizer->hash().substr(0, 16)));
+  facts["tokenizer"] = {{"tokens", tokenizer->size()}, {"sha256", tokenizer->hash()}};
+  done();
 }
 
 }  // namespace
@@ -62,11 +80,17 @@ void add_verify(CLI::App& root) {
   Command command(
       root, "verify", "Check a checkpoint: structure, shapes, numbers, tokenizer",
       {{"verify Qwen-7B", "every file of a folder"}, {"verify model.safetensors", "one file"}});
-  auto path = std::make_shared<std::string>();
-  command.positional("model", *path, "Checkpoint folder, safetensors or GGUF file")
+  struct Arguments {
+    std::string path;
+    bool json = false;
+  };
+  auto args = std::make_shared<Arguments>();
+  command
+      .positional("model", args->path, "Checkpoint folder, training run, safetensors or GGUF file")
       .required()
       .replaced(resolve_model);
-  command.on_run([path] { verify(*path); });
+  command.flag("--json", args->json, "Print one JSON object");
+  command.on_run([args] { verify(checkpoint_of(args->path), args->json); });
 }
 
 }  // namespace quern::cli

@@ -1,16 +1,22 @@
 #include "cli/framework/command.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <new>
+#include <regex>
+#include <span>
 
 #include "cli/framework/app_tree.h"
-#include "cli/framework/toml_config.h"
+#include "cli/framework/command_line.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -20,120 +26,128 @@ namespace {
 
 Globals global_options;
 
-void add_globals(CLI::App& root) {
-  const auto global = [&](CLI::Option* option) {
-    return option->group("Options of every command")
-        ->envname(environment_name("", option->get_lnames()[0]));
-  };
-  global(root.add_option("--progress", global_options.progress,
-                         "How long work shows progress: auto, tty, plain, json or none")
-             ->capture_default_str()
-             ->check(CLI::IsMember({"auto", "tty", "plain", "json", "none"})));
-  global(
-      root.add_option("--threads", global_options.threads, "Threads to use; 0: one for each core")
-          ->capture_default_str()
-          ->check(CLI::Range(0, 1024)));
-  global(root.add_flag("--quiet,-q", global_options.quiet, "Only errors on standard error")
-             ->default_str("off"));
-  global(root.add_flag("--verbose,-v", global_options.verbose, "Say more on standard error")
-             ->default_str("off"));
-  root.add_flag("--show-config", global_options.show_config,
-                "Print every option's value and where it came from; run nothing")
-      ->configurable(false)
-      ->group("Options of every command");
-  root.set_config("--config", default_config_file(),
-                  "TOML file with options; else ./quern.toml or ~/.config/quern/config.toml")
-      ->type_name("TEXT")
-      ->group("Options of every command");
-}
-
-bool on_command_line(const CLI::Option& option, int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    for (const std::string& name : option.get_lnames()) {
-      if (argument == "--" + name || argument.starts_with("--" + name + "=")) return true;
-    }
-    for (const std::string& name : option.get_snames()) {
-      if (argument.starts_with("-" + name)) return true;
-    }
-  }
-  return false;
-}
-
-// "top-p   0.8   environment, QUERN_GENERATE_TOP_P" for each option of what was asked for.
-void show_config(const CLI::App& app, int argc, char** argv) {
-  for (const CLI::Option* option : named_options(app)) {
-    if (!option->get_configurable() || option->get_lnames().empty()) continue;
+// "top-p   0.8   environment, QUERN_GENERATE_TOP_P" for each argument and option of a command, and
+// of those above it.
+void show_config(const CLI::App& app) {
+  if (app.get_parent() != nullptr) show_config(*app.get_parent());
+  for (const CLI::Option* option : app.get_options()) {
+    const OptionFacts& about = facts(*option);
+    if (!option->get_configurable()) continue;
     std::string value = default_text(*option), source = "default";
     if (option->count() > 0) {
       value = CLI::detail::join(option->results(), ", ");
-      if (value_name(*option).empty()) value = value == "false" ? "off" : "on";
-      source = on_command_line(*option, argc, argv) ? "command line"
-               : from_environment(*option)          ? "environment, " + option->get_envname()
-                                                    : "configuration file";
+      if (is_flag(*option)) value = value == "false" ? "off" : "on";
+      source = about.origin == OptionFacts::Origin::CommandLine ? "command line"
+               : about.origin == OptionFacts::Origin::Environment
+                   ? "environment, " + about.place
+                   : "configuration file, " + about.place.substr(0, about.place.rfind(": "));
     }
-    print(fmt::format("{:<20} {:<24} {}\n", option->get_lnames()[0], value, source));
+    const std::string name =
+        option->get_lnames().empty() ? value_name(*option) : option->get_lnames()[0];
+    print(fmt::format("{:<20} {:<24} {}\n", name, value, source));
   }
-  for (const CLI::App* command : app.get_subcommands()) show_config(*command, argc, argv);
 }
 
-// For --show-config, which looks at options without a model at hand.
-void require_nothing(CLI::App& app) {
-  for (CLI::Option* option : app.get_options()) option->required(false);
-  for (CLI::App* command : commands_of(app)) require_nothing(*command);
+// Refuses a value, naming where it came from.
+[[noreturn]] void refuse_value(const CLI::Option& option, const std::string& value,
+                               const std::string& expected, const std::string& hint = {}) {
+  const OptionFacts& about = facts(option);
+  const bool file = about.origin == OptionFacts::Origin::File;
+  std::string name = about.place.empty() ? option_names(option) : about.place;
+  throw Error(file ? Kind::BadInput : Kind::Misused,
+              fmt::format("{} is '{}', expected {}", name, printable(value, 60), expected), hint);
 }
 
-// The command that was named, as far as its words go.
-const CLI::App& chosen(const CLI::App& app) {
-  const auto below = app.get_subcommands();
-  return below.empty() ? app : chosen(*below[0]);
-}
-
-// The message of CLI11's error in one line, with the nearest word for one that is not known.
-Error usage_error(const CLI::App& root, const CLI::ParseError& failure) {
-  const CLI::App& command = chosen(root);
-  const std::string name = full_name(command);
-  const std::string help = fmt::format("see quern {}--help", name.empty() ? "" : name + " ");
-  std::string message = failure.what();
-  if (dynamic_cast<const CLI::FileError*>(&failure) != nullptr) {
-    return Error(Kind::BadInput, message);
-  }
-  if (dynamic_cast<const CLI::ExtrasError*>(&failure) == nullptr) {
-    return Error(Kind::Misused, message, help);
-  }
-  // The word itself comes after the colon in CLI11's message.
-  std::string word = message.substr(message.find(':') + 1);
-  word = word.substr(0, word.find_first_of(" =", 1));
-  word.erase(0, word.find_first_not_of(' '));
-  std::vector<std::string> known;
-  if (word.starts_with('-')) {
-    for (const CLI::App* app = &command; app != nullptr; app = app->get_parent()) {
-      for (const CLI::Option* option : named_options(*app)) {
-        for (const std::string& long_name : option->get_lnames()) {
-          known.push_back("--" + long_name);
-        }
-      }
+template <class T>
+void check_number(const CLI::Option& option, const std::string& text) {
+  T value{};
+  const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  const auto [end, failure] = std::from_chars(begin, text.data() + text.size(), value);
+  const bool whole = end == text.data() + text.size() && begin != end;
+  if constexpr (std::is_floating_point_v<T>) {
+    if (!whole || failure != std::errc{} || !std::isfinite(value)) {
+      refuse_value(option, text, "a number");
     }
-    message = "there is no option " + word;
   } else {
-    for (const CLI::App* below : commands_of(command)) known.push_back(below->get_name());
-    message = known.empty() ? "there is one argument too many: " + word
-                            : fmt::format("there is no command '{}'", word);
+    if (!whole || failure == std::errc::invalid_argument) {
+      refuse_value(
+          option, text,
+          std::is_unsigned_v<T> ? "a whole number that is not negative" : "a whole number");
+    }
+    if (failure != std::errc{}) refuse_value(option, text, "a smaller number");
   }
-  const std::string guess = nearest(word, known);
-  return Error(Kind::Misused, message, guess.empty() ? help : "did you mean " + guess + "?");
 }
 
-// CLI11 could ask for a command itself, but would then not say which word it did not know.
-void require_command(const CLI::App& root) {
-  const CLI::App& command = chosen(root);
-  const auto below = commands_of(command);
-  if (below.empty()) return;
-  std::vector<std::string> names;
-  for (const CLI::App* app : below) names.push_back(app->get_name());
-  throw Error(
-      Kind::Misused, fmt::format("name a command: {}", fmt::join(names, ", ")),
-      fmt::format("quern {}--help says more", &command == &root ? "" : full_name(command) + " "));
+template <class T>
+struct Element {
+  using Type = T;
+};
+template <class T>
+struct Element<std::vector<T>> {
+  using Type = T;
+};
+template <class T>
+struct Element<std::optional<T>> {
+  using Type = T;
+};
+
+// Runs `check` on each value of an option, before CLI11 converts it.
+void add_check(CLI::Option* option, std::function<void(const std::string&)> check) {
+  option->check([check = std::move(check)](const std::string& value) {
+    check(value);
+    return std::string();
+  });
+}
+
+void add_choice_check(CLI::Option* option) {
+  add_check(option, [option](const std::string& text) {
+    const auto& words = facts(*option).choices;
+    if (std::find(words.begin(), words.end(), text) != words.end()) return;
+    const std::string guess = nearest(text, words);
+    const auto most = std::span(words).first(words.size() - 1);
+    refuse_value(*option, text, fmt::format("{} or {}", fmt::join(most, ", "), words.back()),
+                 guess.empty() ? "" : "did you mean " + guess + "?");
+  });
+}
+
+void add_globals(CLI::App& root) {
+  const auto global = [&](CLI::Option* option, std::vector<std::string> choices = {}) {
+    facts(*option).variable = environment_name("", option->get_lnames()[0]);
+    facts(*option).choices = std::move(choices);
+    return option->group("Options of every command");
+  };
+  global(root.add_option("--progress", global_options.progress,
+                         "Progress of long work: a bar (tty), lines (plain), JSON lines, or none")
+             ->capture_default_str(),
+         {"auto", "tty", "plain", "json", "none"});
+  add_choice_check(root.get_option("--progress"));
+  CLI::Option* threads =
+      global(root.add_option("--threads", global_options.threads, "CPU threads; 0 = one per core")
+                 ->capture_default_str());
+  add_check(threads, [threads](const std::string& text) { check_number<int>(*threads, text); });
+  Option(threads).range(0, 1024);
+  global(root.add_flag("--quiet,-q", global_options.quiet, "Only errors on standard error")
+             ->default_str("off"));
+  global(root.add_flag("--verbose,-v", global_options.verbose, "More messages on standard error")
+             ->default_str("off"));
+  CLI::Option* show =
+      root.add_flag("--show-config", global_options.show_config,
+                    "Print every option's value and where it came from; run nothing")
+          ->configurable(false)
+          ->group("Options of every command");
+  CLI::Option* config =
+      global(
+          root.add_option("--config", global_options.config,
+                          "TOML file of options; else ./quern.toml or ~/.config/quern/config.toml"))
+          ->configurable(false);
+  facts(*show).variable.clear();
+  facts(*config).value = "FILE";
+  facts(*config).completes = OptionFacts::Completes::Files;
+}
+
+// What is left of CLI11's own errors: read_command_line() has found the usual ones.
+Error usage_error(const CLI::ParseError& failure) {
+  return Error(Kind::Misused, failure.what(), "see quern --help");
 }
 
 volatile std::sig_atomic_t interrupts_wanted = 0;
@@ -141,6 +155,16 @@ volatile std::sig_atomic_t interrupts_wanted = 0;
 void on_interrupt(int) {
   if (interrupts_wanted != 0 && !interrupted.exchange(true)) return;
   ::_exit(static_cast<int>(Kind::Interrupted));
+}
+
+// The standard library's errors about files, as our own say them.
+Error error_of(const fs::filesystem_error& failure) {
+  errno = failure.code().value();
+  try {
+    throw_errno(failure.path1().string(), "cannot be used");
+  } catch (const Error& error) {
+    return error;
+  }
 }
 
 int report(const Error& failure) {
@@ -167,8 +191,16 @@ Command::Command(CLI::App& parent, const std::string& name, const std::string& d
   app_->require_subcommand(0, 1);
 }
 
+template <class T>
 Option Command::finish(CLI::Option* option) {
-  option->envname(environment_name(full_name(*app_), option->get_lnames()[0]))->group(group_);
+  const std::string name =
+      option->get_lnames().empty() ? option->get_name(true) : option->get_lnames()[0];
+  facts(*option).variable = environment_name(full_name(*app_), name);
+  using Value = typename Element<T>::Type;
+  if constexpr (std::is_arithmetic_v<Value> && !std::is_same_v<Value, bool>) {
+    add_check(option, [option](const std::string& text) { check_number<Value>(*option, text); });
+  }
+  option->group(group_);
   return Option(option);
 }
 
@@ -184,41 +216,88 @@ Option Command::option(const std::string& flags, T& value, const std::string& he
     added->default_str(absent);
   }
   // A list takes one value each time it is named, so that it cannot swallow the arguments.
-  return finish(added->allow_extra_args(false));
+  return finish<T>(added->allow_extra_args(false));
 }
 
 Option Command::flag(const std::string& flags, bool& value, const std::string& help) {
-  return finish(app_->add_flag(flags, value, help)->default_str(value ? "on" : "off"));
+  return finish<bool>(app_->add_flag(flags, value, help)->default_str(value ? "on" : "off"));
 }
 
 template <class T>
 Option Command::positional(const std::string& name, T& value, const std::string& help) {
-  return Option(app_->add_option(name, value, help)->configurable(false));
+  CLI::Option* added = app_->add_option(name, value, help);
+  facts(*added).completes = OptionFacts::Completes::Files;
+  return finish<T>(added);
 }
 
 Option Option::required() const {
-  option_->required();
+  facts(*option_).required = true;
+  return *this;
+}
+
+Option Option::usual() const {
+  facts(*option_).usual = true;
+  return *this;
+}
+
+Option Option::file() const {
+  facts(*option_).completes = OptionFacts::Completes::Files;
+  return option_->get_positional() ? *this : shown("FILE");
+}
+
+Option Option::folder() const {
+  facts(*option_).completes = OptionFacts::Completes::Folders;
+  return option_->get_positional() ? *this : shown("DIR");
+}
+
+Option Option::path() const {
+  facts(*option_).completes = OptionFacts::Completes::Files;
+  return option_->get_positional() ? *this : shown("PATH");
+}
+
+Option Option::value(const std::string& word) const {
+  facts(*option_).completes = OptionFacts::Completes::Nothing;
+  return shown(word);
+}
+
+Option Option::shown(const std::string& word) const {
+  facts(*option_).value = word;
   return *this;
 }
 
 Option Option::between(int64_t least, int64_t most) const {
-  option_->check(CLI::Range(least, most));
+  add_check(option_, [option = option_, least, most](const std::string& text) {
+    const int64_t number = std::strtoll(text.c_str(), nullptr, 10);  // saturates
+    if (number >= least && number <= most) return;
+    refuse_value(*option, text, fmt::format("{} to {}", least, most));
+  });
   return *this;
 }
 
 Option Option::between(double least, double most) const {
-  option_->check(CLI::Range(least, most));
+  add_check(option_, [option = option_, least, most](const std::string& text) {
+    const double number = std::strtod(text.c_str(), nullptr);
+    if (number >= least && number <= most) return;
+    refuse_value(*option, text, fmt::format("{:g} to {:g}", least, most));
+  });
   return *this;
 }
 
 Option Option::one_of(const std::vector<std::string>& words) const {
-  option_->check(CLI::IsMember(words));
+  facts(*option_).choices = words;
+  facts(*option_).completes = OptionFacts::Completes::Nothing;
+  add_choice_check(option_);
   return *this;
 }
 
 Option Option::existing_file() const {
-  option_->check(CLI::ExistingFile);
-  return *this;
+  add_check(option_, [option = option_](const std::string& text) {
+    std::error_code failure;
+    if (fs::is_regular_file(text, failure)) return;
+    const std::string name = facts(*option).place;
+    throw_bad_input(fmt::format("{}: {}: there is no such file", name, printable(text)));
+  });
+  return file();
 }
 
 Option Option::replaced(std::function<std::string(const std::string&)> with) const {
@@ -228,12 +307,25 @@ Option Option::replaced(std::function<std::string(const std::string&)> with) con
 
 Option Option::size() const {
   option_->transform(CLI::AsSizeValue(false));
-  return *this;
+  // The latest transformation comes first: this one changes nothing.
+  option_->transform([option = option_](std::string text) {
+    static const std::regex bytes("[0-9]+ ?([kKmMgGtT]?[iI]?[bB])?");
+    if (!std::regex_match(text, bytes)) {
+      refuse_value(*option, text, "a number of bytes, as 2048, 500MB or 12GB");
+    }
+    return text;
+  });
+  return value("BYTES");
 }
 
 Option Option::separated_by(char delimiter) const {
   option_->delimiter(delimiter);
   return *this;
+}
+
+void Command::explain_unknown(
+    std::function<std::string(const std::string& name, const std::string& value)> explain) {
+  unknown_option(*app_) = std::move(explain);
 }
 
 void Command::on_run(std::function<void()> body) {
@@ -278,6 +370,18 @@ std::string read_input(const std::string& path) {
   return text;
 }
 
+std::optional<std::string> piped_input() {
+  struct stat info {};
+  if (::fstat(STDIN_FILENO, &info) != 0) return std::nullopt;
+  if (!S_ISFIFO(info.st_mode) && !S_ISREG(info.st_mode) && !S_ISSOCK(info.st_mode)) {
+    return std::nullopt;
+  }
+  std::string text = read_input("-");
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
 int run_program(int argc, char** argv) {
   install_sigbus_handler();
   struct sigaction action {};
@@ -287,37 +391,49 @@ int run_program(int argc, char** argv) {
 
   CLI::App root("Quern: one program for everything that a language model's release needs.",
                 "quern");
-  root.formatter(std::make_shared<HelpFormatter>());
   root.require_subcommand(0, 1);  // later words are arguments, even if they name a command
-  root.set_help_flag("--help,-h", "Print this help");
-  root.set_version_flag("--version", "quern " QUERN_VERSION)->group("Options of every command");
+  root.set_help_flag("-h,--help", "Print the usual options (-h) or everything (--help)")
+      ->group("Options of every command");
+  root.set_version_flag("--version", "quern " QUERN_VERSION, "Print the version")
+      ->group("Options of every command");
   try {
     add_globals(root);
-    root.get_help_ptr()->group("Options of every command");
     add_commands(root);
-    root.config_formatter(std::make_shared<TomlConfig>(root));
+    const CommandLine line = read_command_line(root, {argv + 1, argv + argc});
+    switch (line.asks) {
+      case CommandLine::Asks::ShortHelp:
+        print(short_help(*line.command));
+        flush_output();
+        return 0;
+      case CommandLine::Asks::WholeHelp:
+        print(whole_help(*line.command));
+        flush_output();
+        return 0;
+      case CommandLine::Asks::Version:
+        print("quern " QUERN_VERSION "\n");
+        flush_output();
+        return 0;
+      case CommandLine::Asks::Nothing:
+        break;
+    }
     root.parse_complete_callback([&] {
       set_progress_mode(global_options.quiet ? ProgressMode::None
                                              : *progress_mode_from_name(global_options.progress));
       log::set_level(global_options.quiet     ? log::Level::Error
                      : global_options.verbose ? log::Level::Debug
                                               : log::Level::Warning);
-      require_command(root);
+      for (const std::string& warning : unknown_variables(root)) log::warning(warning);
     });
-    const bool show = std::find_if(argv, argv + argc, [](std::string_view argument) {
-                        return argument == "--show-config";
-                      }) != argv + argc;
-    if (show) require_nothing(root);
-    root.parse(argc, argv);
-    if (show) show_config(root, argc, argv);
+    root.parse(std::vector<std::string>(line.words.rbegin(), line.words.rend()));
+    if (line.show_config) show_config(*line.command);
     flush_output();
     return 0;
-  } catch (const CLI::Success& help) {
-    return root.exit(help);
   } catch (const CLI::ParseError& failure) {
-    return report(usage_error(root, failure));
+    return report(usage_error(failure));
   } catch (const Error& failure) {
     return report(failure);
+  } catch (const fs::filesystem_error& failure) {
+    return report(error_of(failure));
   } catch (const std::bad_alloc&) {
     return report(Error(Kind::NoResources, "out of memory"));
   } catch (const std::exception& failure) {

@@ -32,6 +32,7 @@ struct Globals {
   bool verbose = false;
   int threads = 0;
   bool show_config = false;
+  std::string config;
 };
 const Globals& globals();
 
@@ -46,6 +47,13 @@ class Option {
   explicit Option(CLI::Option* option) noexcept : option_(option) {}
 
   Option required() const;
+  Option usual() const;  // among the ten that -h shows
+  // What the value is: for help, and for completion, which offers files and folders only where
+  // these are meant.
+  Option file() const;                           // FILE
+  Option folder() const;                         // DIR
+  Option path() const;                           // PATH: a file or a folder
+  Option value(const std::string& shown) const;  // another word, as NAME or KEY=VALUE
   template <class T>
   Option range(T least, T most) const {
     if constexpr (std::is_floating_point_v<T>) {
@@ -62,6 +70,7 @@ class Option {
   Option separated_by(char delimiter) const;  // a list in one word
 
  private:
+  Option shown(const std::string& word) const;
   Option between(int64_t least, int64_t most) const;
   Option between(double least, double most) const;
 
@@ -80,15 +89,21 @@ class Command {
   Option option(const std::string& flags, T& value, const std::string& help,
                 const std::string& absent = "none");
   Option flag(const std::string& flags, bool& value, const std::string& help);
-  // An argument without a name on the command line. It has no environment variable.
+  // An argument without a name on the command line; its variable and its key in a TOML file are
+  // named like those of options.
   template <class T>
   Option positional(const std::string& name, T& value, const std::string& help);
   // Options declared from here on are listed under this heading.
   void group(const std::string& title) { group_ = title; }
   void on_run(std::function<void()> body);
+  // What to say of an option that this command does not have: a hint, or nothing for the usual one.
+  // It gets the name without dashes and the word behind it.
+  void explain_unknown(
+      std::function<std::string(const std::string& name, const std::string& value)>);
   CLI::App& app() { return *app_; }
 
  private:
+  template <class T>
   Option finish(CLI::Option* option);
 
   CLI::App* app_;
@@ -120,6 +135,10 @@ void flush_output();
 // All of a file, or of standard input for "-".
 std::string read_input(const std::string& path);
 
+// A prompt or a text that came through a pipe or a file, `quern ... < file`, where none is named:
+// without its last line feed. Nothing where standard input is a terminal or a device.
+std::optional<std::string> piped_input();
+
 // Builds the whole program's parser; parses and runs. Returns the exit code.
 void add_commands(CLI::App& root);
 int run_program(int argc, char** argv);
@@ -131,6 +150,7 @@ void add_compare(CLI::App& root);
 void add_completion(CLI::App& root);
 void add_convert(CLI::App& root);
 void add_data(CLI::App& root);
+void add_decode(CLI::App& root);
 void add_doctor(CLI::App& root);
 void add_eval(CLI::App& root);
 void add_generate(CLI::App& root);

@@ -30,19 +30,32 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   return flags;
 }
 
-// Arms of a bash `case "$command $previous"` for options whose values are known words.
+using Completes = OptionFacts::Completes;
+
+// Arms of a bash `case "$command $previous"` for options that take a value: its words, or whether
+// files or folders are meant.
 void bash_values(const CLI::App& app, std::string& text) {
   for (const CLI::Option* option : named_options(app)) {
-    const auto words = choices(*option);
-    if (words.empty()) continue;
+    if (is_flag(*option)) continue;
+    const OptionFacts& about = facts(*option);
+    const std::string offer = !about.choices.empty() ? "words='" + joined(about.choices) + "'"
+                              : about.completes == Completes::Files   ? "value=files"
+                              : about.completes == Completes::Folders ? "value=folders"
+                                                                      : "value=text";
     for (const std::string& flag : flags_of(*option)) {
       // The program's own options may stand behind any command.
       const bool global = app.get_parent() == nullptr;
-      text += fmt::format("    {}) words='{}' ;;\n",
-                          global ? "*' " + flag + "'" : "'" + full_name(app) + " " + flag + "'",
-                          joined(words));
+      text +=
+          fmt::format("    {}) {} ;;\n",
+                      global ? "*' " + flag + "'" : "'" + full_name(app) + " " + flag + "'", offer);
     }
   }
+}
+
+// The words of a command's first argument, where it takes only certain ones.
+std::vector<std::string> argument_words(const CLI::App& app) {
+  const auto arguments = positionals(app);
+  return arguments.empty() ? std::vector<std::string>() : facts(*arguments[0]).choices;
 }
 
 std::string bash_completion(const CLI::App& root) {
@@ -52,14 +65,15 @@ std::string bash_completion(const CLI::App& root) {
     const std::string above = full_name(*app->get_parent());
     paths += fmt::format("{}'{} {}'", paths.empty() ? "" : "|", above, app->get_name());
     bash_values(*app, values);
-    offers += fmt::format("    '{}') options='{}' words='{}' ;;\n", full_name(*app),
-                          joined(flags_of(*app)), joined(names_of(commands_of(*app))));
+    offers += fmt::format(
+        "    '{}') options='{}' words='{}' ;;\n", full_name(*app), joined(flags_of(*app)),
+        joined(commands_of(*app).empty() ? argument_words(*app) : names_of(commands_of(*app))));
   }
   bash_values(root, values);
   return fmt::format(R"(# bash completion for quern; load it with: source <(quern completion bash)
 _quern() {{
   local word=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}}
-  local command= options= words= i
+  local command= options= words= value= i
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "$command ${{COMP_WORDS[i]}}" in
       {}) command=${{command:+$command }}${{COMP_WORDS[i]}} ;;
@@ -71,6 +85,11 @@ _quern() {{
     COMPREPLY=($(compgen -W "$words" -- "$word"))
     return
   fi
+  case $value in
+    files) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    folders) COMPREPLY=($(compgen -d -- "$word")); return ;;
+    text) COMPREPLY=(); return ;;
+  esac
   case $command in
 {}    *) words='{}' ;;
   esac
@@ -88,21 +107,49 @@ complete -o filenames -F _quern quern
                      joined(flags_of(root)));
 }
 
-// A description for the quotes of zsh and fish.
-std::string quoted(std::string text) {
-  for (char& c : text) {
-    if (c == '\'' || c == '[' || c == ']' || c == ':' || c == '\\') c = ' ';
+// A description within single quotes of zsh, where brackets and colons part fields.
+std::string zsh_quoted(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\'') {
+      out += "'\\''";
+    } else {
+      if (c == '[' || c == ']' || c == ':' || c == '\\') out += '\\';
+      out += c;
+    }
   }
-  return text;
+  return out;
+}
+
+// A description within single quotes of fish.
+std::string fish_quoted(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\'' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
 }
 
 void zsh_describe(const CLI::App& app, const std::string& indent, std::string& text) {
   text += indent + "commands=(\n";
   for (const CLI::App* command : commands_of(app)) {
     text += fmt::format("{}  '{}:{}'\n", indent, command->get_name(),
-                        quoted(command->get_description()));
+                        zsh_quoted(command->get_description()));
   }
   text += indent + ")\n" + indent + "_describe command commands\n";
+}
+
+std::string zsh_value(const CLI::Option& option) {
+  const std::string name = ":" + zsh_quoted(value_name(option));
+  switch (facts(option).completes) {
+    case Completes::Files:
+      return name + ":_files";
+    case Completes::Folders:
+      return name + ":_files -/";
+    default:
+      return name + ": ";
+  }
 }
 
 std::string zsh_completion(const CLI::App& root) {
@@ -122,18 +169,20 @@ std::string zsh_completion(const CLI::App& root) {
     text += "      _arguments \\\n";
     for (const CLI::App* owner : {*app, &root}) {
       for (const CLI::Option* option : named_options(*owner)) {
-        const auto words = choices(*option);
-        const std::string value = value_name(*option).empty() ? ""
-                                  : words.empty()             ? ":value:_files"
-                                                              : ":value:(" + joined(words) + ")";
+        const auto& words = facts(*option).choices;
+        const std::string value = is_flag(*option) ? ""
+                                  : !words.empty() ? ":value:(" + joined(words) + ")"
+                                                   : zsh_value(*option);
         for (const std::string& flag : flags_of(*option)) {
           if (owner == &root && flag.ends_with("-help")) continue;
-          text += fmt::format("        '{}[{}]{}' \\\n", flag, quoted(option->get_description()),
-                              value);
+          text += fmt::format("        '{}[{}]{}' \\\n", flag,
+                              zsh_quoted(option->get_description()), value);
         }
       }
     }
-    text += "        '*:file:_files' ;;\n";
+    const auto offered = argument_words(**app);
+    text += offered.empty() ? "        '*:file:_files' ;;\n"
+                            : "        '1:argument:(" + joined(offered) + ")' ;;\n";
   }
   return text + "  esac\n}\ncompdef _quern quern\n";
 }
@@ -146,16 +195,22 @@ std::string fish_completion(const CLI::App& root) {
         nested ? fmt::format("'__fish_seen_subcommand_from {}'", full_name(*app->get_parent()))
                : "__fish_use_subcommand";
     text += fmt::format("complete -c quern -n {} -a {} -d '{}'\n", above, app->get_name(),
-                        quoted(app->get_description()));
+                        fish_quoted(app->get_description()));
+    const auto offered = argument_words(*app);
+    if (!offered.empty()) {
+      text += fmt::format("complete -c quern -n '__fish_seen_subcommand_from {}' -f -a '{}'\n",
+                          app->get_name(), joined(offered));
+    }
     for (const CLI::Option* option : named_options(*app)) {
       std::string flags;
       for (const std::string& name : option->get_snames()) flags += " -s " + name;
       for (const std::string& name : option->get_lnames()) flags += " -l " + name;
-      if (!value_name(*option).empty()) flags += " -r";
-      const auto words = choices(*option);
-      if (!words.empty()) flags += " -f -a '" + joined(words) + "'";
+      const OptionFacts& about = facts(*option);
+      if (!is_flag(*option)) flags += about.completes == Completes::Nothing ? " -x" : " -r";
+      if (about.completes == Completes::Folders) flags += " -f -a '(__fish_complete_directories)'";
+      if (!about.choices.empty()) flags += " -a '" + joined(about.choices) + "'";
       text += fmt::format("complete -c quern -n '__fish_seen_subcommand_from {}'{} -d '{}'\n",
-                          app->get_name(), flags, quoted(option->get_description()));
+                          app->get_name(), flags, fish_quoted(option->get_description()));
     }
   }
   return text;

@@ -1,9 +1,12 @@
 // quern man: manual pages and docs/commands.md, made from the declarations of the options.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/framework/app_tree.h"
 #include "cli/framework/command.h"
 #include "core/error.h"
+#include "core/file.h"
 
 namespace quern::cli {
 namespace {
@@ -11,6 +14,7 @@ namespace {
 struct Arguments {
   std::vector<std::string> words;
   bool markdown = false;
+  std::string out;
 };
 
 std::string roff(std::string_view text) {
@@ -32,26 +36,16 @@ std::string roff(std::string_view text) {
   return out;
 }
 
-std::string synopsis(const CLI::App& app) {
-  std::string text = app.get_parent() == nullptr ? "quern" : "quern " + full_name(app);
-  if (!commands_of(app).empty()) text += " COMMAND";
-  for (const CLI::Option* argument : positionals(app)) {
-    const std::string name = argument->get_name(true);
-    text += argument->get_required() ? " " + name : " [" + name + "]";
-  }
-  return text + " [options]";
-}
-
 std::string man_page(const CLI::App& app) {
   const bool whole = app.get_parent() == nullptr;
   std::string name = whole ? "quern" : "quern-" + full_name(app);
   for (char& c : name) c = c == ' ' ? '-' : c;
   std::string text = fmt::format(
       ".TH {} 1 \"\" \"quern {}\"\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n.B {}\n", roff(name),
-      QUERN_VERSION, roff(name), roff(app.get_description()), roff(synopsis(app)));
+      QUERN_VERSION, roff(name), roff(app.get_description()), roff(usage(app)));
   if (!positionals(app).empty()) text += ".SH ARGUMENTS\n";
   for (const CLI::Option* argument : positionals(app)) {
-    text += fmt::format(".TP\n.I {}\n{}\n", roff(argument->get_name(true)),
+    text += fmt::format(".TP\n.I {}\n{}\n", roff(value_name(*argument)),
                         roff(argument->get_description()));
   }
   if (!commands_of(app).empty()) text += ".SH COMMANDS\n";
@@ -68,8 +62,8 @@ std::string man_page(const CLI::App& app) {
       if (!default_text(*option).empty()) {
         text += fmt::format("Default: {}.\n", roff(default_text(*option)));
       }
-      if (!option->get_envname().empty()) {
-        text += fmt::format("Environment: {}.\n", roff(option->get_envname()));
+      if (!facts(*option).variable.empty()) {
+        text += fmt::format("Environment: {}.\n", roff(facts(*option).variable));
       }
     }
   }
@@ -77,7 +71,7 @@ std::string man_page(const CLI::App& app) {
       ".SH FILES\n\\&./quern.toml, ~/.config/quern/config.toml: options by their long names, in a\n"
       "table for each command.\n"
       ".SH EXIT STATUS\n0 done, 1 failed, 2 misused, 3 bad input file, 4 out of memory or space, 5 "
-      "not in this build, 6 stopped\nhalf\\-way and resumable, 130 interrupted.\n";
+      "not supported here, 6 ended early\nwith partial results, 130 interrupted.\n";
   const std::string& examples = app.get_footer();
   if (!examples.empty()) {
     text += ".SH EXAMPLES\n.nf\n" + roff(examples.substr(examples.find('\n') + 1)) + ".fi\n";
@@ -100,11 +94,14 @@ void option_table(const CLI::App& app, std::string& text) {
   for (const std::string& group : option_groups(app)) {
     for (const CLI::Option* option : named_options(app)) {
       if (option->get_group() != group || option == app.get_help_ptr()) continue;
-      const std::string value = value_name(*option);
-      text += fmt::format("| `{}{}` | {} | {} | {} |\n", option_names(*option),
-                          value.empty() ? "" : " " + value, cell(option->get_description()),
-                          option->get_required() ? "required" : cell(default_text(*option)),
-                          option->get_envname().empty() ? "" : "`" + option->get_envname() + "`");
+      std::string value = value_name(*option);
+      // A bar would end the cell, even within backquotes.
+      for (size_t at = 0; (at = value.find('|', at)) != value.npos; at += 2) value.insert(at, "\\");
+      text +=
+          fmt::format("| `{}{}` | {} | {} | {} |\n", option_names(*option),
+                      value.empty() ? "" : " " + value, cell(option->get_description()),
+                      facts(*option).required ? "required" : cell(default_text(*option)),
+                      facts(*option).variable.empty() ? "" : "`" + facts(*option).variable + "`");
     }
   }
 }
@@ -117,10 +114,10 @@ std::string markdown(const CLI::App& root) {
   for (const CLI::App* app : all_commands(root)) {
     if (!commands_of(*app).empty()) continue;
     text += fmt::format("\n## quern {}\n\n{}.\n\n    {}\n\n", full_name(*app),
-                        app->get_description(), synopsis(*app));
+                        app->get_description(), usage(*app));
     for (const CLI::Option* argument : positionals(*app)) {
-      text +=
-          fmt::format("- `{}`: {}\n", argument->get_name(true), cell(argument->get_description()));
+      text += fmt::format("- `{}`: {} (`{}`)\n", value_name(*argument),
+                          cell(argument->get_description()), facts(*argument).variable);
     }
     if (!positionals(*app).empty()) text += "\n";
     if (named_options(*app).size() > 1) option_table(*app, text);
@@ -142,7 +139,21 @@ void add_man(CLI::App& root) {
   auto args = std::make_shared<Arguments>();
   command.positional("command", args->words, "The command; none: the page of the whole program");
   command.flag("--markdown", args->markdown, "Print one page of every command, in Markdown");
+  command.option("--out", args->out, "Write every page into this folder, as quern-COMMAND.1")
+      .folder();
   command.on_run([&root, args] {
+    if (!args->out.empty()) {
+      // Pages are made by the program and made anew: nothing else has these names.
+      const auto write = [&](const CLI::App& app) {
+        std::string name = "quern-" + full_name(app);
+        std::replace(name.begin(), name.end(), ' ', '-');
+        if (app.get_parent() == nullptr) name = "quern";
+        write_file(fs::path(args->out) / (name + ".1"), man_page(app));
+      };
+      write(root);
+      for (const CLI::App* app : all_commands(root)) write(*app);
+      return;
+    }
     if (args->markdown) {
       print(markdown(root));
       return;

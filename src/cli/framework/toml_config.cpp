@@ -1,5 +1,7 @@
 #include "cli/framework/toml_config.h"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -11,60 +13,86 @@
 namespace quern::cli {
 namespace {
 
-[[noreturn]] void refuse(const Json& value, const std::string& problem,
-                         const std::vector<std::string>& known, const std::string& name) {
-  const std::string guess = nearest(name, known);
-  value.fail(problem, guess.empty() ? "" : "did you mean '" + guess + "'?");
-}
+class Reader {
+ public:
+  explicit Reader(const std::string& path)
+      : path_(path), text_(read_file(path, size_t{16} << 20)), lines_(toml_lines(text_)) {}
 
-std::string text_of(const nlohmann::json& value) {
-  return value.is_string() ? value.get<std::string>() : dump(value);
-}
-
-void read_table(const CLI::App& app, const std::vector<std::string>& parents, const Json& table,
-                std::vector<CLI::ConfigItem>& settings) {
-  for (const auto& [key, value] : table.members()) {
-    std::vector<std::string> known;
-    if (value.is_object()) {
-      const CLI::App* below = nullptr;
-      for (const CLI::App* command : commands_of(app)) {
-        known.push_back(command->get_name());
-        if (command->get_name() == key) below = command;
-      }
-      if (below == nullptr) refuse(value, "is a table for no command", known, key);
-      std::vector<std::string> path = parents;
-      path.push_back(key);
-      read_table(*below, path, value, settings);
-      continue;
-    }
-    const CLI::Option* found = nullptr;
-    for (const CLI::Option* option : named_options(app)) {
-      if (!option->get_configurable() || option->get_lnames().empty()) continue;
-      known.push_back(option->get_lnames()[0]);
-      if (known.back() == key) found = option;
-    }
-    if (found == nullptr) refuse(value, "is no option", known, key);
-    if (from_environment(*found)) continue;
-    CLI::ConfigItem item;
-    item.parents = parents;
-    item.name = key;
-    if (value.is_array()) {
-      for (const Json& part : value.items()) item.inputs.push_back(text_of(part.raw()));
-    } else {
-      item.inputs = {text_of(value.raw())};
-    }
-    settings.push_back(std::move(item));
+  std::map<const CLI::Option*, TomlSetting> read(const CLI::App& root) {
+    read_table(root, "", parse_toml(text_, path_));
+    return std::move(settings_);
   }
-}
+
+ private:
+  std::string place(const std::string& key) const {
+    const auto line = lines_.find(key);
+    return line == lines_.end()
+               ? fmt::format("{}: {}", path_, printable(key))
+               : fmt::format("{}: line {}: {}", path_, line->second, printable(key));
+  }
+
+  [[noreturn]] void refuse(const std::string& key, const char* problem,
+                           const std::vector<std::string>& known, const std::string& name) const {
+    const std::string guess = nearest(name, known);
+    throw_bad_input(place(key) + problem, guess.empty() ? "" : "did you mean '" + guess + "'?");
+  }
+
+  void read_table(const CLI::App& app, const std::string& above, const Json& table) {
+    for (const auto& [key, value] : table.members()) {
+      const std::string path = above + key;
+      if (value.is_object()) {
+        read_section(app, path, key, value);
+      } else {
+        read_option(app, path, key, value);
+      }
+    }
+  }
+
+  void read_section(const CLI::App& app, const std::string& path, const std::string& key,
+                    const Json& value) {
+    std::vector<std::string> known;
+    for (const CLI::App* command : commands_of(app)) {
+      known.push_back(command->get_name());
+      if (command->get_name() == key) return read_table(*command, path + ".", value);
+    }
+    refuse(path, " is an unknown section", known, key);
+  }
+
+  void read_option(const CLI::App& app, const std::string& path, const std::string& key,
+                   const Json& value) {
+    std::vector<std::string> known;
+    bool found = false;
+    for (const CLI::Option* option : app.get_options()) {
+      if (!option->get_configurable()) continue;
+      known.push_back(option->get_lnames().empty() ? option->get_name(true)
+                                                   : option->get_lnames()[0]);
+      if (known.back() != key) continue;
+      found = true;
+      TomlSetting& setting = settings_[option];
+      setting.place = place(path);
+      if (value.is_array()) {
+        for (const Json& part : value.items()) setting.values.push_back(text_of(part));
+      } else {
+        setting.values = {text_of(value)};
+      }
+    }
+    if (!found) refuse(path, " is an unknown option", known, key);
+  }
+
+  static std::string text_of(const Json& value) {
+    return value.is_string() ? value.string() : dump(value.raw());
+  }
+
+  std::string path_, text_;
+  std::map<std::string, int> lines_;  // of keys and tables, by their dotted names
+  std::map<const CLI::Option*, TomlSetting> settings_;
+};
 
 }  // namespace
 
-std::vector<CLI::ConfigItem> TomlConfig::from_config(std::istream&) const {
-  // By name instead of from the stream, for messages that say which file.
-  const Json file = parse_toml_file(root_.get_config_ptr()->as<std::string>());
-  std::vector<CLI::ConfigItem> settings;
-  read_table(root_, {}, file, settings);
-  return settings;
+std::map<const CLI::Option*, TomlSetting> read_toml_config(const CLI::App& root,
+                                                           const std::string& path) {
+  return Reader(path).read(root);
 }
 
 std::string default_config_file() {
@@ -81,10 +109,6 @@ std::string default_config_file() {
   }
   const fs::path file = folder / "quern" / "config.toml";
   return fs::exists(file) ? file.string() : "";
-}
-
-bool from_environment(const CLI::Option& option) {
-  return !option.get_envname().empty() && std::getenv(option.get_envname().c_str()) != nullptr;
 }
 
 }  // namespace quern::cli

@@ -2,22 +2,18 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cstdio>
 
+#include "core/console.h"
 #include "core/utf8.h"
 
 namespace quern::cli {
 namespace {
 
-constexpr std::string_view kContinuation = "… ";  // before each line after the first
-
-int terminal_columns() {
-  winsize size{};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
+// Before each line after the first.
+std::string_view continuation() { return console::utf8() ? "… " : ". "; }
 
 // Where the terminal's cursor is, relative to the prompt's first row.
 struct Place {
@@ -27,7 +23,7 @@ struct Place {
 // The place after drawing `text`, as terminals wrap it: a wide character that does not fit in the
 // last column goes to the next row whole.
 Place advance(Place at, std::string_view text, int columns) {
-  const int indent = display_width(kContinuation);
+  const int indent = display_width(continuation());
   while (!text.empty()) {
     const size_t length = utf8::decode(text).length;
     if (text[0] == '\n') {
@@ -78,7 +74,9 @@ void put(std::string_view text) {
   std::fflush(stdout);
 }
 
-bool at_terminal() { return ::isatty(STDIN_FILENO) != 0 && ::isatty(STDOUT_FILENO) != 0; }
+bool at_terminal() {
+  return console::is_terminal(STDIN_FILENO) && console::is_terminal(STDOUT_FILENO);
+}
 
 RawMode::RawMode(CtrlC ctrl_c) : active_(at_terminal()) {
   if (!active_) return;
@@ -162,7 +160,7 @@ int KeyReader::next() {
 }
 
 int draw(std::string_view prompt, const EditBuffer& buffer, int cursor_row) {
-  const int columns = terminal_columns();
+  const int columns = console::columns(STDOUT_FILENO);
   const std::string_view text = buffer.text();
   std::string out = cursor_row > 0 ? fmt::format("\x1b[{}A", cursor_row) : "";
   out += "\r\x1b[J";
@@ -170,7 +168,7 @@ int draw(std::string_view prompt, const EditBuffer& buffer, int cursor_row) {
   for (const char c : text) {
     if (c == '\n') {
       out += "\r\n";
-      out += kContinuation;
+      out += continuation();
     } else {
       out += c;
     }
