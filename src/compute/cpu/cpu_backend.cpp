@@ -184,7 +184,9 @@ CpuBackend::Arithmetic CpuBackend::measured_arithmetic(const Weight& weight) {
   }
   if (weight.packed != nullptr && weight.packed->activation_bits == 8 &&
       quant_.dot_loop != nullptr) {
-    return {"int8", cpu::measured_loop_peak(pool_, quant_.dot_loop, quant_.dot_ops_per_round)};
+    const bool pairs = cpu::rounded_form(*weight.packed) == cpu::RoundedForm::Pairs;
+    return {"int8", cpu::measured_loop_peak(pool_, pairs ? quant_.pair_loop : quant_.dot_loop,
+                                            quant_.dot_ops_per_round)};
   }
   return {"float32", cpu::measured_fma_peak(pool_, isa())};
 }

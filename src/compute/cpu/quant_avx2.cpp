@@ -123,8 +123,8 @@ bool has_instructions() noexcept { return supported(Isa::Avx2); }
 }  // namespace
 
 const QuantKernels& quant_avx2() noexcept {
-  static constexpr QuantKernels kTable = {"avx2",   has_instructions, round_row,
-                                          multiply, dot_loop,         kDotOpsPerRound};
+  static constexpr QuantKernels kTable = {"avx2",   has_instructions, round_row,      multiply,
+                                          dot_loop, pair_loop,        kDotOpsPerRound};
   return kTable;
 }
 

@@ -65,9 +65,11 @@ struct QuantKernels {
   void (*multiply)(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, int64_t row_end,
                    int64_t strip_begin, int64_t strip_end) noexcept;
 
-  // Products of bytes without memory traffic, `rounds` times dot_ops_per_round operations. For
-  // measuring the peak; null where there are no such instructions.
+  // Products of bytes without memory traffic, `rounds` times dot_ops_per_round operations, as rows of
+  // the form Bytes take them, and as those of Pairs do. For measuring the peak; null where there are
+  // no such instructions.
   float (*dot_loop)(int64_t rounds) noexcept;
+  float (*pair_loop)(int64_t rounds) noexcept;
   int64_t dot_ops_per_round;
 };
 

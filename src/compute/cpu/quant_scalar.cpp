@@ -111,7 +111,7 @@ void multiply(const MatmulPart& part, const RoundedRows& x, int64_t row_begin, i
 
 const QuantKernels& quant_scalar() noexcept {
   static constexpr QuantKernels kTable = {
-      "scalar", []() noexcept { return true; }, round_row, multiply, nullptr, 0};
+      "scalar", []() noexcept { return true; }, round_row, multiply, nullptr, nullptr, 0};
   return kTable;
 }
 

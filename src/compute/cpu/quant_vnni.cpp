@@ -110,8 +110,8 @@ bool has_instructions() noexcept {
 }  // namespace
 
 const QuantKernels& quant_vnni() noexcept {
-  static constexpr QuantKernels kTable = {"vnni",   has_instructions, round_row,
-                                          multiply, dot_loop,         kDotOpsPerRound};
+  static constexpr QuantKernels kTable = {"vnni",   has_instructions, round_row,      multiply,
+                                          dot_loop, pair_loop,        kDotOpsPerRound};
   return kTable;
 }
 
