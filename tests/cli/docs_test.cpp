@@ -284,7 +284,10 @@ TEST(Docs, EveryJsonOutputIsDescribed) {
   for (std::string line; std::getline(commands, line);) {
     if (line.starts_with("## quern ")) command = line.substr(9);
     if (!line.starts_with("| `--json`")) continue;
-    EXPECT_NE(page.find("`" + command), std::string::npos) << command << " --json";
+    // By its whole name, or with its family in one row.
+    const std::string family = "`" + command.substr(0, command.find(' ')) + "`";
+    EXPECT_TRUE(page.find("`" + command) != page.npos || page.find(family) != page.npos)
+        << command << " --json";
   }
 }
 

@@ -241,7 +241,7 @@ std::string plot_of(const nlohmann::ordered_json& runs) {
   };
   const std::string x = "requests at once";
   const Chart charts[] = {
-      {"Tokens a second", x, "tokens/s", {series("", "tokens_per_s", 0)}, false},
+      {"Throughput", x, "tokens/s", {series("", "tokens_per_s", 0)}, false},
       {"To the first token",
        x,
        "ms",

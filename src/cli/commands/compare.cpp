@@ -120,11 +120,11 @@ void run(const Arguments& args) {
   row(args.b, b, ppl_b);
   print(fmt::format("\nover {} tokens in windows of {}\n", c.tokens, length));
   print(fmt::format("{:<26} {:+.3f} %\n", "perplexity", 100 * (ppl_b / ppl_a - 1)));
-  print(fmt::format("{:<26} mean {:.6f}, 99th percentile {:.6f}, largest {:.6f} nats\n",
+  print(fmt::format("{:<26} mean {:.6f}, 99th percentile {:.6f}, maximum {:.6f} nats\n",
                     "KL divergence", c.kl_mean, c.kl_p99, c.kl_max));
-  print(fmt::format("{:<26} {:.3f} %\n", "same likeliest token", 100 * c.top1));
+  print(fmt::format("{:<26} {:.3f} %\n", "same most likely token", 100 * c.top1));
   for (size_t block = 0; block < c.block_error.size(); ++block) {
-    print(fmt::format("{:<26} {:.4g} %\n", fmt::format("stream behind block {}", block),
+    print(fmt::format("{:<26} {:.4g} %\n", fmt::format("residual stream, block {}", block),
                       100 * c.block_error[block]));
   }
 }
@@ -132,7 +132,8 @@ void run(const Arguments& args) {
 }  // namespace
 
 void add_compare(CLI::App& root) {
-  Command command(root, "compare", "What one checkpoint lost against another, on a text",
+  Command command(root, "compare",
+                  "Compare two checkpoints on a text: perplexity, KL divergence, agreement",
                   {{"compare Qwen-7B Qwen-7B-Chat --data book.txt --limit 2000",
                     "perplexity of both, KL divergence, agreement"}});
   auto args = std::make_shared<Arguments>();

@@ -48,7 +48,7 @@ void run_pack(const Arguments& args) {
   for (const std::string& file : args.files) {
     files.emplace_back(file);
     if (file == "-") continue;
-    if (!fs::is_regular_file(file)) throw_bad_input(file + ": is no file that can be read");
+    if (!fs::is_regular_file(file)) throw_bad_input(file + ": there is no such file");
     total += fs::file_size(file);
   }
   PackOptions options;

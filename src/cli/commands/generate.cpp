@@ -61,13 +61,13 @@ std::string statistics(const Completion& c) {
                      rate(c.decode_seconds > 0 ? (tokens - 1) / c.decode_seconds : 0, "tokens/s"));
 }
 
-// What a terminal or a file gets of log-probabilities: a line per token, the likeliest behind it.
+// Log-probabilities for people: a line per token, the most likely ones beside it.
 void print_logprobs(const Completion& completion, const Tokenizer* tokenizer) {
   const auto piece = [&](TokenId id) {
     const bool known = tokenizer != nullptr && id < tokenizer->size();
     return known ? printable(tokenizer->token_bytes(id), 24) : std::to_string(id);
   };
-  print(fmt::format("{:>9}  {:<18}  likeliest\n", "logprob", "token"));
+  print(fmt::format("{:>9}  {:<18}  most likely\n", "logprob", "token"));
   for (size_t i = 0; i < completion.logprobs.size(); ++i) {
     const Logprobs& row = completion.logprobs[i];
     std::string others;

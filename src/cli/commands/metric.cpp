@@ -196,7 +196,7 @@ void add_pair(CLI::App& parent, const std::string& name, const std::string& desc
   auto args = std::make_shared<Pair>();
   command
       .positional("hypothesis", args->hypothesis,
-                  "Texts, one a line, or .jsonl with a JSON value a line")
+                  "Texts, one per line, or .jsonl with one JSON value per line")
       .required();
   command.positional("reference", args->reference, "As many texts to compare with").required();
   if (body == bleu) {

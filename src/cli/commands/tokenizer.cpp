@@ -101,7 +101,7 @@ void train(const TrainArguments& args) {
   uint64_t total = 0;
   for (const std::string& file : args.files) {
     if (file == "-") continue;
-    if (!fs::is_regular_file(file)) throw_bad_input(file + ": is no file that can be read");
+    if (!fs::is_regular_file(file)) throw_bad_input(file + ": there is no such file");
     total += fs::file_size(file);
   }
   if (args.dry_run) {

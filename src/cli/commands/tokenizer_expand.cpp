@@ -47,7 +47,7 @@ void expand(const Arguments& args) {
 void add_tokenizer_expand(CLI::App& tokenizer) {
   Command command(tokenizer, "expand", "Make an extra vocabulary of words that become tokens",
                   {{"tokenizer expand words.txt --tokenizer qwen.tiktoken --out more.tiktoken",
-                    "a word, a tab and its frequency a line"}});
+                    "one word, a tab and its frequency per line"}});
   auto args = std::make_shared<Arguments>();
   command
       .positional("words", args->words,
