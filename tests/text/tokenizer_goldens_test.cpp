@@ -1,5 +1,7 @@
 // Tokenizers of all kinds against what Hugging Face tokenizers and llama.cpp make of the same files
 // (tests/fixtures/tokenizers).
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 
 #include "core/json.h"
@@ -22,7 +24,7 @@ std::vector<Json> cases_of(const fs::path& path) {
   return out;
 }
 
-Ids ids_of(const Json& list) {
+Ids listed_ids(const Json& list) {
   Ids ids;
   for (const Json& id : list.items()) ids.push_back(static_cast<TokenId>(id.integer()));
   return ids;
@@ -31,7 +33,7 @@ Ids ids_of(const Json& list) {
 // The ids under `key`, or what stands for them where they are the same.
 Ids ids_or(const Json& line, const char* key, const Ids& fallback) {
   const auto list = line.find(key);
-  return list ? ids_of(*list) : fallback;
+  return list ? listed_ids(*list) : fallback;
 }
 
 std::vector<std::string> folders_in(const fs::path& path) {
@@ -69,10 +71,10 @@ void check_folder(const fs::path& folder) {
       EXPECT_THROW(tokenizer->encode(text, SpecialPolicy::all()), Error) << where;
       continue;
     }
-    const Ids ids = ids_of(line.at("ids"));
+    const Ids ids = listed_ids(line.at("ids"));
     const auto slow = line.find("ids_slow");
     const Ids parsed = tokenizer->encode(text, SpecialPolicy::all());
-    if (!slow || parsed != ids_of(*slow)) EXPECT_EQ(parsed, ids) << where;
+    if (!slow || parsed != listed_ids(*slow)) EXPECT_EQ(parsed, ids) << where;
     if (!slow) EXPECT_EQ(tokenizer->encode(text), ids_or(line, "ids_plain", ids)) << where;
     const Ids special = ids_or(line, "ids_special", ids);
     EXPECT_EQ(tokenizer->encode_whole(text, SpecialPolicy::all()), special) << where;
@@ -108,7 +110,7 @@ TEST(TokenizerGoldens, Gguf) {
     for (const Json& line : cases_of(entry.path())) {
       const std::string where = file.filename().string() + " " + line.where();
       const std::string& text = line.at("text").string();
-      const Ids ids = ids_of(line.at("ids"));
+      const Ids ids = listed_ids(line.at("ids"));
       const Ids parsed = ids_or(line, "ids_parsed", ids);
       const Ids published = ids_or(line, "ids_published", ids);
       const Ids published_parsed =
@@ -152,7 +154,7 @@ TEST(TokenizerGoldens, PublishedFiles) {
     const auto tokenizer = load_tokenizer(file);
     for (const Json& line : cases_of(root / (name + ".jsonl"))) {
       const std::string& text = line.at("text").string();
-      const Ids ids = ids_of(line.at("ids"));
+      const Ids ids = listed_ids(line.at("ids"));
       EXPECT_EQ(tokenizer->encode(text, SpecialPolicy::all()), ids) << name << line.where();
       EXPECT_EQ(tokenizer->encode(text), ids_or(line, "ids_plain", ids)) << name << line.where();
       EXPECT_EQ(tokenizer->encode_whole(text, SpecialPolicy::all()),
@@ -174,16 +176,16 @@ TEST(TokenizerGoldens, SmolLm2OfAGgufFile) {
     const bool parse = line.boolean_or("parse_special", false);
     EXPECT_EQ(
         tokenizer->encode(line.at("text").string(), parse ? SpecialPolicy::all() : SpecialPolicy()),
-        ids_of(line.at("ids")))
+        listed_ids(line.at("ids")))
         << line.where();
   }
   for (const Json& line : cases_of(cases / "decode.jsonl")) {
-    EXPECT_EQ(tokenizer->decode(ids_of(line.at("ids"))),
+    EXPECT_EQ(tokenizer->decode(listed_ids(line.at("ids"))),
               line.string_or("text", line.string_or("replaced", "")))
         << line.where();
   }
   for (const Json& line : cases_of(cases / "missing_bytes.jsonl")) {
-    EXPECT_EQ(tokenizer->encode(line.at("text").string()), ids_of(line.at("ids_hf")))
+    EXPECT_EQ(tokenizer->encode(line.at("text").string()), listed_ids(line.at("ids_hf")))
         << line.where();
   }
 }
