@@ -13,7 +13,7 @@
 namespace quern::serve {
 namespace {
 
-using Kind = ReplyEvent::Kind;
+using Said = ReplyEvent::Kind;
 
 struct Reply {
   std::string reasoning, text;
@@ -23,10 +23,10 @@ struct Reply {
 
 void add(Reply& reply, const std::vector<ReplyEvent>& events) {
   for (const ReplyEvent& event : events) {
-    if (event.kind == Kind::Reasoning) reply.reasoning += event.text;
-    if (event.kind == Kind::Text) reply.text += event.text;
-    if (event.kind == Kind::CallBegin) reply.calls.emplace_back(event.text, "");
-    if (event.kind == Kind::CallArguments) reply.calls.back().second += event.text;
+    if (event.kind == Said::Reasoning) reply.reasoning += event.text;
+    if (event.kind == Said::Text) reply.text += event.text;
+    if (event.kind == Said::CallBegin) reply.calls.emplace_back(event.text, "");
+    if (event.kind == Said::CallArguments) reply.calls.back().second += event.text;
   }
 }
 
