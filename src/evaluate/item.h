@@ -45,7 +45,7 @@ struct Response {
 
 // How an item went, by the reference's rule (parity) and by the better one (fixed). Where a task
 // has one rule both are equal.
-struct Verdict {
+struct ItemVerdict {
   std::optional<std::string> prediction, prediction_fixed;  // absent: no answer was found
   std::optional<double> correct, correct_fixed;  // 0 or 1, or a share; absent: there is no gold
   bool tie = false;                // another choice has the same log-probability as the one taken

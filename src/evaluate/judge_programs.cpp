@@ -25,7 +25,7 @@ bool ProgramJudge::passes(const std::string& program, const ProgramLimits& limit
 }
 
 void ProgramJudge::judge(const std::string& parity, const std::string& fixed,
-                         const ProgramLimits& limits, Verdict& verdict) {
+                         const ProgramLimits& limits, ItemVerdict& verdict) {
   verdict.correct = passes(parity, limits, verdict.timed_out);
   verdict.correct_fixed =
       fixed == parity ? *verdict.correct : passes(fixed, limits, verdict.timed_out);

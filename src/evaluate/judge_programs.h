@@ -26,7 +26,7 @@ class ProgramJudge {
   // Fills `correct`, `correct_fixed` and `timed_out`: both programs are run, equal ones once. One
   // that runs out of time is tried once more with nothing beside it.
   void judge(const std::string& parity, const std::string& fixed, const ProgramLimits& limits,
-             Verdict& verdict);
+             ItemVerdict& verdict);
 
   bool passes(const std::string& program, const ProgramLimits& limits, bool& timed_out);
 

@@ -17,7 +17,7 @@ namespace quern {
 struct Sample {
   const Item* item = nullptr;
   Response response;
-  Verdict verdict;
+  ItemVerdict verdict;
 };
 
 struct ScoreOptions {

@@ -34,7 +34,7 @@ struct Mean {
 
 // Percent right over items, or over the subjects' means.
 std::optional<MetricValue> percent(std::span<const Judged> judged, Average average,
-                                   std::optional<double> Verdict::*score,
+                                   std::optional<double> ItemVerdict::*score,
                                    const std::vector<std::string>* subjects) {
   Mean all;
   std::map<std::string, Mean> by_subject;
@@ -130,10 +130,10 @@ Summary mean_summary(std::span<const Judged> judged, const std::string& metric, 
                      const std::vector<std::pair<std::string, std::vector<std::string>>>& groups) {
   const auto metrics = [&](const std::vector<std::string>* subjects) {
     Metrics out;
-    if (const auto value = percent(judged, average, &Verdict::correct, subjects)) {
+    if (const auto value = percent(judged, average, &ItemVerdict::correct, subjects)) {
       out.parity.emplace_back(metric, *value);
     }
-    if (const auto value = percent(judged, average, &Verdict::correct_fixed, subjects)) {
+    if (const auto value = percent(judged, average, &ItemVerdict::correct_fixed, subjects)) {
       out.fixed.emplace_back(metric, *value);
     }
     return out;
@@ -147,8 +147,8 @@ Summary mean_summary(std::span<const Judged> judged, const std::string& metric, 
   return summary;
 }
 
-Verdict judge_choice(const Item& item, const Response& response, const JudgeContext&) {
-  Verdict verdict;
+ItemVerdict judge_choice(const Item& item, const Response& response, const JudgeContext&) {
+  ItemVerdict verdict;
   std::optional<size_t> chosen;
   if (!response.choice_logprobs.empty()) {
     const auto& scores = response.choice_logprobs;

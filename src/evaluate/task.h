@@ -43,7 +43,7 @@ struct Summary {
 // Items and their verdicts, side by side.
 struct Judged {
   const Item* item;
-  const Verdict* verdict;
+  const ItemVerdict* verdict;
 };
 
 struct Task {
@@ -61,7 +61,7 @@ struct Task {
   std::string published;  // where the data are to be had
 
   std::function<std::vector<Item>(const DataFolder&, const ItemOptions&)> load;
-  std::function<Verdict(const Item&, const Response&, const JudgeContext&)> judge;
+  std::function<ItemVerdict(const Item&, const Response&, const JudgeContext&)> judge;
   std::function<Summary(const DataFolder&, std::span<const Judged>)> summarize;
 };
 
@@ -82,6 +82,6 @@ Summary mean_summary(std::span<const Judged> judged, const std::string& metric, 
                      const std::vector<std::pair<std::string, std::vector<std::string>>>& groups);
 
 // "The release's own letter": the choice with the highest log-probability, the first of equals.
-Verdict judge_choice(const Item& item, const Response& response, const JudgeContext& context);
+ItemVerdict judge_choice(const Item& item, const Response& response, const JudgeContext& context);
 
 }  // namespace quern

@@ -86,9 +86,9 @@ bool same_number(const std::string& a, const std::string& b) {
   return x && y && std::abs(*x - *y) <= 1e-4;
 }
 
-Verdict judge_numbers(std::optional<std::string> parity, std::optional<std::string> fixed,
-                      const std::string& gold) {
-  Verdict verdict;
+ItemVerdict judge_numbers(std::optional<std::string> parity, std::optional<std::string> fixed,
+                          const std::string& gold) {
+  ItemVerdict verdict;
   verdict.prediction = std::move(parity);
   verdict.prediction_fixed = std::move(fixed);
   verdict.correct = verdict.prediction && equal_numbers(*verdict.prediction, gold);

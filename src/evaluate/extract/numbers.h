@@ -27,7 +27,7 @@ std::optional<std::string> fixed_number(std::string_view text);
 bool same_number(const std::string& a, const std::string& b);
 
 // Verdict of a prediction by the base model's rule, which wants equality, and by the better one.
-Verdict judge_numbers(std::optional<std::string> parity, std::optional<std::string> fixed,
-                      const std::string& gold);
+ItemVerdict judge_numbers(std::optional<std::string> parity, std::optional<std::string> fixed,
+                          const std::string& gold);
 
 }  // namespace quern

@@ -11,11 +11,11 @@ namespace {
 
 using Extract = ExtractedChoice (*)(const std::string& reply, const ChoiceQuestion& question);
 
-Verdict judge(const Item& item, const Response& response, Extract parity, Extract fixed) {
+ItemVerdict judge(const Item& item, const Response& response, Extract parity, Extract fixed) {
   const ChoiceQuestion question{item.question, item.options};
   const ExtractedChoice chosen = parity(response.text, question);
   const ExtractedChoice better = fixed(response.text, question);
-  Verdict verdict;
+  ItemVerdict verdict;
   const auto letter = [](int index) { return std::string(1, static_cast<char>('A' + index)); };
   if (chosen.option) verdict.prediction = letter(*chosen.option);
   if (better.option) verdict.prediction_fixed = letter(*better.option);

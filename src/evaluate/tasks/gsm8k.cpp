@@ -23,14 +23,14 @@ std::string gold_of(const Json& answer) {
   return python::replace(python::strip(std::string_view(text).substr(mark + 5)), ",", "");
 }
 
-Verdict judge_base(const Item& item, const Response& response, const JudgeContext&) {
+ItemVerdict judge_base(const Item& item, const Response& response, const JudgeContext&) {
   return judge_numbers(base_number(response.text), fixed_number(base_answer(response.text)),
                        *item.target);
 }
 
-Verdict judge_chat(const Item& item, const Response& response, const JudgeContext&) {
+ItemVerdict judge_chat(const Item& item, const Response& response, const JudgeContext&) {
   // The reference looks for the gold in the worked answer by the rule that reads the reply.
-  Verdict verdict =
+  ItemVerdict verdict =
       judge_numbers(chat_number(response.text), fixed_number(response.text), *item.target);
   const auto gold = chat_number(item.extra.at("answer").get_ref<const std::string&>());
   verdict.correct = verdict.prediction && gold && same_number(*verdict.prediction, *gold);

@@ -66,11 +66,11 @@ std::vector<Item> load(const std::string& task, const DataFolder& data) {
   return items;
 }
 
-Verdict judge(const Item& item, const Response& response, const JudgeContext& context) {
+ItemVerdict judge(const Item& item, const Response& response, const JudgeContext& context) {
   const auto field = [&](const char* name) { return item.extra.at(name).get<std::string>(); };
   const std::string prompt = field("prompt"), name = field("entry_point");
   const std::string check = "\n" + field("test") + "\ncheck(" + name + ")";
-  Verdict verdict;
+  ItemVerdict verdict;
   std::string program_fixed;
   if (item.is_chat()) {
     verdict.prediction = chat_completion(response.text, name);

@@ -64,8 +64,8 @@ std::vector<Item> load(const DataFolder& data, const ItemOptions&) {
   return items;
 }
 
-Verdict judge(const Item& item, const Response& response, const JudgeContext& context) {
-  Verdict verdict;
+ItemVerdict judge(const Item& item, const Response& response, const JudgeContext& context) {
+  ItemVerdict verdict;
   verdict.prediction = python::before(python::before(response.text, "<|endoftext|>"), "[DONE]");
   verdict.prediction_fixed = verdict.prediction;
   const auto program = [&](const std::string& code) {

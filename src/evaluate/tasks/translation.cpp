@@ -12,7 +12,7 @@ nlohmann::ordered_json bleu_details(const BleuCounts& counts) {
           {"bleu_lengths", {counts.hypothesis_tokens, counts.reference_tokens}}};
 }
 
-BleuCounts bleu_counts_of(const Verdict& verdict) {
+BleuCounts bleu_counts_of(const ItemVerdict& verdict) {
   BleuCounts counts;
   const auto& details = verdict.details;
   for (size_t n = 0; n < 4; ++n) {

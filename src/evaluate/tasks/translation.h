@@ -7,7 +7,7 @@
 namespace quern {
 
 nlohmann::ordered_json bleu_details(const BleuCounts& counts);
-BleuCounts bleu_counts_of(const Verdict& verdict);
+BleuCounts bleu_counts_of(const ItemVerdict& verdict);
 
 // Corpus BLEU; its standard error is that of 1,000 resamplings of the segments.
 Summary bleu_summary(std::span<const Judged> judged);

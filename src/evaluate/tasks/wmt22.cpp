@@ -80,7 +80,7 @@ Task wmt22(Direction direction) {
     return load(data, direction);
   };
   task.judge = [direction](const Item& item, const Response& response, const JudgeContext&) {
-    Verdict verdict;
+    ItemVerdict verdict;
     const std::string_view text = python::before(response.text, "<|endoftext|>");
     verdict.prediction = python::strip(python::before(text, "\n"));
     verdict.prediction_fixed = verdict.prediction;
