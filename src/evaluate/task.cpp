@@ -71,6 +71,7 @@ const std::vector<Task>& tasks() {
       humaneval_task(), mbpp_task(),           gsm8k_task(),       svamp_task(),
       aqua_task(),      wmt22_zh_en_task(),    wmt22_en_zh_task(), chat_ceval_task(),
       chat_mmlu_task(), chat_humaneval_task(), chat_gsm8k_task(),  chat_gsm8k_4shot_task(),
+      plugins_task(),   plugins_own_task(),    safety_task(),
   };
   return all;
 }

@@ -58,6 +58,10 @@ struct Task {
   bool lower_is_better = false;
   bool runs_code = false;
   bool needs_tokenizer = false;
+  // Prompts of more tokens lose their beginning, so that one token less than this is left; 0: none.
+  int64_t cut_above = 0;
+  // Says that a generated text needs no further tokens, where no stop string can; may be empty.
+  std::function<bool(std::string_view text)> complete;
   std::string published;  // where the data are to be had
 
   std::function<std::vector<Item>(const DataFolder&, const ItemOptions&)> load;

@@ -127,6 +127,13 @@ class Sandbox {
         "{\"question\": \"1 + 1?\", \"answer\": \"#### 2\", \"rationale\": \"1 + 1 = 2\"}\n";
     put("eval-data/gsm8k/test.jsonl", record);
     put("eval-data/gsm8k/fewshot_8.jsonl", record);
+    for (const char* name : {"a/gsm8k.json", "b/gsm8k.json"}) {
+      put(name,
+          "{\"task\": \"gsm8k\", \"version\": 1, \"prompts_sha256\": \"0\", \"results\": "
+          "{\"parity\": "
+          "{\"acc\": {\"value\": 100}}}, \"samples\": [{\"id\": \"gsm8k/0\", \"correct\": 1, "
+          "\"correct_fixed\": 1}]}");
+    }
     put("answers.jsonl", "{\"id\": \"gsm8k/0\", \"response\": \"The answer is 2\"}\n");
   }
 

@@ -21,6 +21,10 @@ void ModelArguments::declare(Command& command, bool required, Naming naming) {
                       "Checkpoint folder (Hugging Face layout), GGUF file, or a name of 'quern models'")
           .replaced(naming == Naming::ServedAs ? resolve_named_model : resolve_model);
   if (required) name.required();
+  declare_options(command);
+}
+
+void ModelArguments::declare_options(Command& command) {
   command.group("Model");
   command.option("--adapter", adapters, "LoRA adapter folder (PEFT layout); repeatable").folder();
   command

@@ -22,6 +22,7 @@ struct ModelArguments {
 
   enum class Naming { Model, ServedAs };  // ServedAs: also NAME=MODEL
   void declare(Command& command, bool required = true, Naming naming = Naming::Model);
+  void declare_options(Command& command);  // all but the model itself
   ModelOptions options() const;
 };
 

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/framework/command.h"
+#include "cli/commands/eval_commands.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -147,7 +147,11 @@ void declare_python(Command& command, std::string& python, bool& unsafe) {
 }  // namespace
 
 void add_eval(CLI::App& root) {
-  Command eval(root, "eval", "Benchmarks: what is asked, what answers are worth");
+  Command eval(root, "eval", "Run benchmarks and score what comes back",
+               {{"eval gsm8k --model MODEL --data eval-data --out results",
+                 "result file, samples and report; a second run goes on where the first ended"}});
+  add_eval_run(eval);
+  add_eval_compare(eval.app());
   {
     Command command(eval.app(), "list", "The tasks, their items, shots and metrics",
                     {{"eval list", "without looking at data"}});

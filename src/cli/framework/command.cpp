@@ -329,8 +329,9 @@ void Command::explain_unknown(
 }
 
 void Command::on_run(std::function<void()> body) {
-  app_->callback([body = std::move(body)] {
-    if (!global_options.show_config) body();
+  app_->callback([app = app_, body = std::move(body)] {
+    const bool below = !app->get_subcommands().empty();  // the one that was named runs
+    if (!global_options.show_config && !below) body();
   });
 }
 

@@ -181,7 +181,8 @@ class Reader {
   }
 
   void read_argument(const std::string& word) {
-    if (!commands_of(*app_).empty()) {
+    // A command that takes arguments itself may have others below it, which come first.
+    if (!commands_of(*app_).empty() && arguments_.empty()) {
       if (const CLI::App* below = command_named(*app_, word)) {
         app_ = below;
         options_.push_back(word);
@@ -195,7 +196,7 @@ class Reader {
         out_.asks = CommandLine::Asks::Version;
         return;
       }
-      refuse_command(word);
+      if (positionals(*app_).empty()) refuse_command(word);
     }
     const auto all = positionals(*app_);
     const bool list = !all.empty() && is_list(*all.back());
@@ -259,7 +260,7 @@ class Reader {
 
   void require_command() const {
     const auto below = commands_of(*app_);
-    if (below.empty()) return;
+    if (below.empty() || !positionals(*app_).empty()) return;
     std::vector<std::string> names;
     for (const CLI::App* command : below) names.push_back(command->get_name());
     throw Error(

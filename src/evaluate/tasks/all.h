@@ -23,5 +23,8 @@ Task chat_mmlu_task();
 Task chat_humaneval_task();
 Task chat_gsm8k_task();
 Task chat_gsm8k_4shot_task();
+Task plugins_task();
+Task plugins_own_task();
+Task safety_task();
 
 }  // namespace quern

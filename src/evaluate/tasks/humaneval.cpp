@@ -96,6 +96,8 @@ Task humaneval(const std::string& name) {
   task.split = "test";
   task.metric = "pass_at_1";
   task.runs_code = true;
+  // The better rule reads further than the release's stops.
+  if (name == "humaneval") task.complete = both_complete;
   task.published = kPublished;
   task.load = [name](const DataFolder& data, const ItemOptions&) { return load(name, data); };
   task.judge = judge;

@@ -56,6 +56,7 @@ Task mmlu_task() {
   task.groups = {"knowledge"};
   task.split = "test";
   task.shots = kShots;
+  task.cut_above = 2048;  // max_seq_len of the release's script
   task.metric = "acc";
   task.published = kMmluPublished;
   task.load = load;

@@ -1,0 +1,251 @@
+#include "evaluate/results.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "core/json.h"
+#include "evaluate/prompts.h"
+#include "evaluate/python_text.h"
+#include "plot/chart.h"
+
+namespace quern {
+namespace {
+
+const MetricValue* first_value(const std::vector<std::pair<std::string, MetricValue>>& values) {
+  return values.empty() ? nullptr : &values.front().second;
+}
+
+std::string number(const MetricValue* value) {
+  return value == nullptr ? "-" : fmt::format("{:.2f}", value->value);
+}
+
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+// The end of a text, as many characters as are shown of a prompt.
+std::string tail(const std::string& text, size_t most) {
+  const std::u32string points = python::points(text);
+  if (points.size() <= most) return text;
+  std::string out = "…";
+  for (size_t i = points.size() - most; i < points.size(); ++i) python::append(out, points[i]);
+  return out;
+}
+
+bool went_wrong(const Sample& sample) {
+  return sample.verdict.correct_fixed && *sample.verdict.correct_fixed < 1;
+}
+
+// Accuracy of each subject, sorted, as a chart; none for a task without subjects.
+std::string subject_chart(const TaskRun& run) {
+  std::map<std::string, std::pair<double, int64_t>> subjects;
+  for (const Sample& sample : run.score.samples) {
+    if (!sample.item->subset || !sample.verdict.correct) continue;
+    auto& [sum, count] = subjects[*sample.item->subset];
+    sum += 100 * *sample.verdict.correct;
+    ++count;
+  }
+  if (subjects.size() < 2) return {};
+  std::vector<double> means;
+  for (const auto& [name, entry] : subjects) {
+    means.push_back(entry.first / static_cast<double>(entry.second));
+  }
+  std::sort(means.begin(), means.end());
+  Series series;
+  series.markers = true;
+  for (size_t i = 0; i < means.size(); ++i) {
+    series.x.push_back(static_cast<double>(i + 1));
+    series.y.push_back(means[i]);
+  }
+  const Chart chart{.title = run.score.task->title,
+                    .x_label = "subjects, worst first",
+                    .y_label = "percent right",
+                    .series = {series}};
+  return draw_svg({&chart, 1}, 1);
+}
+
+std::string wrong_items(const TaskRun& run) {
+  constexpr size_t kShown = 50;
+  std::string out;
+  size_t wrong = 0;
+  for (const Sample& sample : run.score.samples) {
+    if (!went_wrong(sample) || ++wrong > kShown) continue;
+    const Item& item = *sample.item;
+    const std::string prompt = item.is_chat() ? item.messages.back().text() : item.prompt;
+    out += fmt::format(
+        "<details><summary>{}: {} for {}</summary><pre>{}</pre><pre>{}</pre></details>\n",
+        escaped(item.id), escaped(sample.verdict.prediction_fixed.value_or("no answer")),
+        escaped(item.target.value_or("the tests")), escaped(tail(prompt, 800)),
+        escaped(tail(sample.response.text, 2000)));
+  }
+  if (wrong == 0) return {};
+  return fmt::format("<h3>{} of {} items went wrong, {} are shown</h3>\n", wrong,
+                     run.score.samples.size(), std::min(wrong, kShown)) +
+         out;
+}
+
+}  // namespace
+
+nlohmann::ordered_json result_json(const TaskRun& run, const std::string& model_path,
+                                   const nlohmann::ordered_json& identity,
+                                   const RunOptions& options) {
+  const Task& task = *run.score.task;
+  const auto field = [&](const char* name) {
+    const auto found = identity.find(name);
+    return found == identity.end() ? nlohmann::ordered_json() : *found;
+  };
+  nlohmann::ordered_json out = {{"task", task.name}, {"version", task.version}};
+  out["model"] = {
+      {"path", model_path}, {"sha256", field("weights_sha256")}, {"weights", field("weights")}};
+  for (const char* name : {"tokenizer_sha256", "template", "rules", "kv_cache", "kernels"}) {
+    out[name] = field(name);
+  }
+  out["settings"] = {{"shots", task.shots},
+                     {"split", task.split},
+                     {"limit", options.limit},
+                     {"seed", options.seed},
+                     {"pandas_none", options.items.pandas_none},
+                     {"greedy", true}};
+  out["prompts_sha256"] = run.prompts_sha256;
+  out.update(score_json(run.score));
+  out["truncated"] = run.truncated;
+  out["tokens"] = {
+      {"prompt", run.prompt_tokens}, {"reused", run.reused_tokens}, {"new", run.new_tokens}};
+  out["seconds"] = run.seconds;
+  auto& samples = out["samples"] = nlohmann::ordered_json::array();
+  for (const Sample& sample : run.score.samples) {
+    nlohmann::ordered_json entry = {{"id", sample.item->id}};
+    if (sample.verdict.correct) entry["correct"] = *sample.verdict.correct;
+    if (sample.verdict.correct_fixed) entry["correct_fixed"] = *sample.verdict.correct_fixed;
+    for (const auto& [name, value] : sample.verdict.details.items()) entry[name] = value;
+    samples.push_back(std::move(entry));
+  }
+  return out;
+}
+
+std::string samples_jsonl(const TaskRun& run) {
+  std::string text;
+  for (size_t i = 0; i < run.score.samples.size(); ++i) {
+    const Sample& sample = run.score.samples[i];
+    const ItemAnswer& answer = run.answers[i];
+    nlohmann::ordered_json line = sample_json(sample);
+    line["prompt_sha256"] =
+        sha256(sample.item->is_chat() ? dump(item_record(*sample.item)) : sample.item->prompt);
+    line["prompt_tokens"] = answer.prompt_tokens;
+    line["truncated"] = answer.truncated;
+    line["finish"] = answer.finish;
+    line["seconds"] = answer.seconds;
+    text += dump(line) + "\n";
+  }
+  return text;
+}
+
+nlohmann::ordered_json submission_json(const TaskRun& run) {
+  nlohmann::ordered_json out;
+  for (const Sample& sample : run.score.samples) {
+    out[sample.item->subset.value_or("")][fmt::format("{}", sample.item->index)] =
+        sample.verdict.prediction.value_or("");
+  }
+  return out;
+}
+
+std::string result_table(std::span<const TaskRun> runs, const std::string& model) {
+  std::string out = fmt::format("{}\n\n{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", model, "", "items",
+                                "parity", "fixed", "± ", "the memo");
+  for (const TaskRun& run : runs) {
+    const Task& task = *run.score.task;
+    const MetricValue* parity = first_value(run.score.summary.all.parity);
+    const MetricValue* fixed = first_value(run.score.summary.all.fixed);
+    const auto figures = memo_figures(task.name);
+    std::string memo = "-";
+    if (!figures.empty()) {
+      memo = fmt::format("{} {:.1f}", figures.back().model, figures.back().value);
+    }
+    out +=
+        fmt::format("{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, run.score.samples.size(),
+                    number(parity), number(fixed),
+                    parity == nullptr ? "-" : fmt::format("{:.2f}", parity->standard_error), memo);
+    for (const auto& [name, metrics] : run.score.summary.groups) {
+      out += fmt::format("  {:<32} {:>6}  {:>8} {:>8}\n", name, first_value(metrics.parity)->count,
+                         number(first_value(metrics.parity)), number(first_value(metrics.fixed)));
+    }
+    std::string notes;
+    if (run.truncated > 0) notes += fmt::format("  {} prompts were cut", run.truncated);
+    if (run.score.ties > 0) notes += fmt::format("  {} ties at the top", run.score.ties);
+    if (run.score.timeouts > 0) {
+      notes += fmt::format("  {} programs ran out of time", run.score.timeouts);
+    }
+    if (run.score.unsafe) notes += "  programs ran without the sandbox";
+    if (!notes.empty()) out += notes + "\n";
+  }
+  return out;
+}
+
+std::string result_csv(std::span<const TaskRun> runs, const std::string& model) {
+  std::string out = "model,task,group,rule,metric,value,stderr,n\n";
+  const auto add = [&](const TaskRun& run, const std::string& group, const char* rule,
+                       const std::vector<std::pair<std::string, MetricValue>>& values) {
+    for (const auto& [name, value] : values) {
+      out += fmt::format("\"{}\",{},\"{}\",{},{},{},{},{}\n", python::replace(model, "\"", "\"\""),
+                         run.score.task->name, group, rule, name, value.value, value.standard_error,
+                         value.count);
+    }
+  };
+  for (const TaskRun& run : runs) {
+    add(run, "", "parity", run.score.summary.all.parity);
+    add(run, "", "fixed", run.score.summary.all.fixed);
+    for (const auto& [name, metrics] : run.score.summary.groups) {
+      add(run, name, "parity", metrics.parity);
+      add(run, name, "fixed", metrics.fixed);
+    }
+  }
+  return out;
+}
+
+std::string result_html(std::span<const TaskRun> runs, const std::string& model) {
+  std::string out =
+      "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Evaluation of " +
+      escaped(model) +
+      "</title><style>body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
+      "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;"
+      "text-align:right}td:first-child,th:first-child{text-align:left}pre{white-space:pre-wrap;"
+      "background:#f4f4f4;padding:.6em}</style>\n<h1>Evaluation of " +
+      escaped(model) + "</h1>\n";
+  for (const TaskRun& run : runs) {
+    const Task& task = *run.score.task;
+    out += fmt::format("<h2>{}</h2>\n<table><tr><th>model<th>{}\n", escaped(task.title),
+                       escaped(task.metric));
+    for (const MemoFigure& figure : memo_figures(task.name)) {
+      out += fmt::format("<tr><td>{}<td>{:.1f}\n", figure.model, figure.value);
+    }
+    out +=
+        fmt::format("<tr><td><b>{}</b>, parity<td>{}\n<tr><td><b>{}</b>, fixed<td>{}\n</table>\n",
+                    escaped(model), number(first_value(run.score.summary.all.parity)),
+                    escaped(model), number(first_value(run.score.summary.all.fixed)));
+    out += subject_chart(run) + wrong_items(run);
+  }
+  return out + "</html>\n";
+}
+
+}  // namespace quern
