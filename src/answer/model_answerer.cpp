@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "model/kv_cache.h"
 #include "text/chatml.h"
+#include "text/reasoning.h"
 
 namespace quern {
 namespace {
@@ -31,16 +32,32 @@ class ModelAnswerer : public Answerer {
                                const CompleteEvents& events,
                                const std::atomic<bool>* cancel) override {
     std::vector<Answer> answers(requests.size());
+    // Of conversations what is thought is parted from the answer; of texts nothing is.
+    std::vector<std::optional<ReasoningSplitter>> splitters(requests.size());
+    const auto give = [&](size_t i, const ReasoningSplitter::Pieces& pieces) {
+      answers[i].reasoning += pieces.reasoning;
+      answers[i].text += pieces.content;
+      if (events.reasoning && !pieces.reasoning.empty()) events.reasoning(i, pieces.reasoning);
+      if (events.text && !pieces.content.empty()) events.text(i, pieces.content);
+    };
     run(
-        requests.size(), [&](size_t i) { return request_of(requests[i]); },
+        requests.size(), [&](size_t i) { return request_of(requests[i], splitters[i]); },
         [&](size_t i, const NewToken& token) {
-          if (events.text && !token.text.empty()) events.text(i, token.text);
+          if (splitters[i]) {
+            give(i, splitters[i]->put(token.text));
+          } else if (events.text && !token.text.empty()) {
+            events.text(i, token.text);
+          }
         },
         [&](size_t i, Completion completion) {
           Answer& answer = answers[i];
           answer.finish = completion.reason;
           if (completion.failure) fail(answer, completion.failure);
-          answer.text = std::move(completion.text);
+          if (splitters[i]) {
+            give(i, splitters[i]->flush());
+          } else {
+            answer.text = std::move(completion.text);
+          }
           answer.prompt_tokens = completion.prompt_tokens;
           answer.cached_tokens = completion.cached_tokens;
           answer.new_tokens = static_cast<int64_t>(completion.ids.size());
@@ -89,14 +106,17 @@ class ModelAnswerer : public Answerer {
   }
 
  private:
-  Request request_of(const CompleteRequest& wanted) const {
+  Request request_of(const CompleteRequest& wanted,
+                     std::optional<ReasoningSplitter>& splitter) const {
     Request request;
     if (!wanted.messages.empty()) {
       ChatPrompt prompt;
       prompt.messages = wanted.messages;
       prompt.thinking = wanted.thinking;
       prompt.max_window = model_.generation().max_window_size.value_or(kDefaultWindow);
-      request.ids = model_.chat().render(prompt).ids;
+      RenderedChat rendered = model_.chat().render(prompt);
+      splitter.emplace(opens_reasoning(rendered.text));
+      request.ids = std::move(rendered.ids);
     } else {
       request.ids = wanted.ids.empty() ? model_.raw_prompt(wanted.prompt) : wanted.ids;
     }

@@ -8,8 +8,9 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "formats/gguf.h"
+#include "text/chat_template.h"
 #include "text/chatml.h"
-#include "text/gguf_tokenizer.h"
 
 namespace quern {
 namespace {
@@ -66,13 +67,6 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
                                     .float32 = options.float32,
                                     .strict = options.strict})),
       generation_(read_generation_config(folder)) {
-  if (is_gguf(folder)) {
-    const GgufChat chat = gguf_chat(GgufFile(folder));
-    if (chat != GgufChat::ChatMl) generation_.chat_format = "raw";
-    if (chat == GgufChat::Other) {
-      log::info(folder.string() + ": its chat template is not ChatML and is not used");
-    }
-  }
   if (quern::has_tokenizer(folder)) {
     try {
       tokenizer_ = load_tokenizer(folder, options.tokenizer);
@@ -82,9 +76,7 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
       log::warning(error.line());
     }
   }
-  if (tokenizer_ != nullptr && supports_chatml(*tokenizer_) && generation_.chat_format != "raw") {
-    chat_ = std::make_unique<ChatMl>(*tokenizer_);
-  }
+  if (tokenizer_ != nullptr) find_chat(options.chat_template);
   engine_.kv_type = options.float32 && options.kv_cache == "auto"
                         ? DType::F32
                         : parse_kv_type(options.kv_cache, config_);
@@ -99,6 +91,30 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
                 fmt::format("a context of {} tokens needs {} of KV cache, {} of memory are free",
                             engine_.context, human_bytes(cache), human_bytes(available)),
                 "use a shorter --context or a smaller --kv-cache type");
+  }
+}
+
+void Model::find_chat(const std::string& name) {
+  try {
+    if (!name.empty()) {
+      chat_ = std::make_unique<TemplatedChat>(*tokenizer_, named_chat_template(name, folder_));
+      return;
+    }
+    const bool chatml = !is_gguf(folder_) && supports_chatml(*tokenizer_);
+    if (chatml && generation_.chat_format == "chatml") {
+      chat_ = std::make_unique<ChatMl>(*tokenizer_);
+      return;
+    }
+    ChatTemplateText own = find_chat_template(folder_);
+    if (!own.text.empty()) {
+      chat_ = std::make_unique<TemplatedChat>(*tokenizer_, std::move(own));
+    } else if (chatml && generation_.chat_format != "raw") {
+      chat_ = std::make_unique<ChatMl>(*tokenizer_);
+    }
+  } catch (const Error& failure) {
+    // Who asked for the template is told at once; a model's own matters to chats alone.
+    if (!name.empty()) throw;
+    chat_failure_ = failure;
   }
 }
 
@@ -137,6 +153,9 @@ StopRules Model::default_stop() const {
   }
   if (tokenizer_ != nullptr) {
     if (stop.ids.empty() && tokenizer_->eos()) add(*tokenizer_->eos());
+    if (chat_ != nullptr) {
+      for (const TokenId id : chat_->turn_ends()) add(id);
+    }
     if (supports_chatml(*tokenizer_)) {
       for (const char* name : {"<|im_end|>", "<|im_start|>", "<|endoftext|>"}) {
         if (const auto id = tokenizer_->special(name)) add(*id);
@@ -156,8 +175,10 @@ StopRules Model::default_stop() const {
 const ChatFormat& Model::chat() const {
   if (chat_ != nullptr) return *chat_;
   tokenizer();
+  if (chat_failure_) throw Error(*chat_failure_);
   throw_bad_input(folder_.string() + ": has no chat template",
-                  "it goes on with texts: use 'quern generate'");
+                  fmt::format("name its format with --chat-template: {}, or a Jinja file",
+                              fmt::join(builtin_chat_templates(), ", ")));
 }
 
 std::vector<TokenId> Model::raw_prompt(std::string_view text) const {

@@ -28,6 +28,7 @@ struct ModelOptions {
   std::string layer_windows;  // parse_windows(); empty: as config.json says
   int64_t context = 0;        // 0: the checkpoint's
   TokenizerOptions tokenizer;
+  std::string chat_template;  // a built-in name or a file; empty: the model's own
   bool pack_cache = false;  // see LoadOptions
   bool float32 = false;
   bool strict = false;
@@ -58,9 +59,11 @@ class Model {
 
   // What the checkpoint's generation_config says; greedy where it says do_sample false.
   SamplingOptions default_sampling() const;
-  // End-of-text ids and stop sequences: eos ids, ChatML's end of turn for chat models.
+  // End-of-text ids and stop sequences: eos ids, and what ends a turn in the chat format.
   StopRules default_stop() const;
-  // How it writes conversations; throws BadInput that says the way out where it knows none.
+  // How it writes conversations: as ModelOptions::chat_template says, else by its own template, else
+  // as the first Qwen releases do where the vocabulary has ChatML's tokens. Throws BadInput that says
+  // the way out where there is none, or the template has a mistake.
   bool is_chat() const noexcept { return chat_ != nullptr; }
   const ChatFormat& chat() const;
   // A raw prompt's ids: special tokens' names are recognized, and what the tokenizer's files put
@@ -71,6 +74,8 @@ class Model {
   [[noreturn]] void explain_nonfinite() const;
 
  private:
+  void find_chat(const std::string& name);
+
   fs::path folder_;
   ThreadPool pool_;
   CpuBackend backend_;
@@ -79,6 +84,7 @@ class Model {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::optional<Error> no_tokenizer_;       // why there is none, where the files hold one
   std::unique_ptr<const ChatFormat> chat_;  // null for a model that only goes on with texts
+  std::optional<Error> chat_failure_;       // what is wrong with its template
   GenerationConfig generation_;
   EngineOptions engine_;
 };

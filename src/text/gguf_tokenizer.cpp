@@ -20,9 +20,7 @@ constexpr const char* kModel = "tokenizer.ggml.model";
 constexpr const char* kTokens = "tokenizer.ggml.tokens";
 constexpr const char* kTypes = "tokenizer.ggml.token_type";
 constexpr const char* kScores = "tokenizer.ggml.scores";
-constexpr const char* kTemplate = "tokenizer.chat_template";
 constexpr size_t kMaxTokenBytes = 1 << 16;
-constexpr size_t kMaxTemplateBytes = 1 << 20;
 
 enum class TokenType {
   Normal = 1,
@@ -477,18 +475,6 @@ std::optional<TokenizerJson> gguf_tokenizer_json(const GgufFile& file) {
                              json.tokens[static_cast<size_t>(right)]);
   }
   return json;
-}
-
-GgufChat gguf_chat(const GgufFile& file) {
-  if (!file.has(kTemplate)) return GgufChat::None;
-  const std::string_view text = file.string(kTemplate);
-  if (text.size() > kMaxTemplateBytes) {
-    file.fail(fmt::format("the key '{}' has {} bytes, at most {} are allowed", kTemplate,
-                          text.size(), kMaxTemplateBytes));
-  }
-  const bool chatml =
-      text.find("<|im_start|>") != text.npos && text.find("<|im_end|>") != text.npos;
-  return chatml ? GgufChat::ChatMl : GgufChat::Other;
 }
 
 }  // namespace quern

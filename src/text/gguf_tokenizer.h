@@ -24,8 +24,4 @@ TokenizerSpec gguf_tokenizer_spec(const GgufFile& file);
 // The parts of a byte-level BPE with Qwen2's rule, as tokenizer.json has them; nothing for others.
 std::optional<TokenizerJson> gguf_tokenizer_json(const GgufFile& file);
 
-// What a file says about chats: nothing, ChatML, or a template of another kind, which is not run.
-enum class GgufChat { None, ChatMl, Other };
-GgufChat gguf_chat(const GgufFile& file);
-
 }  // namespace quern

@@ -36,7 +36,8 @@ fs::path find_file(const fs::path& folder) {
 }
 
 constexpr const char* kBeside[] = {"tokenizer_config.json", "special_tokens_map.json",
-                                   "added_tokens.json"};
+                                   "added_tokens.json",     "chat_template.jinja",
+                                   "chat_template.json"};
 
 // What a file of tokens and the files beside it say. A tokenizer.json says all by itself, where it
 // is named and not its folder.

@@ -20,7 +20,8 @@ struct TokenizerOptions {
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& file_or_folder,
                                                 const TokenizerOptions& options = {});
 
-// Copies the files of a model's tokenizer into another folder, its settings included.
+// Copies the files of a model's tokenizer into another folder, its settings and its chat template
+// included.
 void copy_tokenizer(const fs::path& file_or_folder, const fs::path& to);
 
 // Whether a folder holds any of these, or a GGUF file a tokenizer.

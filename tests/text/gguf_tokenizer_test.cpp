@@ -107,19 +107,5 @@ TEST(GgufTokenizer, WhatIsWrongIsNamed) {
   }
 }
 
-TEST(GgufTokenizer, ChatTemplatesAreRecognizedNotRun) {
-  const TempFolder folder;
-  const auto with = [&](const std::string& value) {
-    return GgufFile(
-        folder.write("m.gguf", bpe({"a"}, {1}, {}, {kv_string("tokenizer.chat_template", value)})));
-  };
-  EXPECT_EQ(gguf_chat(with("{{ '<|im_start|>' }}{{ '<|im_end|>' }}")), GgufChat::ChatMl);
-  EXPECT_EQ(gguf_chat(with("[INST] {{ x }} [/INST]")), GgufChat::Other);
-  EXPECT_EQ(gguf_chat(with("{% for a in range(10**9) %}{% endfor %}")), GgufChat::Other);
-  EXPECT_EQ(gguf_chat(with(std::string(100'000, '('))), GgufChat::Other);
-  expect_error([&] { gguf_chat(with(std::string(2 << 20, 'x'))); }, Kind::BadInput,
-               {"chat_template' has 2097152 bytes"});
-}
-
 }  // namespace
 }  // namespace quern

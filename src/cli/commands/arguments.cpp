@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "core/utf8.h"
+#include "text/chat_template.h"
 #include "text/chatml.h"
 
 namespace quern::cli {
@@ -61,6 +62,13 @@ void ModelArguments::declare_options(Command& command) {
   command.option("--extra-vocab", extra_vocab, ".tiktoken file of added tokens").file();
 }
 
+void ModelArguments::declare_chat(Command& command) {
+  command.option("--chat-template", chat_template,
+                 fmt::format("How conversations are written: {}, or a Jinja file",
+                             fmt::join(builtin_chat_templates(), ", ")),
+                 "the model's own");
+}
+
 ModelOptions ModelArguments::options() const {
   ModelOptions options;
   options.threads = globals().threads;
@@ -73,6 +81,7 @@ ModelOptions ModelArguments::options() const {
   options.pack_cache = pack_cache;
   options.float32 = dtype == "float32";
   options.strict = strict;
+  options.chat_template = chat_template;
   options.tokenizer = {.first_release = first_release, .extra_vocab = extra_vocab};
   return options;
 }

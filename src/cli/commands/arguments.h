@@ -20,9 +20,12 @@ struct ModelArguments {
   bool first_release = false;
   std::string extra_vocab;
 
+  std::string chat_template;
+
   enum class Naming { Model, ServedAs };  // ServedAs: also NAME=MODEL
   void declare(Command& command, bool required = true, Naming naming = Naming::Model);
   void declare_options(Command& command);  // all but the model itself
+  void declare_chat(Command& command);  // --chat-template, for commands that write conversations
   ModelOptions options() const;
 };
 

@@ -20,6 +20,7 @@ struct Arguments {
   std::optional<std::string> system;
   int64_t max_new_tokens = 0;
   bool stats = false;
+  std::string think = "auto";
 };
 
 constexpr uint64_t kMaxSavedBytes = uint64_t{64} << 20;
@@ -32,7 +33,8 @@ constexpr std::string_view kHelp =
     "/load FILE          read one back\n"
     "/set [NAME VALUE]   show the settings, or set one: temperature, top-k,\n"
     "                    top-p, min-p, repetition-penalty, seed,\n"
-    "                    max-new-tokens, greedy on|off, stats on|off\n"
+    "                    max-new-tokens, greedy on|off, think on|off|auto,\n"
+    "                    stats on|off\n"
     "/retry              another answer to the last message\n"
     "/stats              tokens, tokens per second and seed of the last answer\n"
     "/quit               leave; so does Ctrl-D\n"
@@ -55,7 +57,7 @@ class Chat {
   explicit Chat(const Arguments& args)
       : partner_(args.server.url.empty() ? make_model_partner(args.model)
                                          : make_server_partner(args.server)),
-        settings_{args.sampling, {}, args.max_new_tokens},
+        settings_{args.sampling, {}, args.max_new_tokens, parse_switch("--think", args.think)},
         system_(args.system),
         stats_(args.stats) {
     partner_->check(settings_);
@@ -221,7 +223,9 @@ class Chat {
 
   void set(const std::string& setting) {
     if (setting.empty()) {
-      print(fmt::format("{}  stats {}\n", partner_->describe(settings_), stats_ ? "on" : "off"));
+      const char* think = !settings_.thinking ? "auto" : *settings_.thinking ? "on" : "off";
+      print(fmt::format("{}  think {}  stats {}\n", partner_->describe(settings_), think,
+                        stats_ ? "on" : "off"));
       return;
     }
     const size_t space = setting.find(' ');
@@ -232,7 +236,12 @@ class Chat {
     const bool numeric = !value.empty() && *end == '\0';
     ChatSettings changed = settings_;
     SamplingArguments& sampling = changed.sampling;
-    if (name == "greedy" || name == "stats") {
+    if (name == "think") {
+      if (value != "on" && value != "off" && value != "auto") {
+        throw Error(Kind::Misused, "expected on, off or auto");
+      }
+      changed.thinking = parse_switch("/set think", value);
+    } else if (name == "greedy" || name == "stats") {
       const auto on = parse_switch("/set " + name, value);
       if (!on) throw Error(Kind::Misused, "expected on or off");
       if (name == "stats") {
@@ -282,6 +291,7 @@ void add_chat(CLI::App& root) {
                     "with another system message"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command, /*required=*/false);
+  args->model.declare_chat(command);
   command.group("Server");
   command
       .option("--server", args->server.url,
@@ -304,6 +314,10 @@ void add_chat(CLI::App& root) {
               "Maximum number of new tokens per answer; 0 = the checkpoint's, or 512")
       .range(int64_t{0}, int64_t{1} << 31)
       .usual();
+  command
+      .option("--think", args->think,
+              "Reasoning before the answer (enable_thinking of the template); auto = the template's")
+      .one_of({"auto", "on", "off"});
   command.flag("--stats", args->stats,
                "Print token counts and tokens per second after each answer");
   command.explain_unknown([](const std::string& name, const std::string&) {

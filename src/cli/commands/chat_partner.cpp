@@ -95,6 +95,7 @@ ChatReply ChatPartner::answer(const std::vector<Message>& messages, const ChatSe
   request.ignore_eos = settings.sampling.ignore_eos;
   request.max_new_tokens = settings.max_new_tokens;
   request.stream = answers_++;
+  request.thinking = settings.thinking;
   const Answer answer =
       answerer().complete({&request, 1},
                           {.text = [&](size_t, std::string_view text) { on_text(text); },

@@ -15,14 +15,17 @@ namespace quern::cli {
 
 struct ChatSettings {
   SamplingArguments sampling;
-  std::optional<bool> greedy;  // absent: as the model says
-  int64_t max_new_tokens = 0;  // 0: as the model says
+  std::optional<bool> greedy;    // absent: as the model says
+  int64_t max_new_tokens = 0;    // 0: as the model says
+  std::optional<bool> thinking;  // enable_thinking of its template; absent: as that says
 };
 
 struct ChatReply {
   std::string text, reasoning;
   std::string statistics;  // one line on counts and speed
 };
+
+using OnText = std::function<void(std::string_view text)>;
 
 class ChatPartner {
  public:

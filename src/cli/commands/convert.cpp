@@ -19,6 +19,7 @@
 #include "formats/tokenizer_json.h"
 #include "formats/torch_bin.h"
 #include "model/gguf_names.h"
+#include "text/chat_template.h"
 #include "text/gguf_tokenizer.h"
 #include "text/load.h"
 
@@ -175,6 +176,13 @@ void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DT
                dump(nlohmann::ordered_json{{"eos_token_id", config.eos_ids}}, 2) + "\n");
   }
   if (!has_gguf_tokenizer(file)) return;
+  const ChatTemplateText chat = find_chat_template(from);
+  if (!chat.text.empty()) {
+    write_file(to / "chat_template.jinja", chat.text);
+    nlohmann::ordered_json tokens = nlohmann::ordered_json::object();
+    for (const auto& [name, content] : chat.tokens) tokens[name] = content;
+    if (!tokens.empty()) write_file(to / "tokenizer_config.json", dump(tokens, 2) + "\n");
+  }
   if (const auto parts = gguf_tokenizer_json(file)) {
     write_tokenizer_json(to / "tokenizer.json", *parts);
     write_tokenizer_config(file, to);

@@ -17,15 +17,13 @@
 #include "formats/tokenizer_json.h"
 #include "model/gguf_names.h"
 #include "model/rotary.h"
+#include "text/chat_template.h"
 #include "text/load.h"
 
 namespace quern::cli {
 namespace {
 
 constexpr int64_t kWeightsAtOnce = 1 << 16;  // that a thread takes
-constexpr const char* kChatMl =
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 void add_config(GgufWriter& out, const Config& c, const std::string& name) {
   const std::string arch(quern::name(c.family));
@@ -140,13 +138,13 @@ void add_tokenizer(GgufWriter& out, const fs::path& model, const Config& c) {
     }
   }
   std::optional<int64_t> end_of_text;
-  bool chat = false;
+  bool chatml = false;
   for (const AddedToken& token : parts.added) {
     if (token.id >= c.vocab) continue;  // the embedding has no row for it
     tokens[static_cast<size_t>(token.id)] = token.content;
     types[static_cast<size_t>(token.id)] = token.special ? 3 : 4;
     if (token.content == "<|endoftext|>") end_of_text = token.id;
-    chat = chat || token.content == "<|im_start|>";
+    chatml = chatml || token.content == "<|im_start|>";
   }
   std::vector<std::string> merges;
   for (const auto& [left, right] : parts.merges) {
@@ -165,7 +163,10 @@ void add_tokenizer(GgufWriter& out, const fs::path& model, const Config& c) {
   add_id("tokenizer.ggml.eos_token_id", ends.empty() ? end_of_text : ends[0]);
   if (ends.size() > 1) add_id("tokenizer.ggml.eot_token_id", ends[1]);
   out.add_bool("tokenizer.ggml.add_bos_token", false);
-  if (chat) out.add_string("tokenizer.chat_template", kChatMl);
+  // A model's own template, or that of the first Qwen releases, which have it in their program.
+  std::string chat = find_chat_template(model).text;
+  if (chat.empty() && chatml) chat = builtin_chat_template("qwen");
+  if (!chat.empty()) out.add_string("tokenizer.chat_template", chat);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ struct Arguments {
   int64_t max_new_tokens = 0;
   int64_t samples = 1;
   int64_t logprobs = -1;
+  std::string think = "auto";
   bool chat = false, json = false, truncate = false, echo = false, stats = false;
 };
 
@@ -106,7 +107,8 @@ std::vector<Request> make_requests(const Arguments& args, const Model& model,
     }
   } else {
     if (args.chat) {
-      ChatPrompt prompt{.max_window = chat_window(model)};
+      ChatPrompt prompt{.thinking = parse_switch("--think", args.think),
+                        .max_window = chat_window(model)};
       if (args.system) prompt.messages.push_back({ChatRole::System, *args.system});
       prompt.messages.push_back({ChatRole::User, text});
       prompts = {model.chat().render(prompt).ids};
@@ -178,6 +180,7 @@ void add_generate(CLI::App& root) {
         "token ids in, token ids out; a list of lists runs as one batch"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command);
+  args->model.declare_chat(command);
   command.group("Prompt");
   command
       .positional("prompt", args->prompt,
@@ -194,6 +197,10 @@ void add_generate(CLI::App& root) {
       .usual();
   command.option("--system", args->system, "System message of --chat",
                  "the model's own, if it has one");
+  command
+      .option("--think", args->think,
+              "With --chat: reasoning before the answer; auto = as the template says")
+      .one_of({"auto", "on", "off"});
   command.flag("--truncate", args->truncate, "Drop the beginning of a prompt that is too long");
   command.group("Output");
   command

@@ -12,6 +12,7 @@
 #include "formats/generation_config.h"
 #include "formats/safetensors.h"
 #include "model/initialize.h"
+#include "text/chat_template.h"
 
 namespace quern::cli {
 namespace {
@@ -86,7 +87,10 @@ void init(const Arguments& args) {
       tokenizer ? new_generation_config(tokenizer->eos(), tokenizer->special("<|im_end|>"))
                 : new_generation_config({}, {});
   write_file(folder.temporary() / "generation_config.json", dump(generation, 2) + "\n");
-  if (!args.tokenizer.empty()) copy_tokenizer(args.tokenizer, folder.temporary());
+  if (!args.tokenizer.empty()) {
+    copy_tokenizer(args.tokenizer, folder.temporary());
+    save_release_template(*tokenizer, folder.temporary());
+  }
   folder.commit();
   progress.finish();
   print(fmt::format("{}: {} parameters, {}, random weights\n", args.out,

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "formats/generation_config.h"
+#include "text/chat_template.h"
 #include "text/load.h"
 #include "train/run_data.h"
 
@@ -154,6 +155,7 @@ void pretrain(const Arguments& args) {
   Pretraining run(backend, config, train, valid, report);
   const bool done = run.run(out, begun, [&](const fs::path& folder) {
     copy_tokenizer(config.tokenizer, folder);
+    save_release_template(*tokenizer, folder);
     write_file(
         folder / "generation_config.json",
         dump(new_generation_config(tokenizer->eos(), tokenizer->special("<|im_end|>")), 2) + "\n");

@@ -112,6 +112,7 @@ void add_serve(CLI::App& root) {
         "behind a local socket, with a bound on memory"}});
   auto args = std::make_shared<Arguments>();
   args->model.declare(command, /*required=*/false, ModelArguments::Naming::ServedAs);
+  args->model.declare_chat(command);
   command.positional("models", args->more_models, "More models, each PATH or NAME=PATH")
       .replaced(resolve_named_model);
   command

@@ -10,9 +10,9 @@
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
 #include "cli/framework/output.h"
+#include "cli/commands/tokenize_chat.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "text/chatml.h"
 #include "text/load.h"
 #include "text/parallel_encode.h"
 
@@ -23,7 +23,7 @@ struct Arguments {
   std::string model, text, file;
   bool force = false;
   bool json = false, jsonl = false, specials = false, first_release = false, bare = false;
-  std::string extra_vocab, out, invalid = "replace";
+  std::string extra_vocab, out, chat_template, invalid = "replace";
 };
 
 // JSON escapes may hold half a surrogate pair, which UTF-8 cannot: such a half is read as U+FFFD.
@@ -92,38 +92,30 @@ ordered_json answer_ids(const Tokenizer& tokenizer, const Json& request) {
                                     request.boolean_or("skip_special_tokens", false))}};
 }
 
-// A line that asks for the prompt of a conversation.
-ordered_json answer_messages(const Tokenizer& tokenizer, const Json& request) {
-  std::vector<Message> conversation;
-  for (const Json& message : request.at("messages").items()) {
-    const auto role = role_of(message.at("role").string());
-    if (!role) message.at("role").fail("is not a role that is known");
-    conversation.push_back({*role, message.at("content").string()});
-  }
-  const int64_t window = request.integer_or("max_window_size", kDefaultWindow, 0);
-  return {{"ids", ChatMl(tokenizer).prompt(conversation, window).ids}};
-}
-
-ordered_json answer(const Tokenizer& tokenizer, const Json& request) {
-  if (request.has("messages")) return answer_messages(tokenizer, request);
-  if (request.has("ids") && !request.has("text")) return answer_ids(tokenizer, request);
-  return answer_text(tokenizer, request);
-}
-
 // What can't be answered is answered with its error, and the next line is read.
-void tokenize_lines(const Tokenizer& tokenizer, std::istream& input, const std::string& name) {
+void tokenize_lines(const Tokenizer& tokenizer, const Arguments& args, std::istream& input,
+                    const std::string& name) {
+  ChatLines chats(tokenizer, args.model, args.chat_template);
   int64_t number = 0;
   for (std::string line; std::getline(input, line);) {
     const std::string where = fmt::format("{}: line {}", name, ++number);
     if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    ordered_json reply;
+    std::string reply;
     try {
-      reply = answer(tokenizer, Json::parse(mend_surrogates(std::move(line)), where));
+      line = mend_surrogates(std::move(line));
+      const Json request = Json::parse(line, where);
+      if (request.has("messages")) {
+        reply = python_dumps(chats.answer(OrderedJson::parse(line, where), where));
+      } else if (request.has("ids") && !request.has("text")) {
+        reply = dump(answer_ids(tokenizer, request));
+      } else {
+        reply = dump(answer_text(tokenizer, request));
+      }
     } catch (const Error& failure) {
       const std::string what = failure.line();
-      reply = {{"error", what.starts_with(where) ? what : where + ": " + what}};
+      reply = dump(ordered_json{{"error", what.starts_with(where) ? what : where + ": " + what}});
     }
-    print(dump(reply) + "\n");
+    print(reply + "\n");
   }
 }
 
@@ -163,11 +155,11 @@ void tokenize(const Arguments& args) {
       args.model, {.first_release = args.first_release, .extra_vocab = args.extra_vocab});
   if (args.jsonl) {
     if (args.file.empty() || args.file == "-") {
-      tokenize_lines(*tokenizer, std::cin, "standard input");
+      tokenize_lines(*tokenizer, args, std::cin, "standard input");
     } else {
       std::ifstream input(args.file);
       if (!input || fs::is_directory(args.file)) throw_bad_input(args.file + ": cannot open");
-      tokenize_lines(*tokenizer, input, args.file);
+      tokenize_lines(*tokenizer, args, input, args.file);
     }
     return;
   }
@@ -241,7 +233,7 @@ void add_tokenize(CLI::App& root) {
                     "ids as little-endian 32-bit numbers; all threads without --threads"},
                    {"tokenize Qwen-7B --jsonl < requests.jsonl",
                     "a line {\"text\":...} in, {\"ids\":[...]} out; {\"ids\":[...]} in, "
-                    "{\"text\":...} out; {\"messages\":[...]} in, {\"ids\":[...]} out"}});
+                    "{\"text\":...} out; {\"messages\":[...], \"tools\":[...], ...} in, {\"ids\":[...]} out"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Checkpoint folder, or tokenizer file")
       .required()
@@ -264,6 +256,8 @@ void add_tokenize(CLI::App& root) {
   command.flag("--jsonl", args->jsonl, "JSON Lines in and out");
   command.flag("--first-release", args->first_release,
                "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
+  command.option("--chat-template", args->chat_template,
+                 "With --jsonl: chat template, a built-in name or a Jinja file", "the model's own");
   command.option("--extra-vocab", args->extra_vocab, ".tiktoken file of added tokens").file();
   command.on_run([args] { tokenize(*args); });
 }
