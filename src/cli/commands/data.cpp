@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/data_chat.h"
 #include "cli/commands/data_stages.h"
 #include "cli/framework/output.h"
 #include "core/error.h"
@@ -115,6 +116,7 @@ void run_pack(const Arguments& args) {
 
 void add_data(CLI::App& root) {
   Command data(root, "data", "Prepare data for training");
+  add_data_chat(data.app());
   add_data_stages(data.app());
   Command command(
       data.app(), "pack", "Tokenize documents into a dataset for training",
