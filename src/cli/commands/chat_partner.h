@@ -25,8 +25,6 @@ struct ChatReply {
   std::string statistics;  // one line on counts and speed
 };
 
-using OnText = std::function<void(std::string_view text)>;
-
 class ChatPartner {
  public:
   virtual ~ChatPartner() = default;
