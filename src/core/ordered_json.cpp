@@ -227,6 +227,10 @@ OrderedJson OrderedJson::parse(std::string_view text, std::string_view source,
   if (text.size() > limits.max_bytes) {
     throw_bad_input(fmt::format("{}: is larger than {} bytes", source, limits.max_bytes));
   }
+  // The library takes a NUL for the end of its input, and would not look at what follows.
+  if (text.find('\0') != text.npos) {
+    throw_bad_input(fmt::format("{}: is not valid JSON: it has a NUL byte", source));
+  }
   Builder builder(source, limits);
   nlohmann::json::sax_parse(text, &builder);
   return builder.take();

@@ -24,8 +24,7 @@ fs::path find_table(const fs::path& folder) {
 
 // Lines of base64.
 std::string decode_lines(std::string text, const std::string& source) {
-  std::erase_if(text, [](char c) { return c == '
-' || c == ''; });
+  std::erase_if(text, [](char c) { return c == '\n' || c == '\r'; });
   std::string out;
   if (!text.empty() && !base64_decode(text, out)) throw_bad_input(source + ": is not base64");
   return out;

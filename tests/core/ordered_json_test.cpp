@@ -36,6 +36,8 @@ TEST(OrderedJson, RefusesWhatTheStrictReaderRefuses) {
     test::expect_error([&] { OrderedJson::parse(text, "tools.json"); }, Kind::BadInput,
                        {"tools.json"});
   }
+  test::expect_error([] { OrderedJson::parse(std::string_view("[1]\0[2]", 7), "tools.json"); },
+                     Kind::BadInput, {"NUL"});
   test::expect_error(
       [] { OrderedJson::parse(std::string(100, '['), "tools.json", {.max_depth = 64}); },
       Kind::BadInput, {"nested deeper than 64"});

@@ -412,7 +412,7 @@ TEST_F(WideRequests, AnthropicsErrorsHaveItsForm) {
       {{{"messages", {{{"role", "system"}, {"content", "x"}}}}, {"max_tokens", 4}}, "role"},
       {{{"messages", {{{"role", "user"}, {"content", {{{"type", "image"}}}}}}}, {"max_tokens", 4}},
        "image"},
-      {{{"messages", user("x")}, {"max_tokens", 4}, {"tools", {{{"name", "f"}}}}}, "tools"},
+      {{{"messages", user("x")}, {"max_tokens", 4}, {"tools", {{{"frob", "f"}}}}}, "tools"},
   };
   for (const auto& [body, word] : cases) {
     const json error = ask("/v1/messages", body, 400);
