@@ -6,6 +6,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/eval_commands.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -78,7 +79,7 @@ void run(const RunArguments& args) {
   if (args.chat && args.base) throw Error(Kind::Misused, "--chat and --base exclude each other");
   select_tasks(args.tasks);  // a wrong name is found before the model is loaded
   const DataFolder data(args.data);
-  const fs::path path = args.model.model.empty() ? shipped_model() : fs::path(args.model.model);
+  const fs::path path = args.model.model.empty() ? default_model() : fs::path(args.model.model);
   std::unique_ptr<AnswerStore> store;
   store = std::make_unique<AnswerStore>(
       args.no_cache ? fs::path(":memory:")

@@ -45,6 +45,17 @@ int64_t weight_bytes(const Config& config, int bits) {
   return bytes;
 }
 
+// Which matrices have a bias.
+std::string biases_of(const Config& c) {
+  std::string out;
+  const std::pair<bool, const char*> kinds[] = {
+      {c.qkv_bias, "q, k, v"}, {c.out_bias, "attention output"}, {c.mlp_bias, "feed-forward"}};
+  for (const auto& [there, name] : kinds) {
+    if (there) out += (out.empty() ? "" : ", ") + std::string(name);
+  }
+  return out.empty() ? "none" : out;
+}
+
 void inspect(const Arguments& args) {
   fs::path folder = checkpoint_of(args.model);
   const auto names = preset_names();
@@ -103,7 +114,7 @@ void inspect(const Arguments& args) {
                            c.kv_heads != c.heads ? fmt::format(", {} key/value", c.kv_heads) : "",
                            c.qk_norm ? ", normalized" : ""));
   row("vocabulary", fmt::format("{}{}", c.vocab, c.tied ? ", tied" : ""));
-  row("biases", biases(c));
+  row("biases", biases_of(c));
   row("rotary", fmt::format("base {:g}, {} of {} dims{}", c.rope_theta, c.rotary_dim, c.head_dim,
                             c.rope_scaling.type == RopeScaling::Type::None
                                 ? ""
