@@ -77,7 +77,7 @@ test('conversations outlive a reload; they can be found, renamed and deleted', a
   await page.keyboard.press('Enter');
   await expect(page.getByRole('heading', { level: 1 })).toHaveText('Birds <b>one</b>');
   await list.getByRole('button', { name: 'More: Birds <b>one</b>' }).click();
-  await page.getByRole('button', { name: 'Delete' }).click();
+  await page.getByRole('button', { name: 'Delete', exact: true }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
   await expect(list.getByRole('listitem')).toHaveCount(1);
   await page.reload();

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "formats/gguf.h"
+#include "text/load.h"
 
 namespace quern::cli {
 namespace {
@@ -118,9 +119,16 @@ bool fetch_default_model() {
   return false;
 }
 
-std::optional<fs::path> cached_default() {
+// The default model, if it is in the cache and can be talked with; else `why` says what is wrong.
+std::optional<fs::path> cached_default(std::string& why) {
   for (const StoredModel& model : stored_models()) {
-    if (model.name == kDefaultModel) return model.path;
+    if (model.name != kDefaultModel) continue;
+    try {
+      load_tokenizer(model.path);
+      return model.path;
+    } catch (const Error& failure) {
+      why = failure.line();
+    }
   }
   return std::nullopt;
 }
@@ -189,13 +197,15 @@ std::string resolve_named_model(const std::string& text) {
 }
 
 fs::path default_model() {
-  if (const auto model = cached_default()) return *model;
-  if (fetch_default_model()) {
-    if (const auto model = cached_default()) return *model;
+  std::string why;
+  if (const auto model = cached_default(why)) return *model;
+  if (why.empty() && fetch_default_model()) {
+    if (const auto model = cached_default(why)) return *model;
   }
   if (const auto model = shipped()) {
-    log::info(fmt::format("{} is not here; {}, which only tells stories, takes its place",
-                          kDefaultModel, kShippedModel));
+    log::info(fmt::format("{}; {}, which only tells stories, takes its place",
+                          why.empty() ? std::string(kDefaultModel) + " is not here" : why,
+                          kShippedModel));
     return *model;
   }
   throw Error(Kind::Misused, "no model is named, and none comes with this build",

@@ -497,8 +497,7 @@ void add_pull(CLI::App& root) {
   command.option("--base", args->base, "Address of a hub-compatible server",
                  std::string("HF_ENDPOINT, or ") + kHub);
   command.option("--revision", args->revision, "Branch, tag or commit");
-  command.option("--include", args->include,
-                 "Files to fetch, by pattern (* also matches /); may be repeated",
+  command.option("--include", args->include, "Files to fetch, by shell pattern; may be repeated",
                  "the model once");
   command.option("--out", args->out, "Folder or file to make", "in the cache");
   command.option("--sha256", args->sha256, "Sum that a single file must have");

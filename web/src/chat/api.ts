@@ -54,6 +54,7 @@ export async function* streamChat(
   probabilities: boolean,
   key: string,
   signal: AbortSignal,
+  goOn = false, // the last message is an answer that goes on
 ): AsyncGenerator<Delta> {
   const body = {
     messages,
@@ -62,6 +63,9 @@ export async function* streamChat(
     ...(options.model ? { model: options.model } : {}),
     ...(probabilities ? { logprobs: true, top_logprobs: TOP } : {}),
     ...options.sampling,
+    ...(options.stop?.length ? { stop: options.stop } : {}),
+    ...(options.schema ? { response_format: formatOf(options.schema) } : {}),
+    ...(goOn ? { add_generation_prompt: false, continue_final_message: true } : {}),
   };
   const response = await request('/v1/chat/completions', key, {
     method: 'POST',
@@ -84,6 +88,11 @@ export async function* streamChat(
   }
   if (!done) throw new ApiError({ kind: 'broken', detail: '' });
 }
+
+const formatOf = (schema: string): object => ({
+  type: 'json_schema',
+  json_schema: { name: 'answer', schema: JSON.parse(schema) as object, strict: true },
+});
 
 interface LogprobEntry {
   token: string;

@@ -8,7 +8,16 @@ import { ApiError, listModels, type ModelEntry } from './api';
 import { fromArchive, ImportError, toArchive } from './archive';
 import { Chat } from './chat';
 import { Composer } from './composer';
-import { childrenOf, pathOf, titleOf, type Conversation, type Options } from './conversation';
+import {
+  childrenOf,
+  pathOf,
+  titleOf,
+  toMarkdown,
+  type Attachment,
+  type Conversation,
+  type Message,
+  type Options,
+} from './conversation';
 import { MessageView, wordsOf } from './message';
 import { OptionsPanel, SettingsDialog } from './panels';
 import { useShortcuts } from './shortcuts';
@@ -138,16 +147,16 @@ export function App() {
     setMenu(true);
     requestAnimationFrame(() => document.querySelector<HTMLElement>('.sidebar .hide')?.focus());
   };
-  const send = (text: string) => {
+  const send = (text: string, files: Attachment[] = []) => {
     setAtEnd(true);
     // The server's own choice is its first model; where that one can't chat, ours is named.
     if (!options.model && model && model.id !== models[0]?.id) chat.setOptions({ ...options, model: model.id });
-    chat.send(text);
+    chat.send(text, files);
   };
   const setOptions = (next: Options) => {
     chat.setOptions(next);
     // The next conversation samples alike, but a system prompt belongs to this one.
-    setSettings((old) => ({ ...old, defaults: { ...next, system: old.defaults.system } }));
+    setSettings((old) => ({ ...old, defaults: { model: next.model, system: '', sampling: next.sampling } }));
   };
   const importFile = async (file: File) => {
     try {
@@ -191,6 +200,7 @@ export function App() {
           onRename={(c, title) => chat.rename(c, title)}
           onRemove={(c) => void chat.remove(c)}
           onExport={(c) => download(toArchive([c]), 'quern-conversation.json')}
+          onMarkdown={(c) => download(toMarkdown(c), 'quern-conversation.md', 'text/markdown')}
           onSettings={() => setPanel('settings')}
           onHide={() => setMenu(false)}
         />
@@ -234,6 +244,7 @@ export function App() {
                     versions={childrenOf(current, message.parent)}
                     growing={busy && message === last}
                     busy={busy}
+                    last={message === last}
                     editing={editing === message.id}
                     setEditing={(on) => {
                       setEditing(on ? message.id : null);
@@ -241,6 +252,9 @@ export function App() {
                     }}
                     actions={{
                       edit: (m, text) => { setAtEnd(true); chat.edit(current, m, text); },
+                      rewrite: (m, text) => chat.rewrite(current, m, text),
+                      remove: (m) => chat.removeMessage(current, m),
+                      goOn: (m) => { setAtEnd(true); chat.goOn(current, m); },
                       regenerate: (m) => { setAtEnd(true); chat.regenerate(current, m); },
                       choose: (m) => chat.choose(current, m),
                       enterKey: () => setPanel('settings'),
@@ -249,7 +263,7 @@ export function App() {
                 ))}
               </div>
             ) : (
-              <Welcome model={model?.id ?? 'Quern'} onChoose={send} />
+              <Welcome model={model?.id ?? 'Quern'} onChoose={(text) => send(text)} />
             )}
           </section>
           <div class="foot">
@@ -264,13 +278,17 @@ export function App() {
               onSend={send}
               onStop={() => current && chat.stop(current)}
               onEditLast={editLast}
+              onProblem={setNotice}
             />
+            <ContextMeter path={path} context={model?.quern?.context} />
           </div>
         </main>
         {panel === 'options' && (
           <OptionsPanel
             options={options}
-            defaults={model?.quern?.defaults ?? {}}
+            model={model}
+            settings={settings}
+            onSettings={setSettings}
             onChange={setOptions}
             onClose={closePanel}
           />
@@ -355,6 +373,22 @@ function ModelChoice({ models, options, onChange }: ModelProps) {
   );
 }
 
+// How much of the context the last answer came to.
+function ContextMeter({ path, context }: { path: Message[]; context: number | undefined }) {
+  const t = useWords();
+  const counted = path.findLast((m) => m.promptTokens !== undefined);
+  if (!counted || !context) return null;
+  const used = counted.promptTokens! + (counted.answerTokens ?? 0);
+  const full = used > 0.9 * context;
+  return (
+    <p class={`context ${full ? 'full' : ''}`}>
+      <meter min={0} max={context} high={0.9 * context} value={used} aria-label={t('contextHint')} />
+      <span>{t('contextUsed', used.toLocaleString('en'), context.toLocaleString('en'))}</span>
+      {full && <span role="status">{t('contextFull')}</span>}
+    </p>
+  );
+}
+
 // Where the server wants a key, it is asked for before anything can fail.
 function KeyForm({ refused, onKey }: { refused: boolean; onKey: (key: string) => void }) {
   const t = useWords();
@@ -379,9 +413,9 @@ function KeyForm({ refused, onKey }: { refused: boolean; onKey: (key: string) =>
   );
 }
 
-function download(text: string, name: string): void {
+function download(text: string, name: string, type = 'application/json'): void {
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
+  link.href = URL.createObjectURL(new Blob([text], { type }));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

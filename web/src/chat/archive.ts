@@ -142,10 +142,20 @@ function readConversation(value: unknown, index: number): Conversation {
       model: string(options['model'], `${at}.options.model`),
       system: string(options['system'], `${at}.options.system`),
       sampling: readSampling(object(options['sampling'], `${at}.options.sampling`), at),
+      ...readLimits(options, at),
     },
     messages,
     chosen,
   };
+}
+
+function readLimits(options: Fields, at: string): Partial<Options> {
+  const out: Partial<Options> = {};
+  if (options['stop'] !== undefined) {
+    out.stop = list(options['stop'], `${at}.options.stop`).map((s) => string(s, `${at}.options.stop`));
+  }
+  if (options['schema'] !== undefined) out.schema = string(options['schema'], `${at}.options.schema`);
+  return out;
 }
 
 function readSampling(from: Fields, at: string): Sampling {
@@ -169,6 +179,12 @@ function readMessage(value: unknown, at: string): Message {
   };
   if (from['reasoning'] !== undefined) {
     message.reasoning = string(from['reasoning'], `${at}.reasoning`);
+  }
+  if (from['files'] !== undefined) {
+    message.files = list(from['files'], `${at}.files`).map((item) => {
+      const file = object(item, `${at}.files`);
+      return { name: string(file['name'], `${at}.files`), text: string(file['text'], `${at}.files`) };
+    });
   }
   if (from['model'] !== undefined) message.model = string(from['model'], `${at}.model`);
   for (const name of ['seed', 'promptTokens', 'answerTokens', 'firstMs', 'totalMs'] as const) {

@@ -6,7 +6,7 @@ import type { Conversation, Message, Options } from './conversation';
 import { drawMs } from './markdown';
 import { partsOf } from './reasoning';
 import { ConversationStore } from './store';
-import type { Settings } from '../shared/settings';
+import { fresh, type Settings } from '../shared/settings';
 
 const DRAW_MS = 40; // between two looks at a growing answer
 const SAVE_MS = 1500; // between two saves of it
@@ -27,7 +27,7 @@ export class Chat {
     readonly settings: () => Settings,
     readonly key: () => string,
   ) {
-    this.draft = structuredClone(settings().defaults);
+    this.draft = fresh(settings());
   }
 
   listen(listener: () => void): () => void {
@@ -62,7 +62,7 @@ export class Chat {
 
   open(conversation: Conversation | null): void {
     this.current = conversation;
-    if (!conversation) this.draft = structuredClone(this.settings().defaults);
+    if (!conversation) this.draft = fresh(this.settings());
     this.changed();
   }
 
@@ -84,7 +84,7 @@ export class Chat {
     return conversation !== null && this.running.has(conversation.id);
   }
 
-  send(text: string): void {
+  send(text: string, files: tree.Attachment[] = []): void {
     if (!this.current) {
       this.current = tree.newConversation(this.draft);
       this.conversations.unshift(this.current);
@@ -93,11 +93,32 @@ export class Chat {
     if (last && unanswered(last)) last = tree.remove(this.current, last);
     // Behind a question without an answer comes another version of it.
     const parent = last?.role === 'user' ? last.parent : (last?.id ?? null);
-    this.answer(this.current, tree.add(this.current, parent, 'user', text));
+    this.answer(this.current, tree.add(this.current, parent, 'user', text, files.length ? { files } : {}));
   }
 
   edit(conversation: Conversation, message: Message, text: string): void {
-    this.answer(conversation, tree.add(conversation, message.parent, 'user', text));
+    const more = message.files ? { files: message.files } : {};
+    this.answer(conversation, tree.add(conversation, message.parent, 'user', text, more));
+  }
+
+  // An answer in the reader's words: another version of it.
+  rewrite(conversation: Conversation, message: Message, text: string): void {
+    tree.add(conversation, message.parent, 'assistant', text, { end: 'stop', model: message.model });
+    this.save(conversation);
+    this.changed();
+  }
+
+  removeMessage(conversation: Conversation, message: Message): void {
+    if (this.answering(conversation)) return;
+    tree.removeTree(conversation, message);
+    this.save(conversation);
+    this.changed();
+  }
+
+  // An answer that was stopped, cut or broken off goes on where it ended.
+  goOn(conversation: Conversation, answer: Message): void {
+    const question = conversation.messages.find((m) => m.id === answer.parent);
+    if (question) void this.answer(conversation, question, answer);
   }
 
   // Another answer to the same question.
@@ -146,14 +167,18 @@ export class Chat {
     this.changed();
   }
 
-  private async answer(conversation: Conversation, question: Message): Promise<void> {
+  private async answer(conversation: Conversation, question: Message, begun?: Message): Promise<void> {
     if (this.answering(conversation)) return;
     const messages: ChatMessage[] = tree
       .ancestryOf(conversation, question)
-      .map((m) => ({ role: m.role, content: m.role === 'user' ? m.text : partsOf(m.text).answer }));
+      .map((m) => ({ role: m.role, content: m.role === 'user' ? tree.contentOf(m) : partsOf(m.text).answer }));
+    if (begun) messages.push({ role: 'assistant', content: begun.text });
     const { options } = conversation;
     if (options.system.trim()) messages.unshift({ role: 'system', content: options.system });
-    const message = tree.add(conversation, question.id, 'assistant', '');
+    const message = begun ?? tree.add(conversation, question.id, 'assistant', '');
+    delete message.end;
+    delete message.failure;
+    const had = { tokens: message.answerTokens ?? 0, ms: message.totalMs ?? 0 };
     const control = new AbortController();
     this.running.set(conversation.id, { message, control });
     this.conversations.sort((a, b) => b.updated - a.updated);
@@ -167,11 +192,18 @@ export class Chat {
     try {
       const { probabilities } = this.settings();
       const key = this.key();
-      for await (const delta of streamChat(messages, options, probabilities, key, control.signal)) {
-        take(message, delta);
+      for await (const delta of streamChat(
+        messages,
+        options,
+        probabilities,
+        key,
+        control.signal,
+        begun !== undefined,
+      )) {
+        take(message, delta, had.tokens);
         const now = performance.now();
         if ((delta.text || delta.reasoning) && message.firstMs === undefined) message.firstMs = now - begin;
-        message.totalMs = now - begin;
+        message.totalMs = had.ms + now - begin;
         // A long answer takes longer to draw: most of the time stays free for what comes.
         if (now - drawn > Math.max(DRAW_MS, 4 * drawMs())) {
           drawn = now;
@@ -200,7 +232,8 @@ function unanswered(message: Message): boolean {
   return message.role === 'assistant' && message.text === '' && message.failure !== undefined;
 }
 
-function take(message: Message, delta: Delta): void {
+// Until the server has counted, an event is about a token. `had`: tokens of an answer that goes on.
+function take(message: Message, delta: Delta, had: number): void {
   message.text += delta.text ?? '';
   if (delta.reasoning) message.reasoning = (message.reasoning ?? '') + delta.reasoning;
   if (delta.tokens) (message.tokens ??= []).push(...delta.tokens);
@@ -208,5 +241,8 @@ function take(message: Message, delta: Delta): void {
   message.model = delta.model ?? message.model;
   message.seed = delta.seed ?? message.seed;
   message.promptTokens = delta.promptTokens ?? message.promptTokens;
-  message.answerTokens = delta.answerTokens ?? message.answerTokens;
+  if (delta.answerTokens !== undefined) message.answerTokens = had + delta.answerTokens;
+  else if (delta.text || delta.reasoning) {
+    message.answerTokens = (message.answerTokens ?? 0) + (delta.tokens?.length || 1);
+  }
 }

@@ -41,12 +41,19 @@ export interface Failure {
   retryAt?: number; // milliseconds since 1970
 }
 
+// A text file that came with a question.
+export interface Attachment {
+  name: string;
+  text: string;
+}
+
 export interface Message {
   id: string;
   parent: string | null;
   role: Role;
   text: string;
   created: number;
+  files?: Attachment[]; // of questions
   // Of answers:
   reasoning?: string; // what the server tells apart; see partsOf() for what stands in the text
   model?: string;
@@ -64,6 +71,8 @@ export interface Options {
   model: string; // empty: the server's first
   system: string; // empty: the model's own
   sampling: Sampling;
+  stop?: string[]; // texts that end an answer
+  schema?: string; // JSON schema that an answer must have
 }
 
 export interface Conversation {
@@ -156,13 +165,47 @@ export function remove(c: Conversation, message: Message): Message | undefined {
   return c.messages.find((m) => m.id === message.parent);
 }
 
+// Takes a message and all that follows it away.
+export function removeTree(c: Conversation, message: Message): void {
+  const gone = new Set([message.id]);
+  // Children stand behind their parents.
+  for (const m of c.messages) if (m.parent !== null && gone.has(m.parent)) gone.add(m.id);
+  c.messages = c.messages.filter((m) => !gone.has(m.id));
+  for (const [parent, child] of Object.entries(c.chosen)) {
+    if (gone.has(parent) || gone.has(child)) delete c.chosen[parent];
+  }
+  c.updated = Date.now();
+}
+
+// A question as it is sent: its files stand before its words, in fences that their text can't close.
+export function contentOf(message: Message): string {
+  const files = (message.files ?? []).map(({ name, text }) => {
+    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((m) => m[0].length));
+    const fence = '`'.repeat(longest + 1);
+    return `${name}\n${fence}\n${text.replace(/\n$/, '')}\n${fence}`;
+  });
+  return [...files, message.text].filter(Boolean).join('\n\n');
+}
+
+// What is shown, for people and other programs.
+export function toMarkdown(c: Conversation): string {
+  const parts = [`# ${titleOf(c) || 'Conversation'}`];
+  if (c.options.system.trim()) parts.push(`## System\n\n${c.options.system.trim()}`);
+  for (const message of pathOf(c)) {
+    const text = message.role === 'user' ? contentOf(message) : message.text;
+    parts.push(`## ${message.role === 'user' ? 'User' : 'Assistant'}\n\n${text.trim()}`);
+  }
+  return parts.join('\n\n') + '\n';
+}
+
 export function choose(c: Conversation, message: Message): void {
   c.chosen[keyOf(message.parent)] = message.id;
 }
 
 export function titleOf(c: Conversation): string {
   if (c.title) return c.title;
-  const first = pathOf(c)[0]?.text.trim().split('\n')[0] ?? '';
+  const begin = pathOf(c)[0];
+  const first = begin?.text.trim().split('\n')[0] || begin?.files?.[0]?.name || '';
   const letters = [...first];
   return letters.length > 60 ? letters.slice(0, 59).join('') + '…' : first;
 }
@@ -170,6 +213,6 @@ export function titleOf(c: Conversation): string {
 export function matches(c: Conversation, words: string): boolean {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   if (wanted.length === 0) return true;
-  const text = [titleOf(c), ...c.messages.map((m) => m.text)].join('\n').toLowerCase();
+  const text = [titleOf(c), ...c.messages.map(contentOf)].join('\n').toLowerCase();
   return wanted.every((word) => text.includes(word));
 }

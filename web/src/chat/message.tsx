@@ -2,7 +2,8 @@
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { useWords, type Translate, type Word } from '../shared/i18n';
 import { Icon } from '../shared/icons';
-import type { Failure, Message } from './conversation';
+import { Dialog } from '../shared/dialog';
+import type { Attachment, Failure, Message } from './conversation';
 import { draw } from './markdown';
 import { partsOf } from './reasoning';
 import { Tokens } from './tokens';
@@ -10,6 +11,9 @@ import { Tokens } from './tokens';
 export interface Actions {
   edit: (message: Message, text: string) => void;
   regenerate: (message: Message) => void;
+  rewrite: (message: Message, text: string) => void;
+  remove: (message: Message) => void;
+  goOn: (message: Message) => void;
   choose: (message: Message) => void;
   enterKey: () => void;
 }
@@ -19,6 +23,7 @@ interface Props {
   versions: Message[]; // itself and its siblings
   growing: boolean; // being written now
   busy: boolean; // something in this conversation is
+  last: boolean; // of those that are shown
   editing: boolean;
   setEditing: (on: boolean) => void;
   actions: Actions;
@@ -37,7 +42,16 @@ export function MessageView(props: Props) {
   return (
     <article class={`message ${message.role}`} aria-label={name} aria-busy={growing}>
       {message.role === 'user' ? (
-        editing ? <Editor {...props} /> : <div class="bubble">{message.text}</div>
+        editing ? (
+          <Editor {...props} />
+        ) : (
+          <>
+            {message.files && <Files files={message.files} />}
+            {message.text && <div class="bubble">{message.text}</div>}
+          </>
+        )
+      ) : editing ? (
+        <Editor {...props} />
       ) : asTokens ? (
         <Tokens tokens={message.tokens!} />
       ) : (
@@ -49,6 +63,11 @@ export function MessageView(props: Props) {
       {growing && message.text === '' && !parts.reasoning && <Waiting />}
       {message.failure && <FailureNote {...props} failure={message.failure} />}
       {!growing && !message.failure && <EndNote message={message} />}
+      {growing && message.text !== '' && (
+        <p class="live">
+          <Stats message={message} />
+        </p>
+      )}
       {!editing && !growing && (
         <Tools {...props} probabilities={asTokens} setProbabilities={setProbabilities} />
       )}
@@ -83,6 +102,22 @@ function Markdown({ text, growing }: { text: string; growing: boolean }) {
     });
   };
   return <div ref={element} class={`prose ${growing ? 'growing' : ''}`} onClick={copy} />;
+}
+
+function Files({ files }: { files: Attachment[] }) {
+  return (
+    <div class="files">
+      {files.map(({ name, text }, i) => (
+        <details key={i}>
+          <summary>
+            <Icon name="clip" />
+            {name}
+          </summary>
+          <pre tabIndex={0}>{text}</pre>
+        </details>
+      ))}
+    </div>
+  );
 }
 
 // Folded: who wants to read it opens it.
@@ -157,7 +192,11 @@ function Editor({ message, setEditing, actions }: Props) {
   const save = () => {
     const text = box.current!.value.trim();
     setEditing(false);
-    if (text) actions.edit(message, text);
+    if (message.role === 'assistant') {
+      if (text) actions.rewrite(message, text);
+    } else if (text || message.files) {
+      actions.edit(message, text);
+    }
   };
   return (
     <form
@@ -187,7 +226,7 @@ function Editor({ message, setEditing, actions }: Props) {
           {t('cancel')}
         </button>
         <button type="submit" class="primary">
-          {t('saveAndSend')}
+          {t(message.role === 'assistant' ? 'saveOnly' : 'saveAndSend')}
         </button>
       </div>
     </form>
@@ -203,6 +242,8 @@ function Tools(props: ToolProps) {
   const { message, versions, busy, actions, setEditing, probabilities, setProbabilities } = props;
   const t = useWords();
   const [copied, setCopied] = useState(false);
+  const [removing, setRemoving] = useState(false);
+  const broken = message.end !== 'stop' && message.text !== '' && props.last;
   const at = versions.indexOf(message);
   const copy = () =>
     copyText(message.role === 'user' ? message.text : partsOf(message.text).answer).then(() => {
@@ -232,9 +273,33 @@ function Tools(props: ToolProps) {
         </span>
       )}
       {message.text && button(copied ? t('copied') : t('copy'), copied ? 'check' : 'copy', { onClick: copy })}
-      {message.role === 'user' ? (
-        button(t('edit'), 'edit', { disabled: busy, onClick: () => setEditing(true) })
-      ) : (
+      {message.role === 'assistant' &&
+        broken &&
+        button(t('goOn'), 'play', { disabled: busy, onClick: () => actions.goOn(message) })}
+      {(message.role === 'user' || message.text) &&
+        button(t('edit'), 'edit', { disabled: busy, onClick: () => setEditing(true) })}
+      {button(t('removeMessage'), 'trash', { disabled: busy, onClick: () => setRemoving(true) })}
+      {removing && (
+        <Dialog title={t('removeMessage')} onClose={() => setRemoving(false)}>
+          <p>{t('removeMessageSure')}</p>
+          <div class="dialog-buttons">
+            <button type="button" onClick={() => setRemoving(false)}>
+              {t('cancel')}
+            </button>
+            <button
+              type="button"
+              class="primary danger"
+              onClick={() => {
+                setRemoving(false);
+                actions.remove(message);
+              }}
+            >
+              {t('remove')}
+            </button>
+          </div>
+        </Dialog>
+      )}
+      {message.role === 'assistant' && (
         <>
           {!message.failure &&
             button(t('regenerate'), 'again', {

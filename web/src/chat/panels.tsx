@@ -4,23 +4,31 @@ import { Dialog } from '../shared/dialog';
 import { useWords } from '../shared/i18n';
 import { Icon } from '../shared/icons';
 import type { Settings } from '../shared/settings';
+import type { ModelCard, ModelEntry } from './api';
 import type { Options } from './conversation';
 import { parseField, SAMPLING_FIELDS, type SamplingField } from './sampling';
 
 interface OptionsProps {
   options: Options;
-  defaults: Partial<Record<string, number>>; // the server's, where it says them
+  model: ModelEntry | undefined;
+  settings: Settings;
   onChange: (options: Options) => void;
+  onSettings: (change: (settings: Settings) => Settings) => void;
   onClose: () => void;
 }
 
-export function OptionsPanel({ options, defaults, onChange, onClose }: OptionsProps) {
+export function OptionsPanel(props: OptionsProps) {
+  const { options, model, onChange, onClose } = props;
   const t = useWords();
   const set = (field: SamplingField, value: number | undefined) => {
     const sampling = { ...options.sampling };
     if (value === undefined) delete sampling[field.name];
     else sampling[field.name] = value;
     onChange({ ...options, sampling });
+  };
+  const stop = (text: string) => {
+    const lines = text.split('\n').filter(Boolean);
+    onChange({ ...options, stop: lines.length ? lines : undefined });
   };
   return (
     <aside class="options" aria-label={t('options')}>
@@ -30,6 +38,8 @@ export function OptionsPanel({ options, defaults, onChange, onClose }: OptionsPr
           <Icon name="close" />
         </button>
       </header>
+      {model?.quern && <Card name={model.id} card={model.quern} />}
+      <Presets {...props} />
       <label class="field">
         <span class="label">{t('system')}</span>
         <textarea
@@ -54,11 +64,170 @@ export function OptionsPanel({ options, defaults, onChange, onClose }: OptionsPr
           key={field.name}
           field={field}
           value={options.sampling[field.name]}
-          standard={defaults[field.name]}
+          standard={model?.quern?.defaults?.[field.name]}
           onChange={(value) => set(field, value)}
         />
       ))}
+      <label class="field">
+        <span class="label">{t('stopStrings')}</span>
+        <textarea
+          rows={2}
+          class="mono"
+          defaultValue={(options.stop ?? []).join('\n')}
+          onChange={(event) => stop(event.currentTarget.value)}
+        />
+      </label>
+      <SchemaField schema={options.schema ?? ''} onChange={(schema) => onChange({ ...options, schema })} />
     </aside>
+  );
+}
+
+function Card({ name, card }: { name: string; card: ModelCard }) {
+  const t = useWords();
+  const millions = card.parameters / 1e6;
+  const count = millions >= 1000 ? `${(millions / 1000).toPrecision(3)} B` : `${millions.toPrecision(3)} M`;
+  const size = card.bytes >= 1e9 ? `${(card.bytes / 1e9).toPrecision(3)} GB` : `${Math.round(card.bytes / 1e6)} MB`;
+  const rows: [string, string][] = [
+    [t('cardFamily'), card.family],
+    [t('cardSize'), t('cardParameters', count, size)],
+    [t('cardQuantization'), card.quantization],
+    [t('cardContext'), t('cardTokens', card.context.toLocaleString('en'))],
+    [t('cardLicence'), card.licence ?? t('notSaid')],
+  ];
+  return (
+    <dl class="card" aria-label={name}>
+      {rows.map(([what, value]) => (
+        <div key={what}>
+          <dt>{what}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Presets({ options, settings, onChange, onSettings }: OptionsProps) {
+  const t = useWords();
+  const [chosen, setChosen] = useState('');
+  const [naming, setNaming] = useState(false);
+  const preset = settings.presets.find(({ name }) => name === chosen);
+  const save = (name: string) => {
+    setNaming(false);
+    if (!name) return;
+    const saved = { name, options: { ...structuredClone(options), model: '' } };
+    onSettings((old) => ({
+      ...old,
+      presets: [...old.presets.filter((other) => other.name !== name), saved],
+    }));
+    setChosen(name);
+  };
+  return (
+    <section class="presets">
+      <label class="field">
+        <span class="label">{t('presets')}</span>
+        <select
+          value={preset ? chosen : ''}
+          onChange={(event) => {
+            const name = event.currentTarget.value;
+            setChosen(name);
+            const next = settings.presets.find((other) => other.name === name);
+            if (next) onChange({ ...structuredClone(next.options), model: options.model });
+          }}
+        >
+          <option value="">{t('presetNone')}</option>
+          {settings.presets.map(({ name }) => (
+            <option key={name}>{name}</option>
+          ))}
+        </select>
+      </label>
+      {preset && (
+        <label class="check">
+          <input
+            type="checkbox"
+            checked={settings.preset === chosen}
+            onChange={(event) => {
+              const { checked } = event.currentTarget;
+              onSettings((old) => ({ ...old, preset: checked ? chosen : '' }));
+            }}
+          />
+          {t('presetDefault')}
+        </label>
+      )}
+      <div class="buttons">
+        <button type="button" onClick={() => setNaming(true)}>
+          {t('presetSave')}
+        </button>
+        {preset && (
+          <button
+            type="button"
+            onClick={() => {
+              onSettings((old) => ({
+                ...old,
+                presets: old.presets.filter((other) => other.name !== chosen),
+                preset: old.preset === chosen ? '' : old.preset,
+              }));
+              setChosen('');
+            }}
+          >
+            {t('presetRemove')}
+          </button>
+        )}
+      </div>
+      {naming && (
+        <Dialog title={t('presetSave')} onClose={() => setNaming(false)}>
+          <form
+            onSubmit={(event) => {
+              event.preventDefault();
+              save(String(new FormData(event.currentTarget).get('name') ?? '').trim());
+            }}
+          >
+            <input name="name" aria-label={t('presetName')} defaultValue={chosen} maxLength={80} autofocus />
+            <div class="dialog-buttons">
+              <button type="button" onClick={() => setNaming(false)}>
+                {t('cancel')}
+              </button>
+              <button type="submit" class="primary">
+                {t('save')}
+              </button>
+            </div>
+          </form>
+        </Dialog>
+      )}
+    </section>
+  );
+}
+
+function SchemaField({ schema, onChange }: { schema: string; onChange: (schema: string | undefined) => void }) {
+  const t = useWords();
+  const [wrong, setWrong] = useState(false);
+  const change = (text: string) => {
+    let good = true;
+    try {
+      if (text.trim()) JSON.parse(text);
+    } catch {
+      good = false;
+    }
+    setWrong(!good);
+    onChange(good && text.trim() ? text : undefined);
+  };
+  return (
+    <>
+      <label class="field">
+        <span class="label">{t('schema')}</span>
+        <textarea
+          rows={3}
+          class="mono"
+          spellcheck={false}
+          defaultValue={schema}
+          aria-invalid={wrong}
+          aria-describedby="schema-hint"
+          onChange={(event) => change(event.currentTarget.value)}
+        />
+      </label>
+      <p id="schema-hint" class={wrong ? 'wrong' : 'hint'} role={wrong ? 'alert' : undefined}>
+        {t(wrong ? 'schemaWrong' : 'schemaHint')}
+      </p>
+    </>
   );
 }
 

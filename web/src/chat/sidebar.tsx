@@ -1,5 +1,5 @@
 // The list of conversations.
-import { useState } from 'preact/hooks';
+import { useMemo, useState } from 'preact/hooks';
 import { useWords, type Word } from '../shared/i18n';
 import { Icon, Mark } from '../shared/icons';
 import { Dialog } from '../shared/dialog';
@@ -13,15 +13,26 @@ interface Props {
   onRename: (conversation: Conversation, title: string) => void;
   onRemove: (conversation: Conversation) => void;
   onExport: (conversation: Conversation) => void;
+  onMarkdown: (conversation: Conversation) => void;
   onSettings: () => void;
   onHide: () => void;
 }
+
+const PAGE = 100; // entries of the list at a time
 
 export function Sidebar(props: Props) {
   const { conversations, current, search, onOpen, onSettings, onHide } = props;
   const t = useWords();
   const [words, setWords] = useState('');
-  const found = conversations.filter((c) => matches(c, words));
+  const [shown, setShown] = useState(PAGE);
+  // Titles and texts are looked at only where something has changed: an answer that grows redraws
+  // the page many times a second.
+  const newest = conversations[0]?.updated;
+  const found = useMemo(
+    () => (words.trim() ? conversations.filter((c) => matches(c, words)) : conversations),
+    [words, conversations, conversations.length, newest],
+  );
+  const more = found.length > shown;
   return (
     <nav class="sidebar" aria-label={t('conversations')}>
       <header class="brand">
@@ -48,7 +59,7 @@ export function Sidebar(props: Props) {
       </label>
       <div class="list">
         {found.length === 0 && <p class="empty">{t(words ? 'noneFound' : 'noneYet')}</p>}
-        {byAge(found).map(([age, group]) => (
+        {byAge(more ? found.slice(0, shown) : found).map(([age, group]) => (
           <section key={age} aria-label={t(age)}>
             <h2>{t(age)}</h2>
             <ul>
@@ -58,6 +69,18 @@ export function Sidebar(props: Props) {
             </ul>
           </section>
         ))}
+        {more && (
+          <button
+            type="button"
+            class="plain more"
+            ref={(button) => {
+              if (button) whenSeen(button, () => setShown((count) => count + PAGE));
+            }}
+            onClick={() => setShown((count) => count + PAGE)}
+          >
+            {t('showMore')}
+          </button>
+        )}
       </div>
       <footer>
         <a href="/runs">
@@ -71,6 +94,16 @@ export function Sidebar(props: Props) {
       </footer>
     </nav>
   );
+}
+
+// Calls once the element comes into view.
+function whenSeen(element: Element, action: () => void): void {
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    action();
+  });
+  observer.observe(element);
 }
 
 function byAge(conversations: Conversation[]): [Word, Conversation[]][] {
@@ -89,7 +122,7 @@ interface EntryProps extends Props {
 }
 
 function Entry(props: EntryProps) {
-  const { conversation, isCurrent, onOpen, onRename, onRemove, onExport } = props;
+  const { conversation, isCurrent, onOpen, onRename, onRemove, onExport, onMarkdown } = props;
   const t = useWords();
   const [open, setOpen] = useState<'menu' | 'rename' | 'remove' | null>(null);
   const title = titleOf(conversation) || t('untitled');
@@ -132,6 +165,9 @@ function Entry(props: EntryProps) {
           </button>
           <button type="button" onClick={() => { onExport(conversation); close(); }}>
             {t('exportOne')}
+          </button>
+          <button type="button" onClick={() => { onMarkdown(conversation); close(); }}>
+            {t('exportMarkdown')}
           </button>
           <button type="button" class="danger" onClick={() => setOpen('remove')}>
             {t('remove')}

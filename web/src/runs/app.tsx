@@ -36,6 +36,7 @@ export function App() {
   const [runs, setRuns] = useState<Record<string, Run>>({});
   const [axis, setAxis] = useState<Axis>('tokens');
   const [smooth, setSmooth] = useState(true);
+  const [logLoss, setLogLoss] = useState(false);
   const [failure, setFailure] = useState<Failure | null>(null);
   const untouched = useRef(chosen.length === 0); // nothing chosen yet: the newest is shown
 
@@ -139,6 +140,14 @@ export function App() {
               />
               {t('smooth')}
             </label>
+            <label>
+              <input
+                type="checkbox"
+                checked={logLoss}
+                onChange={(event) => setLogLoss(event.currentTarget.checked)}
+              />
+              {t('logLoss')}
+            </label>
           </header>
           {failure?.kind === 'key' && (
             <form
@@ -183,7 +192,7 @@ export function App() {
                     title={t(picture.title)}
                     axis={clockless ? t('overTokens') : axisName}
                     series={series}
-                    log={picture.log}
+                    log={picture.log || (logLoss && (picture.title === 'chartLoss' || picture.title === 'chartValid'))}
                   />
                 );
               })}

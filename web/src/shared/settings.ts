@@ -5,12 +5,20 @@ import type { Options } from '../chat/conversation';
 export type Theme = 'system' | 'light' | 'dark';
 export type Language = 'en' | 'zh';
 
+// A way of talking that has a name: system prompt, sampling and what bounds answers.
+export interface Preset {
+  name: string;
+  options: Options; // its model is not used
+}
+
 export interface Settings {
   theme: Theme;
   language: Language;
   probabilities: boolean; // ask for those of each token
   rememberKey: boolean;
-  defaults: Options; // of the next conversation: those last set
+  defaults: Options; // of the next conversation: model and sampling last set
+  presets: Preset[];
+  preset: string; // that new conversations begin with; empty: none
 }
 
 const NAME = 'quern-settings';
@@ -23,6 +31,8 @@ export function loadSettings(): Settings {
     probabilities: true,
     rememberKey: false,
     defaults: { model: '', system: '', sampling: {} },
+    presets: [],
+    preset: '',
   };
   try {
     const stored = JSON.parse(localStorage.getItem(NAME) ?? '{}') as Partial<Settings>;
@@ -31,6 +41,13 @@ export function loadSettings(): Settings {
     // Not ours, or not readable: the defaults do.
   }
   return settings;
+}
+
+// What a new conversation begins with.
+export function fresh(settings: Settings): Options {
+  const preset = settings.presets.find(({ name }) => name === settings.preset);
+  const options = preset ? { ...preset.options, model: settings.defaults.model } : settings.defaults;
+  return structuredClone(options);
 }
 
 export function saveSettings(settings: Settings): void {
