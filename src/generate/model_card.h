@@ -10,7 +10,7 @@ namespace quern {
 
 struct ModelCard {
   std::string family;         // "llama", "qwen2", ...
-  std::string quantization;   // type of most of its matrices: "bf16", "Q4_1", "GPTQ int4"
+  std::string quantization;   // type of most of its matrices: "BF16", "Q4_1", "GPTQ int4"
   std::string chat_template;  // "yes", "no", or "chat_format" for the first Qwen releases' setting
   std::string licence;        // as GGUF or the model card's front matter say; empty: not said
   std::string problem;        // one line, where it can't be read; then the rest is empty

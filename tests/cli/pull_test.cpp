@@ -105,7 +105,7 @@ TEST_F(Pull, AModelIsFetchedOnceAndIsThenAName) {
     found = true;
     EXPECT_EQ(model.at("path").string(), place().string());
     EXPECT_EQ(model.at("licence").string(), "apache-2.0");
-    EXPECT_EQ(model.at("quantization").string(), "fp32");
+    EXPECT_EQ(model.at("quantization").string(), "BF16");
   }
   EXPECT_TRUE(found);
   for (const char* name : {"o/m", "m"}) {

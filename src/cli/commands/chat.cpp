@@ -83,7 +83,7 @@ class Chat {
       } catch (const Error& failure) {
         // Who reads from a pipe learns by the exit code that an answer failed.
         if (failure.kind() == Kind::NoResources ||
-            (failure.kind() == Kind::Failed && !at_terminal())) {
+            (failure.kind() == Kind::Failed && !at_terminal() && !entry->starts_with('/'))) {
           throw;
         }
         fmt::print(stderr, "quern: {}\n", failure.line());
