@@ -74,8 +74,12 @@ void check_folder(const fs::path& folder) {
     const Ids ids = listed_ids(line.at("ids"));
     const auto slow = line.find("ids_slow");
     const Ids parsed = tokenizer->encode(text, SpecialPolicy::all());
-    if (!slow || parsed != listed_ids(*slow)) EXPECT_EQ(parsed, ids) << where;
-    if (!slow) EXPECT_EQ(tokenizer->encode(text), ids_or(line, "ids_plain", ids)) << where;
+    if (!slow || parsed != listed_ids(*slow)) {
+      EXPECT_EQ(parsed, ids) << where;
+    }
+    if (!slow) {
+      EXPECT_EQ(tokenizer->encode(text), ids_or(line, "ids_plain", ids)) << where;
+    }
     const Ids special = ids_or(line, "ids_special", ids);
     EXPECT_EQ(tokenizer->encode_whole(text, SpecialPolicy::all()), special) << where;
     const auto decoded = line.find("decoded");
@@ -116,9 +120,13 @@ TEST(TokenizerGoldens, Gguf) {
       const Ids published_parsed =
           ids_or(line, "ids_parsed_published", line.has("ids_published") ? published : parsed);
       const Ids got = tokenizer->encode(text);
-      if (got != published) EXPECT_EQ(got, ids) << where;
+      if (got != published) {
+        EXPECT_EQ(got, ids) << where;
+      }
       const Ids got_parsed = tokenizer->encode(text, SpecialPolicy::all());
-      if (got_parsed != published_parsed) EXPECT_EQ(got_parsed, parsed) << where;
+      if (got_parsed != published_parsed) {
+        EXPECT_EQ(got_parsed, parsed) << where;
+      }
       if (got_parsed == parsed) {
         EXPECT_EQ(tokenizer->encode_whole(text, SpecialPolicy::all()),
                   ids_or(line, "ids_special", parsed))
