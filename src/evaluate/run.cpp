@@ -101,7 +101,8 @@ TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
         const size_t i = asked[index];
         if (options.store != nullptr) options.store->keep(keys[i], answer);
         answers[i] = std::move(answer);
-        if (options.on_answer) options.on_answer(++done, all);
+        ++done;
+        if (options.on_answer) options.on_answer(done, all);
       },
       cancel);
   if (done < all) {

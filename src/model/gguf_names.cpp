@@ -100,10 +100,14 @@ RopeScaling rope_scaling(const GgufFile& file, const std::string& arch, const Co
                 fmt::format("{}: has rotary factors and the key '{}' of '{}'", file.path().string(),
                             key("type"), printable(type, 40)));
   }
+  if (type != "linear" && type != "yarn") {
+    file.fail(fmt::format("the key '{}' is '{}', expected none, linear, yarn or longrope",
+                          key("type"), printable(type, 40)));
+  }
   s.factor = file.number(key("factor"), 1e-3, 1e6);
   if (type == "linear") {
     s.type = RopeScaling::Type::Linear;
-  } else if (type == "yarn") {
+  } else {
     s.type = RopeScaling::Type::Yarn;
     s.beta_fast = file.number_or(key("yarn_beta_fast"), 32, 1e-6, 1e6);
     s.beta_slow = file.number_or(key("yarn_beta_slow"), 1, 1e-6, 1e6);
@@ -114,9 +118,6 @@ RopeScaling rope_scaling(const GgufFile& file, const std::string& arch, const Co
                                                  file.path().string(), key("yarn_log_multiplier"),
                                                  key("yarn_ext_factor")));
     }
-  } else {
-    file.fail(fmt::format("the key '{}' is '{}', expected none, linear, yarn or longrope",
-                          key("type"), printable(type, 40)));
   }
   return s;
 }

@@ -107,8 +107,11 @@ ordered_json TextAnswer::logprobs_json(Choice& choice, size_t begin, size_t end)
                       {"text_offset", ordered_json::array()}};
   const auto add = [&](TokenId id, const Logprobs* logprobs) {
     out["tokens"].push_back(token_name(tokenizer(), id));
-    out["text_offset"].push_back(choice.offset);
-    if (!tokenizer().is_special(id)) choice.offset += characters(bytes_of(tokenizer(), id));
+    // A token that begins inside a character stands where the character does.
+    const std::string_view bytes = bytes_of(tokenizer(), id);
+    const bool inside = !bytes.empty() && (static_cast<unsigned char>(bytes[0]) & 0xC0) == 0x80;
+    out["text_offset"].push_back(choice.offset - (inside && choice.offset > 0 ? 1 : 0));
+    if (!tokenizer().is_special(id)) choice.offset += characters(bytes);
     if (logprobs == nullptr) {  // of the first there is none
       out["token_logprobs"].push_back(nullptr);
       out["top_logprobs"].push_back(nullptr);

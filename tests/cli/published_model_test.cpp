@@ -48,7 +48,7 @@ class Published : public ::testing::Test {
     const fs::path list = folder.write("ids.json", dump(nlohmann::json(ids)));
     const fs::path out = folder.path() / "logits.safetensors";
     const Outcome got = quern({"logits", model.string(), "--ids-file", list.string(), "--out",
-                               out.string(), "--dtype", dtype});
+                               out.string(), "--force", "--dtype", dtype});
     EXPECT_EQ(got.code, 0) << got.err;
     return to_floats(SafetensorsFile(out).tensors()[0].view, "logits");
   }

@@ -369,7 +369,7 @@ TEST_P(AdapterTraining, LossAndEveryGradientOfTheReference) {
     const auto a = adapter.find("base_model.model." + spec.module + ".lora_A.weight");
     if (!a) return AdapterShape{};
     const int64_t rank = a->shape[0];
-    return AdapterShape{rank, static_cast<float>(adapter_config.scale(spec.module, rank))};
+    return AdapterShape{rank, static_cast<float>(adapter_config.scale(spec.module))};
   };
   const std::vector<TensorSpec> specs = adapter_specs(config, choose);
   ASSERT_EQ(specs.size(), adapter.names().size());

@@ -11,11 +11,11 @@ namespace {
 
 using namespace test;  // NOLINT
 
-const fs::path kLlama = source("tests/fixtures/gguf/llama.gguf");
+const fs::path kLlamaFile = source("tests/fixtures/gguf/llama.gguf");
 
 // The file is the package's, q and k permuted as llama.cpp's converter does it.
 TEST(Gguf, LlamaTensorsAreThoseOfTheCheckpoint) {
-  const Config config = load_config(kLlama);
+  const Config config = load_config(kLlamaFile);
   EXPECT_EQ(config.family, Family::Llama);
   EXPECT_EQ(config.layers, 2);
   EXPECT_EQ(config.heads, 4);
@@ -26,13 +26,13 @@ TEST(Gguf, LlamaTensorsAreThoseOfTheCheckpoint) {
   EXPECT_FALSE(config.tied);
   EXPECT_FLOAT_EQ(config.norm_eps, 1e-5f);
   EXPECT_EQ(config.eos_ids, std::vector<int64_t>{2});
-  const TensorStore got = gguf_tensors(kLlama, config);
+  const TensorStore got = gguf_tensors(kLlamaFile, config);
   const TensorStore want = TensorStore::open(source("tests/fixtures/gguf/llama.safetensors"));
   ASSERT_EQ(got.names(), want.names());
   for (const std::string& name : want.names()) {
     check_close(to_floats(got.at(name), name), to_floats(want.at(name), name), {}, name);
   }
-  EXPECT_EQ(LoadedWeights::load(kLlama, config).weights().layers.size(), 2u);
+  EXPECT_EQ(LoadedWeights::load(kLlamaFile, config).weights().layers.size(), 2u);
 }
 
 std::vector<std::string> llama_keys() {
@@ -78,7 +78,7 @@ const BadMetadata kBadMetadata[] = {
     {"rope_dim_odd", 8, kv_u32("llama.rope.dimension_count", 3), "expected an even number"},
     {"bos_out_of_range", 8, kv_u32("tokenizer.ggml.bos_token_id", 500), "bos_token_id' is 500"},
     {"eos_out_of_range", 8, kv_u32("tokenizer.ggml.eos_token_id", 10), "eos_token_id' is 10"},
-    {"rope_scaling_unknown", 8, kv_string("llama.rope.scaling.type", "longrope"), "'longrope'"},
+    {"rope_scaling_unknown", 8, kv_string("llama.rope.scaling.type", "spiral"), "'spiral'"},
 };
 
 TEST(Gguf, BadMetadataIsNamed) {

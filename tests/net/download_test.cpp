@@ -163,7 +163,7 @@ TEST(Download, FollowsNoLinkThatLiesInItsWay) {
   const Place place;
   const fs::path precious = place.folder.write("precious", "mine");
   fs::create_symlink(precious, place.file.string() + ".part");
-  expect_error([&] { fetch(place.wanted(server.url("/f"))); }, Kind::Failed, {});
+  expect_error([&] { fetch(place.wanted(server.url("/f"))); }, Kind::BadInput, {});
   EXPECT_EQ(read_file(precious), "mine");
 }
 

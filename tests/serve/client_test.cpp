@@ -1,6 +1,7 @@
 // The HTTP client of net/ against our own server; tests/net has it meet servers that misbehave.
 #include <atomic>
 
+#include "net/http_client.h"
 #include "serve/test_server.h"
 
 namespace quern::test {

@@ -234,7 +234,7 @@ TEST_P(HostileText, IsNoRoleNorModelNorTool) {
     answer = server().post("/v1/chat/completions",
                            {{"messages", user("x")}, {"tools", json::array({tool})}});
     EXPECT_EQ(answer.status, 400) << text;
-    EXPECT_EQ(answer.parsed()["error"]["param"], "tools");
+    EXPECT_EQ(answer.parsed()["error"]["param"], "tools[0].function.name");
   }
 }
 

@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "core/rng.h"
 #include "core/utf8.h"
+#include "formats/tokenizer_json.h"
 #include "support/support.h"
 #include "text/byte_bpe_tokenizer.h"
 #include "text/load.h"

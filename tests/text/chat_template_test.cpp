@@ -70,7 +70,7 @@ TEST(ChatTemplate, HostileOnesEndInOneLine) {
       {"{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recurses deeper"},
       {"{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}"
        "{% endfor %}",
-       "text of more than"},
+       "more than"},
       {"{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}"
        "{% endfor %}",
        "takes more than"},
@@ -80,12 +80,12 @@ TEST(ChatTemplate, HostileOnesEndInOneLine) {
       {"{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}"
        "{% endfor %}{{ ns.l }}",
        "takes more than"},
-      {"{{ 'a' * 1000000000000 }}", "text of more than"},
+      {"{{ 'a' * 1000000000000 }}", "more than"},
       {"{{ [1] * 1000000000000 }}", "takes more than"},
-      {"{{ 'a'.ljust(100000000000) }}", "text of more than"},
+      {"{{ 'a'.ljust(100000000000) }}", "more than"},
       {"{{ '%1000000000d' % 1 }}", "too big"},
       {"{{ 2 ** 100000 }}", "past 64 bits"},
-      {"{{ " + std::string(100'000, '(') + "1 }}", "unexpected end"},
+      {"{{ " + std::string(100'000, '(') + "1 }}", "unexpected"},
       {"{{ " + std::string(500, '(') + "1" + std::string(500, ')') + " }}", "nests deeper"},
       {"{{ 1" +
            [] {
