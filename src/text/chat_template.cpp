@@ -156,7 +156,9 @@ TemplatedChat::TemplatedChat(const Tokenizer& tokenizer, ChatTemplateText text)
 }
 
 MarkedText TemplatedChat::render_marked(const Input& input) const {
-  if (!input.messages.is_array() || input.messages.items.empty()) {
+  // An empty conversation is a template's to render; there is nothing in it to go on with.
+  if (!input.messages.is_array() ||
+      (input.messages.items.empty() && !input.continue_field.empty())) {
     chat_template::fail_value(
         "Cannot apply chat template to an empty conversation. Provide at least one message.");
   }
@@ -290,16 +292,28 @@ std::vector<TokenId> TemplatedChat::encode(const MarkedText& text) const {
     const auto encoded = tokenizer_.encode(piece, policy);
     ids.insert(ids.end(), encoded.begin(), encoded.end());
   };
+  // What stands between two control tokens of the template is one piece of text; where it holds the
+  // name of a control token, no name in it is read as one.
+  size_t left = 0;      // behind the last control token
+  bool forged = false;  // a name stands in the piece that begins there
+  const auto close = [&](size_t right) {
+    if (!forged) return;
+    put(bytes.substr(begin, left - begin), SpecialPolicy::all(), begin > 0);
+    put(bytes.substr(left, right - left), SpecialPolicy(), left > 0);
+    begin = right;
+    forged = false;
+  };
   for (size_t at = 0; at < bytes.size();) {
     const size_t size = control_at(bytes, at);
-    if (size == 0 || literal(at, at + size)) {
-      at += std::max<size_t>(size, 1);
-      continue;
+    if (size > 0 && literal(at, at + size)) {
+      close(at);
+      left = at + size;
+    } else if (size > 0) {
+      forged = true;
     }
-    put(bytes.substr(begin, at - begin), SpecialPolicy::all(), begin > 0);
-    put(bytes.substr(at, size), SpecialPolicy(), true);
-    begin = at += size;
+    at += std::max<size_t>(size, 1);
   }
+  close(bytes.size());
   put(bytes.substr(begin), SpecialPolicy::all(), begin > 0);
   return ids;
 }

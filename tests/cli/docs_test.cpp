@@ -57,6 +57,7 @@ class Sandbox {
     put("ids.json", "[1, 2, 3]");
     put("prompts.json", "[[1, 2], [3]]");
     put("old-checkpoint/pytorch_model.bin", read_file(source("tests/fixtures/torch/plain.bin")));
+    put("tiny.gguf", read_file(source("tests/fixtures/gguf/llama.gguf")));
     put_batch();
     put_training();
     fs::create_directory_symlink(source("models"), folder_ / "models");

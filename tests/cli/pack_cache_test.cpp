@@ -15,10 +15,10 @@ class PackCache : public testing::TestWithParam<const char*> {
     if (GetParam() == std::string("gguf")) {
       model_ = folder_.path() / "m.gguf";
       const fs::path shipped = source("models/quern-mini");
-      ASSERT_EQ(
-          quern({"convert", shipped.string(), model_.string(), "--to", "gguf", "--type", "Q4_K"})
-              .code,
-          0);
+      ASSERT_EQ(quern({"convert", shipped.string(), model_.string(), "--to", "gguf", "--lossy",
+                       "--type", "Q4_K"})
+                    .code,
+                0);
       packed_ = folder_.path() / "m.gguf.packed";
     } else {
       fs::copy(source("tests/fixtures/models") / GetParam(), model_);

@@ -258,8 +258,11 @@ TEST(ModelNames, WhatIsNoModelSaysWhatToDo) {
 }
 
 TEST(ModelNames, WithoutTheNetworkTheShippedModelAnswers) {
+  const TempFolder cache;  // empty: nothing was fetched before
   const Outcome outcome =
-      quern({"chat", "-n", "2"}, {.input = "hello\n", .variables = {{"QUERN_OFFLINE", "1"}}});
+      quern({"chat", "-n", "2"},
+            {.input = "hello\n",
+             .variables = {{"QUERN_OFFLINE", "1"}, {"XDG_CACHE_HOME", cache.path().string()}}});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_NE(outcome.err.find("quern-mini"), std::string::npos) << outcome.err;
 }

@@ -18,8 +18,9 @@ namespace quern::cli {
 void ModelArguments::declare(Command& command, bool required, Naming naming) {
   const Option name =
       command
-          .positional("model", model,
-                      "Checkpoint folder (Hugging Face layout), GGUF file, or a name of 'quern models'")
+          .positional(
+              "model", model,
+              "Checkpoint folder (Hugging Face layout), GGUF file, or a name of 'quern models'")
           .replaced(naming == Naming::ServedAs ? resolve_named_model : resolve_model);
   if (required) name.required();
   declare_options(command);

@@ -315,8 +315,9 @@ void add_chat(CLI::App& root) {
       .range(int64_t{0}, int64_t{1} << 31)
       .usual();
   command
-      .option("--think", args->think,
-              "Reasoning before the answer (enable_thinking of the template); auto = the template's")
+      .option(
+          "--think", args->think,
+          "Reasoning before the answer (enable_thinking of the template); auto = the template's")
       .one_of({"auto", "on", "off"});
   command.flag("--stats", args->stats,
                "Print token counts and tokens per second after each answer");

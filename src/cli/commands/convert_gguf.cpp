@@ -18,6 +18,7 @@
 #include "model/gguf_names.h"
 #include "model/rotary.h"
 #include "text/chat_template.h"
+#include "text/gguf_pre_rules.h"
 #include "text/load.h"
 
 namespace quern::cli {
@@ -106,6 +107,8 @@ TokenizerJson tokenizer_parts(const fs::path& model) {
   for (const auto& entry : fs::directory_iterator(model)) {
     if (entry.path().extension() != ".tiktoken") continue;
     TokenizerJson out;
+    out.nfc = true;
+    out.pattern = gguf_pre_rule("qwen2")->patterns[0];
     out.tokens = read_tiktoken(entry.path()).tokens;
     add_merges(out.tokens, out);
     const auto tokenizer = load_tokenizer(model);

@@ -34,14 +34,16 @@ void read_words(std::string_view text, const std::string& source, std::vector<To
   }
 }
 
-std::vector<TokenId> read_ids(const Arguments& args) {
+// A list of ids for each text to print.
+std::vector<std::vector<TokenId>> read_lists(const Arguments& args) {
   std::vector<TokenId> ids;
   for (const std::string& word : args.ids) read_words(word, "the ids", ids);
-  if (!args.ids.empty()) return ids;
+  if (!args.ids.empty()) return {ids};
+  if (args.file.ends_with(".json")) return read_ids_file(args.file);
   const std::string content = read_input(args.file.empty() ? "-" : args.file);
   if (!args.file.ends_with(".bin")) {
     read_words(content, args.file.empty() ? "standard input" : args.file, ids);
-    return ids;
+    return {ids};
   }
   if (content.size() % sizeof(TokenId) != 0) {
     throw_bad_input(
@@ -49,7 +51,7 @@ std::vector<TokenId> read_ids(const Arguments& args) {
   }
   ids.resize(content.size() / sizeof(TokenId));
   std::memcpy(ids.data(), content.data(), content.size());
-  return ids;
+  return {ids};
 }
 
 void decode(const Arguments& args) {
@@ -58,12 +60,13 @@ void decode(const Arguments& args) {
   }
   const auto tokenizer = load_tokenizer(
       args.model, {.first_release = args.first_release, .extra_vocab = args.extra_vocab});
-  const std::vector<TokenId> ids = read_ids(args);
-  const std::string text = tokenizer->decode(ids, BadBytes::Replace, args.skip_special);
-  if (args.json) {
-    print(dump(nlohmann::ordered_json{{"text", text}, {"ids", ids}}) + "\n");
-  } else {
-    print(text + "\n");
+  for (const std::vector<TokenId>& ids : read_lists(args)) {
+    const std::string text = tokenizer->decode(ids, BadBytes::Replace, args.skip_special);
+    if (args.json) {
+      print(dump(nlohmann::ordered_json{{"ids", ids}, {"text", text}}) + "\n");
+    } else {
+      print(for_terminal(text) + "\n");
+    }
   }
 }
 
@@ -71,13 +74,15 @@ void decode(const Arguments& args) {
 
 void add_decode(CLI::App& root) {
   Command command(root, "decode", "Token ids in, text out",
-                  {{"decode Qwen-7B 9707 11 1879 0", "the text of these ids"},
-                   {"decode Qwen-7B --file ids.bin", "of what 'tokenize --out' wrote"}});
+                  {{"decode Qwen-7B 72 105", "the text of these ids"},
+                   {"decode Qwen-7B --file ids.json",
+                    "of a list in a file; .bin is what 'tokenize --out' writes"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Model folder, or a tokenizer's file").required();
   command.positional("ids", args->ids, "The ids; without them or --file standard input is read");
-  command.option("--file,--ids-file", args->file,
-                 "File of ids: 32 bits each if its name ends in .bin, else numbers as text");
+  command.option(
+      "--file,--ids-file", args->file,
+      "File of ids: .json a list or a list of lists, .bin 32 bits each, else numbers as text");
   command.flag("--skip-special-tokens", args->skip_special, "Leave special tokens out");
   command.flag("--json", args->json, "Print one JSON object");
   command.flag("--first-release", args->first_release,

@@ -57,11 +57,11 @@ std::string biases_of(const Config& c) {
 }
 
 void inspect(const Arguments& args) {
-  fs::path folder = checkpoint_of(args.model);
+  fs::path folder = args.model;
   const auto names = preset_names();
   const bool is_preset =
       !fs::exists(folder) && std::find(names.begin(), names.end(), args.model) != names.end();
-  if (!is_preset) folder = resolve_model(args.model);
+  if (!is_preset) folder = checkpoint_of(resolve_model(args.model));
   const Config c = is_preset ? preset(args.model) : load_config(folder);
   const ParameterCount count = count_parameters(c);
   const auto gptq = is_preset || is_gguf(folder) ? std::nullopt : read_gptq_config(folder);

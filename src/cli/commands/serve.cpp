@@ -138,9 +138,10 @@ void add_serve(CLI::App& root) {
               "localhost and IP addresses")
       .value("NAME");
   command
-      .option("--allow-origin", args->allowed_origins,
-              "Origin of pages that may use this server, as https://example.org; * = any; repeatable",
-              "its own pages")
+      .option(
+          "--allow-origin", args->allowed_origins,
+          "Origin of pages that may use this server, as https://example.org; * = any; repeatable",
+          "its own pages")
       .value("ORIGIN");
   command.flag("--health-key", args->health_key, "Require an API key for /health too");
   command.flag("--lenient", args->lenient,

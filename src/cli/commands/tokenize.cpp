@@ -9,8 +9,8 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
-#include "cli/framework/output.h"
 #include "cli/commands/tokenize_chat.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/load.h"
@@ -226,14 +226,15 @@ void tokenize(const Arguments& args) {
 }  // namespace
 
 void add_tokenize(CLI::App& root) {
-  Command command(root, "tokenize", "Text in, token ids out",
-                  {{"tokenize Qwen-7B 'Hello, world!'", "ids, pieces and byte offsets"},
-                   {"tokenize qwen.tiktoken --file book.txt --json", "as JSON"},
-                   {"tokenize Qwen-7B --file book.txt --out ids.bin --threads 2",
-                    "ids as little-endian 32-bit numbers; all threads without --threads"},
-                   {"tokenize Qwen-7B --jsonl < requests.jsonl",
-                    "a line {\"text\":...} in, {\"ids\":[...]} out; {\"ids\":[...]} in, "
-                    "{\"text\":...} out; {\"messages\":[...], \"tools\":[...], ...} in, {\"ids\":[...]} out"}});
+  Command command(
+      root, "tokenize", "Text in, token ids out",
+      {{"tokenize Qwen-7B 'Hello, world!'", "ids, pieces and byte offsets"},
+       {"tokenize qwen.tiktoken --file book.txt --json", "as JSON"},
+       {"tokenize Qwen-7B --file book.txt --out ids.bin --threads 2",
+        "ids as little-endian 32-bit numbers; all threads without --threads"},
+       {"tokenize Qwen-7B --jsonl < requests.jsonl",
+        "a line {\"text\":...} in, {\"ids\":[...]} out; {\"ids\":[...]} in, "
+        "{\"text\":...} out; {\"messages\":[...], \"tools\":[...], ...} in, {\"ids\":[...]} out"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Checkpoint folder, or tokenizer file")
       .required()

@@ -10,15 +10,11 @@
 namespace quern::cli {
 namespace {
 
-constexpr std::string_view kKnown[] = {"messages",
-                                       "tools",
-                                       "documents",
-                                       "enable_thinking",
-                                       "now",
-                                       "add_generation_prompt",
-                                       "continue_final_message",
-                                       "chat_template_kwargs",
-                                       "max_window_size"};
+constexpr std::string_view kKnown[] = {"messages", "tools", "documents", "enable_thinking", "now",
+                                       "add_generation_prompt", "continue_final_message",
+                                       "chat_template_kwargs", "max_window_size",
+                                       // What a line may carry along, as a golden does.
+                                       "id", "ids", "text", "raw_text", "history_turns_kept"};
 
 const OrderedJson* find(const OrderedJson& request, std::string_view key) {
   const OrderedJson* value = request.find(key);

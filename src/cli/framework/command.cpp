@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <iostream>
 #include <new>
+#include <optional>
 #include <regex>
 #include <span>
 
@@ -25,6 +26,9 @@ namespace quern::cli {
 namespace {
 
 Globals global_options;
+
+// What Option::replaced found wrong with an argument.
+std::optional<Error> deferred;
 
 // "top-p   0.8   environment, QUERN_GENERATE_TOP_P" for each argument and option of a command, and
 // of those above it.
@@ -301,7 +305,16 @@ Option Option::existing_file() const {
 }
 
 Option Option::replaced(std::function<std::string(const std::string&)> with) const {
-  option_->transform([with = std::move(with)](const std::string& given) { return with(given); });
+  // What it finds wrong is said when the command runs: other arguments' faults come first, and
+  // --show-config runs nothing.
+  option_->transform([with = std::move(with)](const std::string& given) {
+    try {
+      return with(given);
+    } catch (const Error& error) {
+      if (!deferred) deferred = error;
+      return given;
+    }
+  });
   return *this;
 }
 
@@ -331,7 +344,9 @@ void Command::explain_unknown(
 void Command::on_run(std::function<void()> body) {
   app_->callback([app = app_, body = std::move(body)] {
     const bool below = !app->get_subcommands().empty();  // the one that was named runs
-    if (!global_options.show_config && !below) body();
+    if (global_options.show_config || below) return;
+    if (deferred) throw Error(*deferred);
+    body();
   });
 }
 

@@ -351,9 +351,8 @@ CommandLine read_command_line(const CLI::App& root, const std::vector<std::strin
 }
 
 std::vector<std::string> unknown_variables(const CLI::App& root) {
-  std::vector<std::string> known = {"QUERN_ISA", "QUERN_OFFLINE",
-                                    "QUERN_TOKENIZER_CACHE", "QUERN_SHARED",
-                                    "QUERN_PUBLISHED"};
+  std::vector<std::string> known = {"QUERN_ISA", "QUERN_OFFLINE", "QUERN_TOKENIZER_CACHE",
+                                    "QUERN_SHARED", "QUERN_PUBLISHED"};
   std::vector<const CLI::App*> apps = all_commands(root);
   apps.push_back(&root);
   for (const CLI::App* app : apps) {
