@@ -203,7 +203,7 @@ fs::path default_model() {
     if (const auto model = cached_default(why)) return *model;
   }
   if (const auto model = shipped()) {
-    log::info(fmt::format("{}; {}, which only tells stories, takes its place",
+    log::warning(fmt::format("{}; {}, which only tells stories, takes its place",
                           why.empty() ? std::string(kDefaultModel) + " is not here" : why,
                           kShippedModel));
     return *model;
