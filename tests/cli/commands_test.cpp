@@ -167,7 +167,7 @@ TEST(Decode, TurnsIdsBackIntoText) {
   EXPECT_EQ(quern({"decode", vocabulary, "1e3"}).code, 2);
   const Outcome beyond = quern({"decode", vocabulary, "99999"});
   EXPECT_EQ(beyond.code, 3);
-  EXPECT_NE(beyond.err.find("has no token 99999"), std::string::npos) << beyond.err;
+  EXPECT_NE(beyond.err.find("99999 has no token"), std::string::npos) << beyond.err;
 }
 
 // Every command that writes, with a file or a folder in its way.
@@ -382,7 +382,7 @@ TEST(Tokenize, ABadLineIsAnsweredByItsErrorAndTheNextIsRead) {
 TEST(Decode, IdsBecomeText) {
   const TempFolder folder;
   const std::string vocabulary = folder.write("bytes.tiktoken", byte_vocabulary()).string();
-  EXPECT_EQ(quern({"decode", vocabulary, "97", "0xC3"}).code, 3);
+  EXPECT_EQ(quern({"decode", vocabulary, "97", "0xC3"}).code, 2);
   EXPECT_EQ(quern({"decode", vocabulary, "97", "195", "169"}).out, "aé\n");
   EXPECT_EQ(quern({"decode", vocabulary}, {.input = "[97, 98]", .variables = {}, .folder = {}}).out,
             "ab\n");

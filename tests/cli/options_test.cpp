@@ -169,7 +169,7 @@ INSTANTIATE_TEST_SUITE_P(
         Misuse{{"serve", "--api-key", "s"},
                "there is no option --api-key (use --api-key-file FILE: arguments can be read by "
                "other users)"},
-        Misuse{{"serve", "--host", "256.1.1.1"},
+        Misuse{{"serve", "--quiet", "--host", "256.1.1.1"},
                "--host 256.1.1.1 is not an address (expected an IP address as 127.0.0.1, 0.0.0.0 "
                "or ::1, or localhost)"},
         Misuse{{"run", "model"},

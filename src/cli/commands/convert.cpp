@@ -329,7 +329,7 @@ void add_convert(CLI::App& root) {
                   "Rewrite a checkpoint: type, shard size, to and from GGUF, out of pickle files",
                   {{"convert Qwen-7B Qwen-7B-fp16 --dtype fp16", "another number type"},
                    {"convert Qwen-7B out --shard-size 2000", "files of at most 2 GB"},
-                   {"convert Qwen-7B qwen-7b.gguf --type Q8_0", "a file for llama.cpp"},
+                   {"convert Qwen-7B qwen-7b.gguf --type Q8_0 --lossy", "a file for llama.cpp"},
                    {"convert tiny.gguf folder --dtype fp32", "a GGUF file as a folder"},
                    {"convert Qwen-7B out --extra-vocab extra.tiktoken", "rows for added tokens"},
                    {"convert old-checkpoint out --from-pickle", "PyTorch .bin to safetensors"}});

@@ -19,15 +19,18 @@ struct Arguments {
   bool skip_special = false, json = false, first_release = false;
 };
 
-void read_words(std::string_view text, const std::string& source, std::vector<TokenId>& ids) {
+// Adds the ids that `text` lists to `ids`. Throws `kind` for a word that is no id: BadInput for a
+// file, Misused for the command line.
+void read_words(std::string_view text, const std::string& source, Kind kind,
+                std::vector<TokenId>& ids) {
   constexpr std::string_view kBetween = " \t\r\n,[]";
   for (size_t at = text.find_first_not_of(kBetween); at != text.npos;) {
     const size_t end = std::min(text.find_first_of(kBetween, at), text.size());
     const std::string word(text.substr(at, end - at));
     const bool number = word.size() < 10 && word.find_first_not_of("0123456789") == word.npos;
     if (!number) {
-      throw_bad_input(fmt::format("{}: '{}' is no token id", source, printable(word, 40)),
-                      "ids are numbers, as 9707 11 1879");
+      throw Error(kind, fmt::format("{}: '{}' is no token id", source, printable(word, 40)),
+                  "ids are numbers, as 9707 11 1879");
     }
     ids.push_back(static_cast<TokenId>(std::stol(word)));
     at = text.find_first_not_of(kBetween, end);
@@ -37,12 +40,12 @@ void read_words(std::string_view text, const std::string& source, std::vector<To
 // A list of ids for each text to print.
 std::vector<std::vector<TokenId>> read_lists(const Arguments& args) {
   std::vector<TokenId> ids;
-  for (const std::string& word : args.ids) read_words(word, "the ids", ids);
+  for (const std::string& word : args.ids) read_words(word, "the ids", Kind::Misused, ids);
   if (!args.ids.empty()) return {ids};
   if (args.file.ends_with(".json")) return read_ids_file(args.file);
   const std::string content = read_input(args.file.empty() ? "-" : args.file);
   if (!args.file.ends_with(".bin")) {
-    read_words(content, args.file.empty() ? "standard input" : args.file, ids);
+    read_words(content, args.file.empty() ? "standard input" : args.file, Kind::BadInput, ids);
     return {ids};
   }
   if (content.size() % sizeof(TokenId) != 0) {
