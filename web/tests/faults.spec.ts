@@ -26,8 +26,10 @@ test('a conversation has an address: a reload and the back button find it', asyn
   await answered(page);
   const first = page.url();
   expect(first).toContain('#');
+  const entries = await page.evaluate(() => history.length);
   await page.reload();
   await expect(questions(page)).toContainText('First of two');
+  expect(await page.evaluate(() => history.length)).toBe(entries);
   await page.getByRole('button', { name: 'New chat' }).click();
   await ask(page, 'Second of two');
   await answered(page);
@@ -40,6 +42,23 @@ test('a conversation has an address: a reload and the back button find it', asyn
   await expect(questions(page)).toContainText('Second of two');
   await page.goto(`${quern()}/#no-such-conversation`);
   await expect(page.getByText('What shall we talk about?')).toBeVisible();
+});
+
+test('a question asked before the store was read stays, with its answer', async ({ page }) => {
+  await page.addInitScript(() => {
+    Object.defineProperty(IDBOpenDBRequest.prototype, 'onsuccess', {
+      set(this: IDBOpenDBRequest, handler: (event: Event) => void) {
+        this.addEventListener('success', (event) => setTimeout(() => handler.call(this, event), 4000));
+      },
+    });
+  });
+  await page.goto(quern());
+  await ask(page, 'Asked at once');
+  await answered(page);
+  await page.waitForTimeout(5000);
+  await expect(questions(page)).toContainText('Asked at once');
+  const listed = page.getByRole('navigation', { name: 'Conversations' });
+  await expect(listed.getByRole('button', { name: 'Asked at once', exact: true })).toBeVisible();
 });
 
 test('reasoning is folded, in both forms, and is not sent back', async ({ page }) => {
@@ -128,7 +147,6 @@ test("a field's default is said, and what is out of bounds is not taken", async 
   await expect(longest).toHaveAttribute('aria-invalid', 'true');
   const [request] = await Promise.all([page.waitForRequest('**/v1/chat/completions'), ask(page, 'Hi')]);
   expect(request.postDataJSON()).not.toHaveProperty('max_tokens');
-  await page.getByRole('button', { name: 'Stop' }).click();
   await longest.fill('7');
   await longest.press('Tab');
   await expect(page.getByText('At least 1; not used as it is')).toHaveCount(0);

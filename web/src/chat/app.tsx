@@ -56,7 +56,7 @@ export function App() {
       const id = idInAddress();
       if (id !== (chat.current?.id ?? '')) chat.open(chat.conversations.find((c) => c.id === id) ?? null);
     };
-    void chat.reload().then(follow);
+    void chat.reload(idInAddress);
     window.addEventListener('popstate', follow);
     box.current?.focus({ preventScroll: true });
     return () => window.removeEventListener('popstate', follow);

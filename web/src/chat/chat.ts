@@ -39,7 +39,8 @@ export class Chat {
     for (const listener of this.listeners) listener();
   }
 
-  async reload(): Promise<void> {
+  // Reads the store. The first time, the conversation that `first` names is opened, before any view looks.
+  async reload(first = () => ''): Promise<void> {
     try {
       const stored = await this.store.all();
       // What is being answered here is newer than what is stored.
@@ -47,11 +48,12 @@ export class Chat {
         const busy = this.running.has(c.id) && this.conversations.find((mine) => mine.id === c.id);
         return busy || c;
       });
+      // What began before the store was read isn't in it yet, even if its answer has ended.
       const fresh = this.conversations.filter(
-        (c) => this.running.has(c.id) && !stored.some((other) => other.id === c.id),
+        (c) => (this.loading || this.running.has(c.id)) && !stored.some((other) => other.id === c.id),
       );
       this.conversations = [...fresh, ...kept].sort((a, b) => b.updated - a.updated);
-      const open = this.current?.id;
+      const open = this.current?.id ?? (this.loading ? first() : '');
       if (open) this.current = this.conversations.find((c) => c.id === open) ?? null;
     } catch (problem) {
       this.storeFailed(problem);
