@@ -153,18 +153,23 @@ class Reader {
     return repaired_ = true;
   }
 
+  // Skips to the next item of an object or array, over the comma before it, or past its end.
+  enum class Next { Item, End, Bad };
+  Next next_item(std::string_view close, bool first) {
+    if (!skip()) return Next::Bad;
+    if (take(close) || closes_here()) return Next::End;
+    if (first) return Next::Item;
+    if (!take_mark(',', "，") || !skip()) return Next::Bad;
+    return take(close) || closes_here() ? Next::End : Next::Item;
+  }
+
   bool object(OrderedJson& out, int depth) {
     if (depth > rules_.max_depth) return false;
     out.kind = OrderedJson::Kind::Object;
     std::unordered_map<std::string, size_t> places;
     ++at_;
     for (bool first = true;; first = false) {
-      if (!skip()) return false;
-      if (take("}") || closes_here()) return true;
-      if (!first) {
-        if (!take_mark(',', "，") || !skip()) return false;
-        if (take("}") || closes_here()) return true;
-      }
+      if (const Next next = next_item("}", first); next != Next::Item) return next == Next::End;
       std::string key;
       if (!member_name(key) || !skip() || !take_mark(':', "：")) return false;
       const auto [place, fresh] = places.emplace(key, out.members.size());
@@ -180,12 +185,7 @@ class Reader {
     out.kind = OrderedJson::Kind::Array;
     ++at_;
     for (bool first = true;; first = false) {
-      if (!skip()) return false;
-      if (take("]") || closes_here()) return true;
-      if (!first) {
-        if (!take_mark(',', "，") || !skip()) return false;
-        if (take("]") || closes_here()) return true;
-      }
+      if (const Next next = next_item("]", first); next != Next::Item) return next == Next::End;
       if (!value(out.items.emplace_back(), depth)) return false;
     }
   }
@@ -399,7 +399,7 @@ size_t skip_json5_space(std::string_view text, size_t at) noexcept {
 
 std::string_view trim_json5_space(std::string_view text) noexcept {
   text.remove_prefix(skip_json5_space(text, 0));
-  // Backwards: the white space is at most three bytes long, and a lead byte begins each.
+  // Backwards: each white space begins with a lead byte and has at most three bytes.
   while (!text.empty()) {
     size_t begin = text.size() - 1;
     while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;

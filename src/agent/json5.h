@@ -21,7 +21,7 @@ struct Json5Rules {
 
 struct Json5Value {
   OrderedJson value;  // of two members with one key the last one holds
-  size_t end = 0;     // offset behind the value
+  size_t end = 0;     // offset after the value
   bool repaired = false;
 };
 

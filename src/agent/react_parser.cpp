@@ -2,8 +2,8 @@
 #include <array>
 
 #include "agent/json5.h"
-#include "agent/python_text.h"
 #include "agent/reply.h"
+#include "core/python_text.h"
 #include "core/utf8.h"
 
 namespace quern {
@@ -13,7 +13,7 @@ enum class MarkKind { Thought, Action, ActionInput, Observation, FinalAnswer };
 
 struct Mark {
   MarkKind kind;
-  size_t begin, end;  // of its word; behind its colon
+  size_t begin, end;  // of its word; after its colon
 };
 
 constexpr std::pair<std::string_view, MarkKind> kMarks[] = {
@@ -57,8 +57,8 @@ std::string_view bare_name(std::string_view text) noexcept {
   return trim_json5_space(text.substr(begin, text.find_last_not_of(kAround) + 1 - begin));
 }
 
-// Where an object that is not closed ends at the latest: before the first line that begins with a
-// mark or a code fence.
+// The latest place where an object that is not closed can end: before the first line that begins
+// with a mark or a code fence.
 size_t open_end(std::string_view text, size_t from) noexcept {
   for (size_t at = text.find('\n', from); at != std::string_view::npos;
        at = text.find('\n', at + 1)) {
@@ -69,7 +69,7 @@ size_t open_end(std::string_view text, size_t from) noexcept {
   return text.size();
 }
 
-// Behind white space and the opening of a code fence.
+// Skips white space and the opening of a code fence.
 size_t skip_fence(std::string_view text, size_t at) noexcept {
   at = skip_json5_space(text, at);
   if (!text.substr(at).starts_with("```")) return at;
@@ -78,7 +78,7 @@ size_t skip_fence(std::string_view text, size_t at) noexcept {
   return skip_json5_space(text, at);
 }
 
-// Reads the arguments behind an `Action Input:` mark. On success `at` is behind them.
+// Reads the arguments after an `Action Input:` mark. On success `at` is after them.
 std::optional<ReplyCall> read_arguments(std::string_view text, size_t& at) {
   const size_t begin = skip_fence(text, at);
   if (begin >= text.size() || text[begin] != '{') return std::nullopt;
@@ -102,6 +102,10 @@ std::optional<ReplyCall> read_arguments(std::string_view text, size_t& at) {
   }
   return std::nullopt;
 }
+
+// The most calls of a reply that are repaired: to find where one ends may take reading the whole
+// rest of the text.
+constexpr int kMostRepaired = 100;
 
 class ReactReader {
  public:
@@ -135,7 +139,7 @@ class ReactReader {
     ended_ = true;
   }
 
-  // What stands before the first mark other than Thought, after the last Thought in it.
+  // The thought: the text before the first other mark, from the last Thought on.
   void read_thought() {
     size_t begin = 0, end = text_.size();
     for (auto mark = next_mark(text_, 0); mark; mark = next_mark(text_, mark->end)) {
@@ -148,7 +152,7 @@ class ReactReader {
     out_.thought = trim_json5_space(text_.substr(begin, end - begin));
   }
 
-  // Reads what stands behind `mark`; returns the mark to go on with.
+  // Reads the text after `mark`; returns the mark to go on with.
   std::optional<Mark> step(const Mark& mark) {
     size_t at = mark.end;
     switch (mark.kind) {
@@ -166,6 +170,9 @@ class ReactReader {
         if (!action_open_) return fail("no_action"), std::nullopt;
         auto call = read_arguments(text_, at);
         if (!call) return fail("bad_arguments"), std::nullopt;
+        if (call->repaired && ++repaired_ > kMostRepaired) {
+          return fail("bad_arguments"), std::nullopt;
+        }
         call->name = name_;
         out_.calls.push_back(std::move(*call));
         action_open_ = false;
@@ -188,6 +195,7 @@ class ReactReader {
   ParsedReply out_;
   std::string name_;
   bool action_open_ = false, ended_ = false;
+  int repaired_ = 0;
 };
 
 }  // namespace
@@ -200,7 +208,7 @@ ParsedReply parse_react(std::string_view reply) {
 }
 
 ReactParity parse_react_as_release(std::string_view reply) {
-  const std::u32string text = python_characters(std::string(reply) + "\n");
+  const std::u32string text = python::points(std::string(reply) + "\n");
   const auto length = static_cast<int64_t>(text.size());
   const auto find = [&](const char32_t* mark) {
     const size_t at = text.find(mark);
@@ -219,7 +227,7 @@ ReactParity parse_react_as_release(std::string_view reply) {
         std::u32string_view(text).substr(static_cast<size_t>(from), static_cast<size_t>(to - from));
     std::string out;
     for (const char32_t c : part) utf8::append(out, c);
-    return std::string(python_strip(out));
+    return std::string(python::strip(out));
   };
   const int64_t action = find(U"Action:"), input = find(U"Action Input:");
   const int64_t observation = find(U"Observation:"), final_answer = find(U"Final Answer:");

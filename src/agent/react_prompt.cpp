@@ -4,15 +4,21 @@
 
 #include <algorithm>
 
-#include "agent/python_text.h"
 #include "core/error.h"
+#include "core/python_text.h"
 
 namespace quern {
 namespace {
 
 constexpr std::string_view kSystem = "You are a helpful assistant.";
 
-// Where the two wordings of the release differ.
+// str.lstrip("\n").rstrip()
+std::string_view trim_turn(std::string_view text) noexcept {
+  const size_t begin = text.find_first_not_of('\n');
+  return begin == text.npos ? std::string_view() : python::rstrip(text.substr(begin));
+}
+
+// The differences between the two wordings of the release.
 struct Wording {
   std::string_view noun, between_names;
   bool says_format;
@@ -236,6 +242,10 @@ std::vector<ReactMessage> react_history(const OrderedJson& list, std::string_vie
     const OrderedJson* content = item.find("content");
     if (content != nullptr && !content->is_null()) {
       message.content = field(item, {"content"}, where, true);
+    }
+    const OrderedJson* calls = item.find("tool_calls");
+    if (calls != nullptr && !calls->is_null()) {
+      throw_bad_input(where + ".tool_calls is not known here", "write the call as function_call");
     }
     const OrderedJson* call = item.find("function_call");
     if (call != nullptr && !call->is_null()) {

@@ -37,7 +37,7 @@ bool take_call(const OrderedJson& object, bool repaired, ParsedReply& out) {
   return true;
 }
 
-// One object at `at`, which moves behind it.
+// Reads one object at `at`, which moves past it.
 bool read_call(std::string_view text, size_t& at, ParsedReply& out) {
   auto read = read_json5(text.substr(at), kRules);
   const bool whole = read.has_value();
@@ -157,7 +157,7 @@ std::optional<ToolStyle> tool_style(std::string_view name) noexcept {
 
 ParsedReply parse_reply(ToolStyle style, std::string_view reply) {
   if (style == ToolStyle::React) return parse_react(reply);
-  // Ends of a turn that a raw completion still holds.
+  // A raw completion may still hold the end of its turn.
   for (const std::string_view end : {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>"}) {
     reply = reply.substr(0, reply.find(end));
   }

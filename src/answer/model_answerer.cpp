@@ -10,7 +10,7 @@
 namespace quern {
 namespace {
 
-// What a failed request says of itself.
+// Writes an exception into the result of its request.
 template <class Result>
 void fail(Result& result, const std::exception_ptr& failure) {
   try {
@@ -32,7 +32,7 @@ class ModelAnswerer : public Answerer {
                                const CompleteEvents& events,
                                const std::atomic<bool>* cancel) override {
     std::vector<Answer> answers(requests.size());
-    // Of conversations what is thought is parted from the answer; of texts nothing is.
+    // Split reasoning from the answer; set for conversations only.
     std::vector<std::optional<ReasoningSplitter>> splitters(requests.size());
     const auto give = [&](size_t i, const ReasoningSplitter::Pieces& pieces) {
       answers[i].reasoning += pieces.reasoning;
@@ -146,7 +146,7 @@ class ModelAnswerer : public Answerer {
       context = text.empty() ? 0 : model_.raw_prompt(text).size();
       request.ids = model_.raw_prompt(wanted.context + wanted.continuation);
     }
-    // The first token of all has nothing before it: the one that begins a text stands there then.
+    // The very first token has no log-probability: put the token that begins a text before it.
     if (context == 0) {
       const Tokenizer& tokenizer = model_.tokenizer();
       const auto begin = tokenizer.bos() ? tokenizer.bos() : tokenizer.eos();
@@ -168,8 +168,8 @@ class ModelAnswerer : public Answerer {
                     static_cast<int64_t>(request.ids.size()) + request.max_new_tokens);
   }
 
-  // A scheduler whose cache has room for `batch` requests of `longest` positions, as far as half of
-  // the free memory goes, and for one of them in any case.
+  // A scheduler whose cache has room for `batch` requests of `longest` positions, or for as many as
+  // fit half of the free memory, and at least for one.
   Scheduler& scheduler_for(int64_t longest, int64_t batch) {
     const EngineOptions& engine = model_.engine_options();
     if (options_.whole_context) longest = engine.context;

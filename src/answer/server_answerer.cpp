@@ -32,7 +32,7 @@ int64_t characters(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
-// What was not named is left out, so that the server's own defaults hold.
+// Leaves out what is not set, so that the server's own defaults hold.
 void put_sampling(ordered_json& body, const CompleteRequest& request) {
   const SamplingChoice& s = request.sampling;
   const auto put = [&](const char* name, const auto& value) {
@@ -84,7 +84,7 @@ Likelihood read_likelihood(const LikelihoodRequest& request, const net::HttpRepl
     begin = 0;
     while (begin < std::min(end, offsets.size()) && offsets[begin].integer() < boundary) ++begin;
   }
-  begin = std::max<size_t>(begin, 1);  // of the first token there is none
+  begin = std::max<size_t>(begin, 1);  // the first token has none
   if (begin >= end || (begin == 1 && end == 1)) {
     throw Error(Kind::Unsupported,
                 fmt::format("the server's answer has {} log-probabilities, the context alone {} "
@@ -117,7 +117,7 @@ class ServerAnswerer : public Answerer {
  public:
   explicit ServerAnswerer(const ServerAnswererOptions& options)
       : options_(options), client_(options.client), model_(options.model) {
-    // Asked for even where it is named: a wrong address or key is said before the first question.
+    // Asks even where the model is named: a wrong address or key fails here, before any request.
     const net::HttpReply reply = client_.send({.method = "GET", .path = path("/models")});
     // Not every server lists its models; a named one can do without.
     if (!model_.empty() && (reply.status == 404 || reply.status == 405)) return;
@@ -152,9 +152,9 @@ class ServerAnswerer : public Answerer {
   ordered_json body_of(const CompleteRequest& request) const;
   ordered_json body_of(const LikelihoodRequest& request, bool with_token) const;
 
-  // Asks for all of `count`, `connections` at a time. What failed for reasons that pass is asked
-  // again, up to the number of tries, as long as `fresh` holds (nothing of it was shown); and so is
-  // what `over`, called with each reply, returns false for.
+  // Makes `count` calls, `connections` at a time. Repeats those that failed for reasons that may
+  // pass, up to the number of tries and while `fresh` holds (nothing of the answer was shown). Calls
+  // `over` with each final reply, and repeats the call where that returns false.
   void ask(size_t count, const std::function<net::HttpCall(size_t)>& call_of,
            const std::function<bool(size_t)>& fresh,
            const std::function<bool(size_t, net::HttpReply&)>& over,
@@ -229,7 +229,7 @@ void ServerAnswerer::ask(size_t count, const std::function<net::HttpCall(size_t)
     };
     return call;
   };
-  // Those that are asked again may come when no connection is left to ask: hence the loop.
+  // A call may have to be repeated after the last connection has retired: hence the loop.
   while (next < count || !again.empty()) {
     client_.run(
         static_cast<int>(std::min<size_t>(static_cast<size_t>(options_.connections),
@@ -246,7 +246,7 @@ void ServerAnswerer::ask(size_t count, const std::function<net::HttpCall(size_t)
         cancel);
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) break;
   }
-  // What a cancellation left unasked.
+  // A cancellation leaves calls unmade.
   net::HttpReply never;
   never.failure = "interrupted";
   for (; next < count; ++next) over(next, never);

@@ -1,9 +1,9 @@
 #include "core/dtype.h"
 
-#include <algorithm>
-#include <cctype>
 #include <string>
 #include <utility>
+
+#include "core/ascii.h"
 
 namespace quern {
 namespace {
@@ -35,9 +35,7 @@ std::optional<DType> dtype_from_name(std::string_view name) noexcept {
 }
 
 std::optional<DType> dtype_from_user(std::string_view name) noexcept {
-  std::string lower(name);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::string lower = ascii_lower(name);
   if (lower.starts_with("torch.")) lower.erase(0, 6);
   constexpr std::pair<std::string_view, DType> kNames[] = {
       {"f32", DType::F32},       {"fp32", DType::F32},    {"float32", DType::F32},

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/json_string.h"
 
 namespace quern {
 namespace {
@@ -98,42 +99,6 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   size_t values_ = 0;
 };
 
-void append_string(std::string& out, std::string_view text) {
-  out += '"';
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\b':
-        out += "\\b";
-        break;
-      case '\f':
-        out += "\\f";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        } else {
-          out += c;
-        }
-    }
-  }
-  out += '"';
-}
-
 class Writer {
  public:
   explicit Writer(const PythonJson& style) : style_(style) {}
@@ -154,7 +119,7 @@ class Writer {
         write_float(value.number);
         break;
       case Kind::String:
-        append_string(out, value.text);
+        append_json_string(out, value.text);
         break;
       case Kind::Array:
         write_items(value, level);
@@ -183,7 +148,7 @@ class Writer {
     out += '\n';
     out.append(static_cast<size_t>(style_.indent) * static_cast<size_t>(level), ' ');
   }
-  // With an indent Python ends lines at the comma, without the space behind it.
+  // With an indent Python ends lines at the comma, without the space after it.
   std::string_view separator() const {
     if (style_.indent >= 0 && style_.item_separator == ", ") return ",";
     return style_.item_separator;
@@ -209,7 +174,7 @@ class Writer {
     for (size_t i = 0; i < order.size(); ++i) {
       if (i > 0) out += separator();
       line(level + 1);
-      append_string(out, order[i]->first);
+      append_json_string(out, order[i]->first);
       out += style_.key_separator;
       write(order[i]->second, level + 1);
     }
@@ -236,32 +201,16 @@ OrderedJson OrderedJson::parse(std::string_view text, std::string_view source,
   return builder.take();
 }
 
-OrderedJson OrderedJson::of_bool(bool value) {
-  OrderedJson out;
-  out.kind = Kind::Bool;
-  out.boolean = value;
-  return out;
-}
+OrderedJson OrderedJson::of_bool(bool value) { return {.kind = Kind::Bool, .boolean = value}; }
 
 OrderedJson OrderedJson::of_integer(std::string digits) {
-  OrderedJson out;
-  out.kind = Kind::Integer;
-  out.text = digits == "-0" ? "0" : std::move(digits);
-  return out;
+  return {.kind = Kind::Integer, .text = digits == "-0" ? "0" : std::move(digits)};
 }
 
-OrderedJson OrderedJson::of_float(double value) {
-  OrderedJson out;
-  out.kind = Kind::Float;
-  out.number = value;
-  return out;
-}
+OrderedJson OrderedJson::of_float(double value) { return {.kind = Kind::Float, .number = value}; }
 
 OrderedJson OrderedJson::of_string(std::string value) {
-  OrderedJson out;
-  out.kind = Kind::String;
-  out.text = std::move(value);
-  return out;
+  return {.kind = Kind::String, .text = std::move(value)};
 }
 
 const OrderedJson* OrderedJson::find(std::string_view key) const noexcept {

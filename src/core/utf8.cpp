@@ -21,7 +21,7 @@ namespace {
 // character, which is checked apart.
 enum : uint8_t {
   kTooShort = 1,    // a lead without a continuation
-  kTooLong = 2,     // a continuation behind ASCII
+  kTooLong = 2,     // a continuation after ASCII
   kOverlong3 = 4,   // E0, then below A0
   kSurrogate = 8,   // ED, then above 9F
   kOverlong2 = 16,  // C0 and C1

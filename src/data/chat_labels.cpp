@@ -13,8 +13,8 @@ namespace {
 using chat_template::MarkedText;
 using Spans = std::vector<std::pair<size_t, size_t>>;
 
-// Where each token ends in the text, in bytes. Tokenizers that normalize make other bytes of some
-// texts: places in the text are then those of the normalized one.
+// The end of each token in the text, in bytes. A tokenizer that normalizes changes the bytes of
+// some texts; places are then those of the normalized text.
 class TokenPlaces {
  public:
   TokenPlaces(const Tokenizer& tokenizer, std::string_view text, const std::vector<TokenId>& ids)
@@ -83,8 +83,8 @@ Spans stretches(const MarkedText& text, const Wanted& wanted) {
   return out;
 }
 
-// What the assistant says, its marks at the end included: as the template's {% generation %} says,
-// or from behind each generation prompt to the token that ends the turn.
+// The assistant's words, with the token that ends each turn: the template's {% generation %}, or
+// the text from each generation prompt to that token.
 Spans assistant_spans(const TemplatedChat& format, const Tokenizer& tokenizer,
                       const MarkedText& text) {
   if (format.has_generation()) {
@@ -112,7 +112,7 @@ bool is_user(const Conversation& conversation, uint32_t number) {
          conversation.messages[number - 1].role == ChatRole::User;
 }
 
-// Without its oldest turn: the first user's message and all up to the next.
+// Drops the oldest turn: the first user's message and all up to the next one.
 bool drop_oldest(std::vector<Message>& messages) {
   const auto user = [](const Message& message) { return message.role == ChatRole::User; };
   const auto first = std::find_if(messages.begin(), messages.end(), user);
@@ -231,7 +231,7 @@ LabelledChat ChatLabeller::by_template(const Conversation& conversation) const {
       if (tokenizer_.is_special(out.ids[i])) out.learnt[i] = 1;
     }
   }
-  // A turn ends behind the token that ends it and the line break after that.
+  // A turn includes the token that ends it and the line break after that.
   const std::string end = templated_->turn_ends().empty()
                               ? std::string()
                               : std::string(tokenizer_.token_bytes(templated_->turn_ends()[0]));

@@ -21,7 +21,7 @@ enum class ChatMask : uint8_t {
 };
 std::optional<ChatMask> chat_mask(std::string_view name) noexcept;  // "memo", ...
 
-// What becomes of a conversation of more than max_length tokens.
+// The treatment of a conversation of more than max_length tokens.
 enum class LongChat : uint8_t {
   Drop,  // whole turns go, the oldest first; what is still too long is left out
   Cut,   // its end goes
@@ -38,7 +38,7 @@ struct LabelledChat {
 
 class ChatLabeller {
  public:
-  // By ChatML as the first releases write it, or by a template; both are kept by reference.
+  // Takes ChatML as the first releases write it, or a template; both are kept by reference.
   ChatLabeller(const Tokenizer& tokenizer, const ChatMl& format, ChatMask mask);
   ChatLabeller(const Tokenizer& tokenizer, const TemplatedChat& format, ChatMask mask);
 

@@ -104,6 +104,9 @@ std::vector<Message> read_turns(const OrderedJson& turns, const std::string& whe
           "one file has one form");
     }
     const std::string& value = text(turns.items[i], "value", here);
+    if (find(turns.items[i], "weight") != nullptr) {
+      bad(here + ".weight", "is known in the form openai only", "write messages instead");
+    }
     Message message(speaker->role, value);
     if (from == "function_call") {
       message.parts.clear();
@@ -230,6 +233,9 @@ Conversation read_conversation(const OrderedJson& record, ConversationForm& form
     }
     auto turns = read_turns(*find(record, "conversations"), list, form);
     out.messages.insert(out.messages.end(), turns.begin(), turns.end());
+  }
+  if (find(record, "functions") != nullptr) {
+    bad(where + ": functions", "is not known here", "write the tools as tools");
   }
   if (const OrderedJson* tools = find(record, "tools")) {
     // ShareGPT's files hold them as a text.

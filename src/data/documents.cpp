@@ -6,6 +6,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/utf8.h"
@@ -19,20 +20,16 @@ constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 
 enum class Named : uint8_t { Records, Text, Either };
 
-// What a file's name says it is.
+// The kind of file that the name promises.
 Named kind_by_name(const fs::path& path) {
-  const auto lower = [](std::string text) {
-    for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-    return text;
-  };
-  fs::path name = lower(path.filename().string());
+  fs::path name = ascii_lower(path.filename().string());
   if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
   const std::string ending = name.extension().string();
   if (ending == ".jsonl" || ending == ".ndjson" || ending == ".json") return Named::Records;
   return ending == ".txt" || ending == ".md" ? Named::Text : Named::Either;
 }
 
-// How records stand in a file that begins so. `head` may be cut off.
+// The layout of records in a file that begins with `head`, which may be cut off.
 enum class Layout : uint8_t { None, Lines, Values };
 struct Head {
   Layout layout = Layout::None;
@@ -44,7 +41,7 @@ Head look_at(std::string_view head) {
   if (begin == head.npos) return {};
   if (head[begin] == '[') return {Layout::Values, true};
   if (head[begin] != '{') return {Layout::None, true};
-  // Of records on lines the first is whole where its line ends.
+  // Where records stand one a line, the first one is whole at the end of its line.
   int64_t depth = 0;
   bool quoted = false;
   for (size_t i = begin; i < head.size(); ++i) {
@@ -64,7 +61,7 @@ Head look_at(std::string_view head) {
   return {Layout::Lines, false};
 }
 
-// Whether a record's value is what the user wrote: numbers by their value, true and false by name.
+// Compares a record's value with what the user wrote: numbers by value, booleans by name.
 bool equals(const Json& value, const std::string& wanted) {
   if (value.is_string()) return value.string() == wanted;
   if (value.is_bool()) return wanted == (value.boolean() ? "true" : "false");
@@ -126,6 +123,10 @@ std::vector<Message> read_messages(const Json& list, const DocumentOptions& opti
 
 DocumentReader::DocumentReader(const fs::path& path, const DocumentOptions& options)
     : name_(path == "-" ? "standard input" : path.string()), options_(options) {
+  if (!options.replace.empty() && options.messages_field.empty()) {
+    throw Error(Kind::Misused, name_ + ": replacements are for conversations, and texts are read",
+                "name the field of the conversations: messages");
+  }
   open(path);
   if (lines_ || values_) return;
   const char* unfit = !options.messages_field.empty() ? "conversations"
@@ -147,7 +148,7 @@ void DocumentReader::open(const fs::path& path) {
     text_ = std::move(source);
     return;
   }
-  // As much of the file as shows how its records stand.
+  // Reads as much of the file as shows its layout.
   std::string head, chunk;
   Head seen;
   while (!seen.decided && head.size() < options_.max_record_bytes) {

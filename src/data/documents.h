@@ -1,9 +1,9 @@
 // Documents out of files: plain text (a file is a document), or records of JSON, either of them
 // gzipped or zstd-compressed. A record holds a text, or a conversation.
 //
-// What a file is, its content says: records stand one a line, or are the items of one array, or are
-// one object over several lines. Files named .jsonl, .ndjson or .json, in any case, must be records;
-// .txt and .md are text; others are records where they begin with an object, and text elsewhere.
+// The content decides how a file is read: records stand one a line, or are the items of one array,
+// or are one object over several lines. Files named .jsonl, .ndjson or .json, in any case, must be
+// records; .txt and .md are text; others are records where they begin with an object, else text.
 #pragma once
 
 #include <functional>
@@ -44,7 +44,8 @@ struct Document {
 
 class DocumentReader {
  public:
-  // `-` is standard input. Throws BadInput for a text where options are about records.
+  // `-` is standard input. Throws BadInput for a text where options are about records, Misused for
+  // replacements without conversations.
   DocumentReader(const fs::path& path, const DocumentOptions& options);
   ~DocumentReader();
 

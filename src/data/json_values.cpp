@@ -64,7 +64,6 @@ bool JsonValues::next(std::string& value) {
   if (in_array_) {
     if (c == ']' && first_item_) {
       take();
-      c = ']';
     } else if (!first_item_) {
       if (c != ',' && c != ']')
         fail(c < 0 ? "ends inside the array" : "lacks a comma between items");
@@ -73,7 +72,7 @@ bool JsonValues::next(std::string& value) {
     }
     first_item_ = false;
     if (c == ']') {
-      if (skip_space() >= 0) fail("has something behind the array");
+      if (skip_space() >= 0) fail("has something after the array");
       done_ = true;
       return false;
     }

@@ -16,7 +16,7 @@ class JsonValues {
 
   // The next object's text, which is not checked further than its brackets and quotes. Throws
   // BadInput naming source and line for what is no object, an array that does not end, something
-  // behind it, or a value longer than the limit.
+  // after it, or a value longer than the limit.
   bool next(std::string& value);
   int64_t line() const noexcept { return value_line_; }  // where the last value began, from 1
   uint64_t consumed_bytes() const noexcept { return source_->consumed_bytes(); }

@@ -23,7 +23,7 @@ struct ItemAnswer {
   double seconds = 0;
 };
 
-// What is asked of a model about one item.
+// An item as it is put to a model.
 struct Question {
   const Item* item = nullptr;
   // Prompts of more tokens lose their beginning, so that one token less than this is left: a rule

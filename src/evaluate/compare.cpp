@@ -28,8 +28,8 @@ struct Side {
   Runner runner;
 };
 
-// The residual streams of two runners behind each block, side by side. Of a call some rows are
-// kept: all of a large model's would be a quarter of a gigabyte.
+// Compares the residual streams of two runners after each block. Some rows of a call are kept: all
+// of a large model's would be a quarter of a gigabyte.
 class StreamErrors {
  public:
   StreamErrors(Side& a, Side& b) {

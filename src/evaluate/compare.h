@@ -17,8 +17,8 @@ struct Comparison {
   double kl_max = 0;
   std::vector<float> kl;  // of all positions, ascending
   double top1 = 0;        // share of positions with the same likeliest token
-  // Of the residual stream behind each block: sum of (B - A)² over sum of A². Empty where the two
-  // models' shapes differ.
+  // The error of the residual stream after each block: sum of (B - A)² over sum of A². Empty where
+  // the two models' shapes differ.
   std::vector<double> block_error;
 };
 

@@ -1,4 +1,4 @@
-// The folder of benchmark files, and what is said when one is missing or not what it should be.
+// The folder of benchmark files; errors say where a missing file is published.
 #pragma once
 
 #include <functional>
@@ -39,7 +39,7 @@ void for_each_record(const fs::path& path,
 class CsvTable {
  public:
   CsvTable(const fs::path& path, const std::vector<std::string>& columns);
-  // Of a file without a header: as many columns as `columns`.
+  // Reads a file without a header, whose rows have `columns` cells.
   static CsvTable headless(const fs::path& path, size_t columns);
 
   int64_t rows() const noexcept { return static_cast<int64_t>(rows_.size()); }

@@ -17,10 +17,7 @@ bool ProgramJudge::passes(const std::string& program, const ProgramLimits& limit
     const std::unique_lock alone(others_);
     verdict = run_python(program, bounds, options_);
   }
-  if (verdict.outcome.timed_out) {
-    ++time_outs_;
-    timed_out = true;
-  }
+  timed_out |= verdict.outcome.timed_out;
   return verdict.reached_end;
 }
 

@@ -1,7 +1,6 @@
 // Running programs that models wrote, in the sandbox, and saying whether they reach their end.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <shared_mutex>
@@ -28,14 +27,11 @@ class ProgramJudge {
   void judge(const std::string& parity, const std::string& fixed, const ProgramLimits& limits,
              ItemVerdict& verdict);
 
+ private:
   bool passes(const std::string& program, const ProgramLimits& limits, bool& timed_out);
 
-  int64_t time_outs() const noexcept { return time_outs_; }  // that a second run did not mend
-
- private:
   PythonOptions options_;
   std::shared_mutex others_;  // held exclusively by a second run
-  std::atomic<int64_t> time_outs_ = 0;
 };
 
 }  // namespace quern

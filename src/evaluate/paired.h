@@ -11,7 +11,7 @@ namespace quern {
 struct PairedDifference {
   std::string task, metric, rule;       // rule: "parity" or "fixed"
   double a = 0, b = 0, difference = 0;  // b - a
-  // Of accuracies: items that only one side has right, and McNemar's exact two-sided p. Of BLEU:
+  // For accuracies: items that only one side has right, and McNemar's exact two-sided p. For BLEU:
   // the share of 1,000 paired resamplings whose difference has the other sign, doubled.
   int64_t only_a = 0, only_b = 0;
   double p = 1;

@@ -1,4 +1,4 @@
-// What goes to the model, written out before any model is there.
+// The prompts of a benchmark, written out without a model.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -6,8 +6,10 @@
 #include <map>
 
 #include "core/json.h"
+#include "core/markup.h"
+#include "core/python_text.h"
+#include "core/utf8.h"
 #include "evaluate/prompts.h"
-#include "evaluate/python_text.h"
 #include "plot/chart.h"
 
 namespace quern {
@@ -21,35 +23,12 @@ std::string number(const MetricValue* value) {
   return value == nullptr ? "-" : fmt::format("{:.2f}", value->value);
 }
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
-// The end of a text, as many characters as are shown of a prompt.
+// The last `most` characters of a text.
 std::string tail(const std::string& text, size_t most) {
   const std::u32string points = python::points(text);
   if (points.size() <= most) return text;
   std::string out = "…";
-  for (size_t i = points.size() - most; i < points.size(); ++i) python::append(out, points[i]);
+  for (size_t i = points.size() - most; i < points.size(); ++i) utf8::append(out, points[i]);
   return out;
 }
 
@@ -95,9 +74,10 @@ std::string wrong_items(const TaskRun& run) {
     const std::string prompt = item.is_chat() ? item.messages.back().text() : item.prompt;
     out += fmt::format(
         "<details><summary>{}: {} for {}</summary><pre>{}</pre><pre>{}</pre></details>\n",
-        escaped(item.id), escaped(sample.verdict.prediction_fixed.value_or("no answer")),
-        escaped(item.target.value_or("the tests")), escaped(tail(prompt, 800)),
-        escaped(tail(sample.response.text, 2000)));
+        escape_markup(item.id),
+        escape_markup(sample.verdict.prediction_fixed.value_or("no answer")),
+        escape_markup(item.target.value_or("the tests")), escape_markup(tail(prompt, 800)),
+        escape_markup(tail(sample.response.text, 2000)));
   }
   if (wrong == 0) return {};
   return fmt::format("<h3>{} of {} items went wrong, {} are shown</h3>\n", wrong,
@@ -226,23 +206,23 @@ std::string result_csv(std::span<const TaskRun> runs, const std::string& model) 
 std::string result_html(std::span<const TaskRun> runs, const std::string& model) {
   std::string out =
       "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Evaluation of " +
-      escaped(model) +
+      escape_markup(model) +
       "</title><style>body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
       "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;"
       "text-align:right}td:first-child,th:first-child{text-align:left}pre{white-space:pre-wrap;"
       "background:#f4f4f4;padding:.6em}</style>\n<h1>Evaluation of " +
-      escaped(model) + "</h1>\n";
+      escape_markup(model) + "</h1>\n";
   for (const TaskRun& run : runs) {
     const Task& task = *run.score.task;
-    out += fmt::format("<h2>{}</h2>\n<table><tr><th>model<th>{}\n", escaped(task.title),
-                       escaped(task.metric));
+    out += fmt::format("<h2>{}</h2>\n<table><tr><th>model<th>{}\n", escape_markup(task.title),
+                       escape_markup(task.metric));
     for (const MemoFigure& figure : memo_figures(task.name)) {
       out += fmt::format("<tr><td>{}<td>{:.1f}\n", figure.model, figure.value);
     }
     out +=
         fmt::format("<tr><td><b>{}</b>, parity<td>{}\n<tr><td><b>{}</b>, fixed<td>{}\n</table>\n",
-                    escaped(model), number(first_value(run.score.summary.all.parity)),
-                    escaped(model), number(first_value(run.score.summary.all.fixed)));
+                    escape_markup(model), number(first_value(run.score.summary.all.parity)),
+                    escape_markup(model), number(first_value(run.score.summary.all.fixed)));
     out += subject_chart(run) + wrong_items(run);
   }
   return out + "</html>\n";

@@ -1,4 +1,4 @@
-// What a run leaves behind: a result file for each task, the samples, a table in the memo's form.
+// The files of a run: a result file for each task, the samples, a table in the memo's form.
 #pragma once
 
 #include <span>

@@ -92,6 +92,7 @@ std::unordered_map<std::string, Response> read_responses(const fs::path& path) {
     const std::string& id = record.at("id").string();
     Response response;
     if (const auto logprobs = record.find("choice_logprobs")) {
+      if (record.has("response")) logprobs->fail("stands beside a response", "give one of them");
       for (const Json& value : logprobs->items()) {
         response.choice_logprobs.push_back(value.number());
       }

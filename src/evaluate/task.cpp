@@ -6,31 +6,12 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "evaluate/python_text.h"
+#include "core/python_text.h"
+#include "evaluate/mean.h"
 #include "evaluate/tasks/all.h"
 
 namespace quern {
 namespace {
-
-// A running mean with its standard error.
-struct Mean {
-  double sum = 0, squares = 0;
-  int64_t count = 0;
-
-  void add(double x) {
-    sum += x;
-    squares += x * x;
-    ++count;
-  }
-  double mean() const { return count == 0 ? 0 : sum / static_cast<double>(count); }
-  // Of the mean: the sample's deviation over the root of its size.
-  double error() const {
-    if (count < 2) return 0;
-    const auto n = static_cast<double>(count);
-    const double variance = std::max(0.0, (squares - sum * sum / n) / (n - 1));
-    return std::sqrt(variance / n);
-  }
-};
 
 // Percent right over items, or over the subjects' means.
 std::optional<MetricValue> percent(std::span<const Judged> judged, Average average,
@@ -49,7 +30,7 @@ std::optional<MetricValue> percent(std::span<const Judged> judged, Average avera
     by_subject[subject].add(100 * *(entry.verdict->*score));
   }
   if (all.count == 0) return {};
-  MetricValue value{.value = all.mean(), .standard_error = all.error(), .count = all.count};
+  MetricValue value = all.value();
   if (average == Average::Subjects) {
     double sum = 0, squares = 0;
     for (const auto& [name, mean] : by_subject) {

@@ -24,7 +24,7 @@ struct ItemOptions {
   bool pandas_none = false;
 };
 
-// What judging needs beside the item and the answer.
+// What a judge needs beside the item and the answer.
 struct JudgeContext {
   ProgramJudge* programs = nullptr;      // runs code; null where a task needs none
   const Tokenizer* tokenizer = nullptr;  // of the model, for ROUGE-L over its tokens

@@ -8,9 +8,51 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/ordered_json.h"
+#include "formats/unread_keys.h"
 
 namespace quern {
 namespace {
+
+// Read, or without effect once the adapter is trained. Which modules and layers it changes, its
+// tensors say.
+constexpr std::string_view kKnown[] = {"alora_invocation_tokens",
+                                       "alpha_pattern",
+                                       "arrow_config",
+                                       "auto_mapping",
+                                       "base_model_name_or_path",
+                                       "bias",
+                                       "corda_config",
+                                       "ensure_weight_tying",
+                                       "eva_config",
+                                       "exclude_modules",
+                                       "fan_in_fan_out",
+                                       "inference_mode",
+                                       "init_lora_weights",
+                                       "layer_replication",
+                                       "layers_pattern",
+                                       "layers_to_transform",
+                                       "loftq_config",
+                                       "lora_alpha",
+                                       "lora_bias",
+                                       "lora_dropout",
+                                       "lora_ga_config",
+                                       "megatron_config",
+                                       "megatron_core",
+                                       "modules_to_save",
+                                       "peft_type",
+                                       "peft_version",
+                                       "qalora_group_size",
+                                       "r",
+                                       "rank_pattern",
+                                       "revision",
+                                       "target_modules",
+                                       "target_parameters",
+                                       "task_type",
+                                       "trainable_token_indices",
+                                       "use_bdlora",
+                                       "use_dora",
+                                       "use_qalora",
+                                       "use_rslora"};
 
 std::vector<std::string> strings(const Json& json, std::string_view key) {
   std::vector<std::string> out;
@@ -90,14 +132,19 @@ AdapterConfig read_adapter_config(const fs::path& folder) {
                 fmt::format("{} {}, which is not supported", json.at(field).where(), what));
   };
   if (json.boolean_or("use_dora", false)) refuse("use_dora", "is true: DoRA");
-  for (const char* flag : {"fan_in_fan_out", "use_qalora", "lora_bias"}) {
+  for (const char* flag : {"fan_in_fan_out", "use_qalora", "use_bdlora", "lora_bias"}) {
     if (json.boolean_or(flag, false)) refuse(flag, "is true");
   }
   for (const char* field : {"layer_replication", "megatron_config", "trainable_token_indices",
-                            "target_parameters", "alora_invocation_tokens"}) {
-    if (const auto value = json.find(field);
-        value && !((value->is_array() || value->is_object()) && value->size() == 0)) {
-      refuse(field, "is set");
+                            "target_parameters", "alora_invocation_tokens", "arrow_config"}) {
+    if (const auto value = json.find(field); value && !is_off(*value)) refuse(field, "is set");
+  }
+  // Other initializations than these take a part out of the base weights.
+  if (const auto init = json.find("init_lora_weights"); init && init->is_string()) {
+    const std::string& name = init->string();
+    if (name != "gaussian" && name != "orthogonal" && name != "eva") {
+      refuse("init_lora_weights",
+             fmt::format("is '{}': an update of other base weights", printable(name, 40)));
     }
   }
   if (const std::string bias = json.string_or("bias", "none"); bias != "none") {
@@ -122,6 +169,12 @@ AdapterConfig read_adapter_config(const fs::path& folder) {
       json, ordered, "rank_pattern", [](const Json& value) { return value.integer(1, 1 << 16); });
   config.alpha_pattern = patterns<double>(
       json, ordered, "alpha_pattern", [](const Json& value) { return value.number(-1e9, 1e9); });
+  std::vector<std::string> unread;
+  for (const auto& [key, value] : json.members()) {
+    if (is_off(value) || std::ranges::find(kKnown, key) != std::end(kKnown)) continue;
+    unread.push_back(printable(key, 60));
+  }
+  warn_of_unread_keys(json.where(), unread);
   return config;
 }
 

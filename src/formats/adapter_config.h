@@ -32,7 +32,8 @@ struct AdapterConfig {
 };
 
 // Throws BadInput naming the field; what would change the mathematics and is not supported (DoRA,
-// trained biases, layer replication, fan_in_fan_out) is refused by name, as Unsupported.
+// trained biases, layer replication, fan_in_fan_out, updates of changed base weights) is refused by
+// name, as Unsupported. Warns of keys that are not known.
 AdapterConfig read_adapter_config(const fs::path& folder);
 
 }  // namespace quern

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "formats/safetensors.h"
+#include "formats/unread_keys.h"
 
 namespace quern {
 
@@ -19,9 +20,15 @@ bool is_fp8_method(const Json& json) {
     return true;
   }
   if (method != "compressed-tensors") return false;
-  const auto groups = json.find("config_groups");
-  if (!groups) json.at("config_groups");
-  for (const auto& [name, group] : groups->members()) {
+  if (const auto rotations = json.find("transform_config"); rotations && !is_off(*rotations)) {
+    throw Error(Kind::Unsupported, rotations->where() + " is set, which is not supported");
+  }
+  if (const auto sparsity = json.find("sparsity_config")) {
+    if (const std::string format = sparsity->string_or("format", "dense"); format != "dense") {
+      sparsity->at("format").fail(fmt::format("is '{}', expected dense", printable(format, 40)));
+    }
+  }
+  for (const auto& [name, group] : json.at("config_groups").members()) {
     const Json weights = group.at("weights");
     if (weights.string_or("type", "") != "float" || weights.integer_or("num_bits", 0) != 8) {
       weights.fail("is not of floats of 8 bits", "compressed-tensors are read where they are FP8");

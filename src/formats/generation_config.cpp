@@ -1,8 +1,11 @@
 #include "formats/generation_config.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/error.h"
 #include "core/json.h"
+#include "formats/unread_keys.h"
 
 namespace quern {
 namespace {
@@ -14,6 +17,85 @@ std::vector<int64_t> ids(const Json& value) {
   std::vector<int64_t> out;
   for (const Json& id : value.items()) out.push_back(id.integer(0, kMaxId));
   return out;
+}
+
+// Read below, or without effect on what comes: how transformers runs, and what only beams heed.
+constexpr std::string_view kKnown[] = {"_commit_hash",
+                                       "_from_model_config",
+                                       "assistant_confidence_threshold",
+                                       "assistant_early_exit",
+                                       "assistant_lookbehind",
+                                       "bos_token_id",
+                                       "cache_config",
+                                       "cache_implementation",
+                                       "chat_format",
+                                       "compile_config",
+                                       "decoder_start_token_id",
+                                       "disable_compile",
+                                       "diversity_penalty",
+                                       "do_sample",
+                                       "early_stopping",
+                                       "eos_token_id",
+                                       "is_assistant",
+                                       "length_penalty",
+                                       "low_memory",
+                                       "max_length",
+                                       "max_matching_ngram_size",
+                                       "max_new_tokens",
+                                       "max_window_size",
+                                       "min_p",
+                                       "no_repeat_ngram_size",
+                                       "num_assistant_tokens",
+                                       "num_assistant_tokens_schedule",
+                                       "output_attentions",
+                                       "output_hidden_states",
+                                       "output_logits",
+                                       "output_scores",
+                                       "pad_token_id",
+                                       "prompt_lookup_num_tokens",
+                                       "remove_invalid_values",
+                                       "renormalize_logits",
+                                       "repetition_penalty",
+                                       "return_dict_in_generate",
+                                       "return_legacy_cache",
+                                       "stop_words_ids",
+                                       "target_lookbehind",
+                                       "temperature",
+                                       "top_k",
+                                       "top_p",
+                                       "transformers_version",
+                                       "trust_remote_code",
+                                       "typical_p",
+                                       "use_cache"};
+
+// What is not computed, and the number that asks for nothing.
+struct Unread {
+  std::string_view key;
+  double neutral;
+};
+constexpr Unread kUnread[] = {{"encoder_no_repeat_ngram_size", 0},
+                              {"encoder_repetition_penalty", 1},
+                              {"epsilon_cutoff", 0},
+                              {"eta_cutoff", 0},
+                              {"frequency_penalty", 0},
+                              {"guidance_scale", 1},
+                              {"min_length", 0},
+                              {"min_new_tokens", 0},
+                              {"num_beam_groups", 1},
+                              {"num_beams", 1},
+                              {"num_return_sequences", 1},
+                              {"penalty_alpha", 0},
+                              {"presence_penalty", 0}};
+
+void warn_of_unread(const Json& json) {
+  std::vector<std::string> unread;
+  for (const auto& [key, value] : json.members()) {
+    if (is_off(value) || std::ranges::find(kKnown, key) != std::end(kKnown)) continue;
+    const auto rule = std::ranges::find(kUnread, key, &Unread::key);
+    if (rule != std::end(kUnread) && value.is_number() && value.number() == rule->neutral) continue;
+    unread.push_back(printable(key, 60));
+  }
+  warn_of_unread_keys(json.where(), unread);
 }
 
 }  // namespace
@@ -46,6 +128,7 @@ GenerationConfig read_generation_config(const fs::path& folder) {
   integer("no_repeat_ngram_size", out.no_repeat_ngram_size);
   integer("max_new_tokens", out.max_new_tokens);
   integer("max_window_size", out.max_window_size);
+  warn_of_unread(json);
   return out;
 }
 

@@ -26,7 +26,8 @@ struct GenerationConfig {
 nlohmann::ordered_json new_generation_config(std::optional<int64_t> end_of_text,
                                              std::optional<int64_t> im_end);
 
-// An empty one where the folder has no such file. Throws BadInput naming the field.
+// An empty one where the folder has no such file. Throws BadInput naming the field. Warns of keys
+// that ask for what is not done here.
 GenerationConfig read_generation_config(const fs::path& folder);
 
 }  // namespace quern

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "formats/fp8.h"
+#include "formats/unread_keys.h"
 
 namespace quern {
 namespace {
@@ -22,6 +23,14 @@ GptqConfig parse_gptq(const Json& json) {
     json.fail(fmt::format("has the checkpoint_format '{}', expected gptq or gptq_v2",
                           printable(format, 40)),
               "other formats store their zero points differently");
+  }
+  for (const char* field : {"is_marlin_format", "adapter", "rotation"}) {
+    if (const auto value = json.find(field); value && !is_off(*value)) {
+      throw Error(Kind::Unsupported, value->where() + " is set, which is not supported");
+    }
+  }
+  if (const std::string words = json.string_or("pack_dtype", "int32"); words != "int32") {
+    json.at("pack_dtype").fail(fmt::format("is '{}', expected int32", printable(words, 40)));
   }
   config.bits = static_cast<int>(json.at("bits").integer());
   if (config.bits != 4 && config.bits != 8) {

@@ -6,6 +6,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "core/base64.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -105,26 +106,6 @@ PrependScheme read_prepend(const Json& component) {
   return read;
 }
 
-std::string decode_base64(const Json& json) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  uint32_t word = 0;
-  int bits = 0;
-  for (const char c : json.string()) {
-    if (c == '=' || c == '\n') continue;
-    const size_t digit = kDigits.find(c);
-    if (digit == kDigits.npos) json.fail("is not base64");
-    word = word << 6 | static_cast<uint32_t>(digit);
-    bits += 6;
-    if (bits >= 8) {
-      bits -= 8;
-      out += static_cast<char>(word >> bits);
-    }
-  }
-  return out;
-}
-
 NormalizerStep read_normalizer(const Json& component) {
   constexpr std::pair<std::string_view, Normalizer> kNames[] = {
       {"NFC", Normalizer::Nfc},
@@ -154,7 +135,10 @@ NormalizerStep read_normalizer(const Json& component) {
       step.right = component.boolean_or("strip_right", true);
       break;
     case Normalizer::Charsmap:
-      step.charsmap = decode_base64(component.at("precompiled_charsmap"));
+      if (const Json charsmap = component.at("precompiled_charsmap");
+          !charsmap.string().empty() && !base64_decode(charsmap.string(), step.charsmap)) {
+        charsmap.fail("is not base64");
+      }
       break;
     case Normalizer::Bert:
       step.clean_text = component.boolean_or("clean_text", true);

@@ -93,10 +93,10 @@ class SchemaCompiler {
     }
   }
 
-  Symbol constants(const SchemaList& list, const std::vector<ordered_json>& values) {
+  Symbol constants(const SchemaList& list, const std::vector<const ordered_json*>& values) {
     std::vector<Sequence> texts;
-    for (const ordered_json& item : values) {
-      if (schemas_.fits(item, list)) texts.push_back(g_.literal(dump(item)));
+    for (const ordered_json* item : values) {
+      if (schemas_.fits(*item, list)) texts.push_back(g_.literal(dump(*item)));
     }
     if (texts.empty()) schemas_.fail(list, "enum or const: no value fits");
     return text_.one_of(texts);

@@ -136,27 +136,28 @@ const ordered_json* Schemas::without(const Json* schema, const std::vector<std::
   return &copy;
 }
 
-void Schemas::flatten(const Json& schema, std::vector<const Json*>& active, SchemaList& out) {
+void Schemas::flatten(const Json& schema, Walk& walk, SchemaList& out) {
   if (schema.is_boolean()) {
     if (!schema.get<bool>()) out.push_back(&kFalse);
     return;
   }
   if (!schema.is_object()) fail(&schema, "is neither an object nor true or false");
   check_keywords(schema);
-  if (std::ranges::find(active, &schema) != active.end()) {
+  if (std::ranges::find(walk.active, &schema) != walk.active.end()) {
     fail(&schema, "$ref leads back to where it stands");
   }
-  if (active.size() > size_t{kMaxNesting}) fail(&schema, "is nested too deeply");
-  active.push_back(&schema);
-  if (schema.contains("$ref")) flatten(target(schema, schema["$ref"]), active, out);
+  if (walk.active.size() > size_t{kMaxNesting}) fail(&schema, "is nested too deeply");
+  if (!walk.seen.insert(&schema).second) return;
+  walk.active.push_back(&schema);
+  if (schema.contains("$ref")) flatten(target(schema, schema["$ref"]), walk, out);
   if (schema.contains("allOf")) {
     const Json& all = schema["allOf"];
     if (!all.is_array() || all.empty()) fail(&schema, "allOf is no list with an item");
     for (size_t i = 0; i < all.size(); ++i) {
-      flatten(*child(schema, all[i], fmt::format("/allOf/{}", i)), active, out);
+      flatten(*child(schema, all[i], fmt::format("/allOf/{}", i)), walk, out);
     }
   }
-  active.pop_back();
+  walk.active.pop_back();
   const bool says_more = std::ranges::any_of(schema.items(), [](const auto& member) {
     return !is_note(member.key()) && member.key() != "$ref" && member.key() != "allOf";
   });
@@ -164,15 +165,13 @@ void Schemas::flatten(const Json& schema, std::vector<const Json*>& active, Sche
   const bool bare = !schema.contains("$ref") && !schema.contains("allOf");
   const Json* own = bare ? &schema : without(&schema, {"$ref", "allOf"});
   checked_.insert(own);
-  if (std::ranges::find(out, own) == out.end()) out.push_back(own);
+  if (bare || walk.seen.insert(own).second) out.push_back(own);
 }
 
 SchemaList Schemas::flat(const std::vector<const Json*>& schemas) {
   SchemaList out;
-  for (const Json* schema : schemas) {
-    std::vector<const Json*> active;
-    flatten(*schema, active, out);
-  }
+  Walk walk;
+  for (const Json* schema : schemas) flatten(*schema, walk, out);
   return out;
 }
 
@@ -266,12 +265,13 @@ Shape Schemas::shape(const SchemaList& list) {
       out.types &= types;
     }
     if (has("enum") || has("const")) {
-      std::vector<Json> values;
+      std::vector<const Json*> values;
       if (has("enum")) {
-        if (!(*schema)["enum"].is_array()) fail(schema, "enum is no list");
-        values = (*schema)["enum"].get<std::vector<Json>>();
+        const Json& list_of = (*schema)["enum"];
+        if (!list_of.is_array()) fail(schema, "enum is no list");
+        for (const Json& value : list_of) values.push_back(&value);
       } else {
-        values = {(*schema)["const"]};
+        values = {&(*schema)["const"]};
       }
       if (!out.values) out.values = std::move(values);  // fits() takes out what others forbid
     }

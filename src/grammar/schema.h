@@ -40,7 +40,7 @@ struct Shape {
   uint8_t types = kAllTypes;
   uint8_t written = kAllTypes;  // of these a value is made: those that the keywords speak of
   bool says_nothing = true;     // any value fits
-  std::optional<std::vector<nlohmann::ordered_json>> values;  // of enum and const
+  std::optional<std::vector<const nlohmann::ordered_json*>> values;  // of enum and const
   NumberBounds numbers;
   int64_t least_length = 0, most_length = -1;  // -1: no bound
   std::vector<Regex> texts;
@@ -90,7 +90,12 @@ class Schemas {
   using Json = nlohmann::ordered_json;
   [[noreturn]] void fail(const Json* schema, const std::string& problem) const;
   void check_keywords(const Json& schema);
-  void flatten(const Json& schema, std::vector<const Json*>& active, SchemaList& out);
+  // What `flat` follows its schemas with: those it stands in, and those it has been to.
+  struct Walk {
+    std::vector<const Json*> active;
+    std::set<const Json*> seen;
+  };
+  void flatten(const Json& schema, Walk& walk, SchemaList& out);
   const Json& target(const Json& schema, const Json& name);
   const Json* without(const Json* schema, const std::vector<std::string>& keywords);
   const Json* child(const Json& parent, const Json& schema, const std::string& path);

@@ -18,7 +18,13 @@ constexpr size_t kMaxStates = 20'000;
 
 // Members in any order, 1 as 1.0.
 bool same(const ordered_json& a, const ordered_json& b) {
-  return nlohmann::json(a) == nlohmann::json(b);
+  if (!a.is_structured() || a.type() != b.type()) return a == b;
+  if (a.size() != b.size()) return false;
+  if (a.is_array()) return std::ranges::equal(a, b, same);
+  return std::ranges::all_of(a.items(), [&](const auto& member) {
+    const auto found = b.find(member.key());
+    return found != b.end() && same(member.value(), *found);
+  });
 }
 
 uint8_t type_of(const ordered_json& value) {
@@ -133,12 +139,12 @@ bool Schemas::are_apart(const SchemaList& a, const SchemaList& b, int depth) {
   const Shape first = shape(a), second = shape(b);
   if ((first.written & second.types) == 0) return true;
   if (first.values) {
-    return std::ranges::none_of(*first.values, [&](const Json& value) {
-      return fits(value, a, depth) && fits(value, b, depth);
+    return std::ranges::none_of(*first.values, [&](const Json* value) {
+      return fits(*value, a, depth) && fits(*value, b, depth);
     });
   }
-  if (second.values && std::ranges::none_of(*second.values, [&](const Json& value) {
-        return fits(value, a, depth) && fits(value, b, depth);
+  if (second.values && std::ranges::none_of(*second.values, [&](const Json* value) {
+        return fits(*value, a, depth) && fits(*value, b, depth);
       })) {
     return true;
   }

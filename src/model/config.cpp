@@ -99,7 +99,13 @@ std::vector<int64_t> parse_config_windows(const Json& json, const Config& config
   if (const auto types = json.find("layer_types")) {
     if (types->size() != count) types->fail("does not have one item for each layer");
     for (size_t layer = 0; layer < count; ++layer) {
-      if ((*types)[layer].string() == "sliding_attention") windows[layer] = window;
+      const Json type = (*types)[layer];
+      if (type.string() == "sliding_attention") {
+        windows[layer] = window;
+      } else if (type.string() != "full_attention") {
+        type.fail(fmt::format("is '{}', expected full_attention or sliding_attention",
+                              printable(type.string(), 40)));
+      }
     }
     return windows;
   }

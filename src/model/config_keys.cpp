@@ -1,14 +1,11 @@
 #include "model/config_keys.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <mutex>
-#include <set>
 
 #include "core/error.h"
-#include "core/log.h"
+#include "formats/unread_keys.h"
 
 namespace quern {
 namespace {
@@ -166,9 +163,6 @@ bool has(const std::string_view (&list)[N], std::string_view key) {
   return std::find(std::begin(list), std::end(list), key) != std::end(list);
 }
 
-// What has no effect unless it is on.
-bool is_off(const Json& value) { return value.is_null() || (value.is_bool() && !value.boolean()); }
-
 }  // namespace
 
 void warn_of_unread(const Json& json, const Config& c) {
@@ -198,13 +192,7 @@ void warn_of_unread(const Json& json, const Config& c) {
     }
     unread.push_back(printable(key, 60));
   }
-  if (unread.empty()) return;
-  const std::string line =
-      fmt::format("{}: not known, without effect: {}", json.where(), fmt::join(unread, ", "));
-  static std::mutex mutex;
-  static std::set<std::string> said;
-  const std::lock_guard lock(mutex);
-  if (said.insert(line).second) log::warning(line);
+  warn_of_unread_keys(json.where(), unread);
 }
 
 }  // namespace quern

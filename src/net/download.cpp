@@ -13,8 +13,8 @@
 namespace quern::net {
 namespace {
 
-// A file that is written on at its end. Never follows a link: what is beside the target may have
-// been put there by somebody else.
+// A file that is appended to. Never follows a link: somebody else may have put one beside the
+// target.
 class PartFile {
  public:
   explicit PartFile(const fs::path& path)
@@ -61,7 +61,7 @@ std::string lower(std::string text) {
   return text;
 }
 
-// Of "bytes 3-9/10" the 10; absent where it is not said.
+// The size of the whole file: the 10 of "bytes 3-9/10"; absent where the head does not tell it.
 std::optional<uint64_t> whole_size(const HttpReply& head) {
   const std::string text(head.status == 200 ? head.header("content-length")
                                             : head.header("content-range"));
@@ -87,7 +87,7 @@ class Fetch {
     {
       PartFile file(part_);
       const std::string etag = fs::exists(tag_) ? read_file(tag_, 4096) : "";
-      // Without a word of whose bytes they are, only a known sum can show that they fit.
+      // Without an ETag, only a known checksum can show that earlier bytes belong to this file.
       if (file.size() > 0 && etag.empty() && wanted_.sha256.empty()) file.clear();
       etag_ = etag;
       fetch(file);
@@ -117,7 +117,7 @@ class Fetch {
     fs::remove(tag_, ignored);
   }
 
-  // Until all is there; each try goes on where the last one ended.
+  // Tries until all is there; each try goes on where the last one ended.
   void fetch(PartFile& file) {
     double pause = 0.5;
     for (int failures = 0;;) {

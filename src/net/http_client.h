@@ -51,7 +51,7 @@ struct HttpReply {
   // One line on what went wrong: the server's own words where it gave some, as
   // {"error": {"message": ...}}, {"error": ...}, {"message": ...}, {"detail": ...} or plain text.
   std::string problem() const;
-  // What the server asks to be waited (Retry-After in seconds), at most `most`.
+  // The wait that the server asks for (Retry-After in seconds), at most `most`.
   double retry_after(double fallback, double most) const;
 };
 
@@ -64,9 +64,9 @@ struct HttpCall {
   std::chrono::milliseconds pause{0};  // waited before it is made
   // A whole head, before its body; redirects that are followed don't come here. False: enough.
   std::function<bool(const HttpReply& head)> on_head;
-  // Of a successful answer: its bytes as they come. False: enough.
+  // The bytes of a successful answer as they come. False: enough.
   std::function<bool(std::string_view bytes)> on_data;
-  // Of an event stream: the data of each event as it comes. False: enough.
+  // The data of each event of a stream as it comes. False: enough.
   std::function<bool(std::string_view data)> on_event;
   // With the whole answer. "Enough" is none of its failures: the connection is just closed.
   std::function<void(HttpReply reply)> done;

@@ -30,7 +30,7 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// What tells nobody a secret goes on to another origin; keys under whatever name do not.
+// Headers that may be sent on to another origin: a short list, since keys have many names.
 bool goes_anywhere(std::string_view name) {
   return name == "accept" || name == "accept-language" || name == "user-agent" ||
          name == "content-type" || name == "range" || name.starts_with("if-");
@@ -170,7 +170,7 @@ void Transfer::begin() {
     set(CURLOPT_SSL_CTX_FUNCTION, &Transfer::on_tls);
     set(CURLOPT_SSL_CTX_DATA, static_cast<void*>(this));
   }
-  // What the policy refuses by name alone never becomes a look-up.
+  // A host or port that the policy refuses is not even looked up.
   const AddressPolicy& policy = setup_.options.policy;
   if (!policy.allows_host(url_.host) || !policy.allows_port(url_.port)) {
     reply_.failure = fmt::format("{} may not be reached from here", printable(url_.origin(), 200));
@@ -210,7 +210,7 @@ void Transfer::set_headers() {
                                              "no name",
                                              printable(name, 60)));
     }
-    // libcurl writes a header of no value where a semicolon stands for the colon.
+    // libcurl sends a header without a value where a semicolon replaces the colon.
     const std::string line = value.empty() ? name + ";" : name + ": " + value;
     header_list_ = curl_slist_append(header_list_, line.c_str());
   };
@@ -269,7 +269,9 @@ bool Transfer::follow() {
 std::string Transfer::expired(Clock::time_point now) const {
   const ClientOptions& options = setup_.options;
   if (options.total_seconds > 0 && now - begun_ > milliseconds(options.total_seconds)) {
-    return fmt::format("the answer took longer than {:g} s", options.total_seconds);
+    const std::string late =
+        fmt::format("the answer took longer than {:g} s", options.total_seconds);
+    return connected_ ? late : fmt::format("cannot connect to {}: {}", url_.origin(), late);
   }
   if (connected_ && now - heard_ > milliseconds(options.silence_seconds)) {
     return fmt::format("the server was silent for {:g} s", options.silence_seconds);
@@ -280,8 +282,7 @@ std::string Transfer::expired(Clock::time_point now) const {
 void Transfer::stop(std::string failure) {
   if (active_) curl_multi_remove_handle(multi_, easy_);
   active_ = false;
-  reply_.failure = connected_ ? std::move(failure)
-                              : fmt::format("cannot connect to {}: {}", url_.origin(), failure);
+  reply_.failure = std::move(failure);
 }
 
 bool Transfer::finish(CURLcode code) {
@@ -325,7 +326,7 @@ void Transfer::deliver() {
   if (done) done(std::move(reply_));
 }
 
-// A callback of libcurl must not throw: what is thrown is kept, and the transfer ends.
+// libcurl's callbacks must not throw: keeps the exception and ends the transfer.
 template <class Body>
 bool Transfer::guarded(Body body) noexcept {
   try {

@@ -14,7 +14,7 @@ namespace quern::net {
 
 using Clock = std::chrono::steady_clock;
 
-// What a client's calls share: the options, taken apart once.
+// The options that all calls of a client share, parsed once.
 struct ClientSetup {
   explicit ClientSetup(ClientOptions options);
 
@@ -37,7 +37,7 @@ class Transfer {
   void stop(std::string failure);
   // The time it may go on without anything new; past it, expired() says what to stop() with.
   std::string expired(Clock::time_point now) const;
-  // What libcurl came to. False: it is not over, a redirect is followed.
+  // Takes libcurl's result. False: the call goes on, to where a redirect leads.
   bool finish(CURLcode code);
   // The reply, handed to the call's own `done`. Rethrows what a callback threw.
   void deliver();
@@ -80,7 +80,7 @@ class Transfer {
   Clock::time_point begun_, heard_;  // of the whole call; the last byte either way
   curl_off_t sent_ = 0;
 
-  // Of the answer at hand:
+  // The answer that is being read:
   bool head_done_ = false, redirected_ = false, streams_ = false, enough_ = false;
   uint64_t head_bytes_ = 0, dropped_bytes_ = 0;
   EventReader events_;

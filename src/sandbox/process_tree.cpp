@@ -53,7 +53,7 @@ TreeUsage tree_usage(pid_t root) {
   usage.processes = {root};
   for (size_t i = 0; i < usage.processes.size(); ++i) {
     const std::string process = "/proc/" + std::to_string(usage.processes[i]);
-    // Behind the name, which is in brackets and may hold anything: state is field 3.
+    // The fields after the name, which is in brackets and may hold anything: state is field 3.
     const std::string stat = slurp(process + "/stat");
     const size_t name_end = stat.rfind(')');
     if (name_end == stat.npos) continue;

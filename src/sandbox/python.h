@@ -15,7 +15,7 @@ struct PythonOptions {
 struct PythonVerdict {
   // The last line was executed and the interpreter then ended with status 0. A program that exits
   // early, by whatever means, did not reach it: what proves the end is a number drawn for the run,
-  // written behind the program's text.
+  // written after the program's text.
   bool reached_end = false;
   SandboxOutcome outcome;
 };

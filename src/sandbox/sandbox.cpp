@@ -169,35 +169,16 @@ std::vector<std::string> bubblewrap_command(const std::vector<std::string>& comm
     out.insert(out.end(), {"--ro-bind", folder.string(), folder.string()});
   }
   if (with_proc) out.insert(out.end(), {"--proc", "/proc"});
-  out.insert(out.end(), {"--dev",
-                         "/dev",
-                         "--perms",
-                         "1777",
-                         "--size",
-                         scratch,
-                         "--tmpfs",
-                         "/dev/shm",
-                         "--remount-ro",
-                         "/dev",
-                         "--perms",
-                         "1777",
-                         "--size",
-                         scratch,
-                         "--tmpfs",
-                         "/tmp",
-                         "--perms",
-                         "0555",
-                         "--ro-bind-data",
-                         fmt::format("{}", kInitDescriptor),
-                         "/init",
-                         "--remount-ro",
-                         "/",
-                         "--chdir",
-                         "/tmp",
-                         "--seccomp",
-                         fmt::format("{}", kSeccompDescriptor),
-                         "--",
-                         "/init"});
+  const auto add_tmpfs = [&](const char* folder) {
+    out.insert(out.end(), {"--perms", "1777", "--size", scratch, "--tmpfs", folder});
+  };
+  out.insert(out.end(), {"--dev", "/dev"});
+  add_tmpfs("/dev/shm");
+  out.insert(out.end(), {"--remount-ro", "/dev"});
+  add_tmpfs("/tmp");
+  out.insert(out.end(), {"--perms", "0555", "--ro-bind-data", fmt::format("{}", kInitDescriptor),
+                         "/init", "--remount-ro", "/", "--chdir", "/tmp", "--seccomp",
+                         fmt::format("{}", kSeccompDescriptor), "--", "/init"});
   const auto numbers = init_arguments(limits);
   out.insert(out.end(), numbers.begin(), numbers.end());
   out.insert(out.end(), command.begin(), command.end());
@@ -224,7 +205,7 @@ class ScratchFolder {
   fs::path path_;
 };
 
-// What a stream brought, as far as it is kept.
+// A stream of the program and what is kept of it.
 struct Stream {
   Descriptor pipe;
   std::string kept;
@@ -287,6 +268,7 @@ class Run {
     } else {
       words = bubblewrap_command(command_, limits_, options_, with_proc);
     }
+    if (options_.unsafe) scratch_.emplace();
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
@@ -299,8 +281,7 @@ class Run {
 
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
-    if (options_.unsafe) {
-      scratch_.emplace();
+    if (scratch_) {
       ::posix_spawn_file_actions_addchdir_np(&actions, scratch_->path().c_str());
     }
     const std::pair<int, int> places[] = {{in.read.get(), 0},
@@ -432,14 +413,9 @@ class Run {
     outcome_.seconds = elapsed();
     for (Stream* stream : {&out_, &err_, &report_, &status_}) {
       while (stream->pipe) {
-        const size_t before = stream->kept.size();
         pollfd file = {stream->pipe.get(), POLLIN, 0};
         if (::poll(&file, 1, 0) <= 0) break;
         stream->drain();
-        if (stream->kept.size() == before && stream->overflowed &&
-            stream->kept.size() == stream->limit && !stream->pipe) {
-          break;
-        }
       }
     }
     started_ |= !status_.kept.empty() && status_.kept[0] == kStarted;

@@ -12,9 +12,9 @@
 namespace quern {
 namespace {
 
-// What interpreters, compilers and ordinary programs use. Everything else fails with EPERM: mount,
-// ptrace, namespaces, bpf, keys, io_uring, perf, modules, clocks, shared memory that outlives its
-// process, reading other processes' memory.
+// The system calls that interpreters, compilers and ordinary programs use. Everything else fails
+// with EPERM: mount, ptrace, namespaces, bpf, keys, io_uring, perf, modules, clocks, shared memory
+// that outlives its process, reading other processes' memory.
 constexpr const char* kAllowed[] = {
     // files
     "read",

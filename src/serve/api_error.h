@@ -33,7 +33,7 @@ HttpResponse error_response(const ApiError& error, ErrorForm form = ErrorForm::O
 // For a status that the HTTP layer chose.
 ApiError error_of_status(int status, std::string message);
 
-// What was thrown while a request was at work.
+// The API error for an exception that a request threw.
 ApiError error_of(std::exception_ptr failure);
 
 // Thrown where a handler knows the status itself.

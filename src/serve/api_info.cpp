@@ -1,4 +1,4 @@
-// What a server says of itself: health, models, figures.
+// Routes about the server itself: health, models, metrics.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -13,7 +13,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// What a page says of a model and sets its controls by; of one that is loaded, its defaults too.
+// The facts of a model that the web page shows and sets its controls by; for a loaded model with its
+// defaults.
 ordered_json card_of(const ModelSource& source, const ModelCard& card, const LoadedModel* loaded) {
   if (!card.problem.empty()) return nullptr;
   ordered_json out = {
@@ -177,7 +178,7 @@ void Api::properties(const Call& call) {
        {"build_info", "quern-" QUERN_VERSION}});
 }
 
-// What runs: as many entries as sequences may run at once, of all models.
+// One entry for each sequence that may run at once, of all loaded models.
 void Api::slots(const Call& call) {
   ordered_json list = ordered_json::array();
   for (const auto& model : models_.loaded()) {

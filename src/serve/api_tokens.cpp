@@ -8,23 +8,21 @@
 #include "core/utf8.h"
 #include "serve/api.h"
 #include "serve/conversation.h"
+#include "serve/tools.h"
 
 namespace quern::serve {
 namespace {
 
 using nlohmann::ordered_json;
 
-// A conversation as the routes beside chat have it: messages, tools, variables of the template.
+// The prompt of a conversation on the routes beside chat: messages, tools, variables of the template.
 ConversationPrompt prompt_of(const Body& body, const LoadedModel& model) {
   Conversation conversation;
   const OrderedJson* list = body.find("messages");
   if (list == nullptr) body.fields.at("messages");
   conversation.messages = chat_messages(*list);
-  if (const OrderedJson* tools = body.find("tools")) conversation.tools = *tools;
-  if (const OrderedJson* variables = body.find("chat_template_kwargs")) {
-    if (!variables->is_object()) body.fields.at("chat_template_kwargs").fail("is no object");
-    if (!variables->members.empty()) conversation.variables = *variables;
-  }
+  conversation.tools = offered_tools(body, Chat).offered;
+  set_variables(body, conversation);
   return conversation_prompt(conversation, model.model, "messages");
 }
 
@@ -35,6 +33,26 @@ ordered_json piece_of(const Tokenizer& tokenizer, TokenId id) {
   ordered_json list = ordered_json::array();
   for (const char byte : bytes) list.push_back(static_cast<unsigned char>(byte));
   return list;
+}
+
+// Throws BadInput naming a member of /tokenize that has no meaning beside the others.
+void check_tokenize(const Body& body) {
+  const auto refuse = [&](const char* name, const std::string& problem) {
+    if (body.find(name) != nullptr) body.fields.at(name).fail(problem);
+  };
+  if (body.find("messages") != nullptr) {
+    for (const char* name : {"content", "prompt"}) refuse(name, "is given together with messages");
+    for (const char* name : {"parse_special", "add_special", "add_special_tokens"}) {
+      // The template sets its own marks: false asks for nothing else.
+      if (body.fields.boolean_or(name, false)) refuse(name, "is given together with messages");
+    }
+    return;
+  }
+  for (const char* name : {"tools", "chat_template_kwargs"}) refuse(name, "goes with messages");
+  if (body.find("content") != nullptr) refuse("prompt", "is given together with content");
+  if (body.find("add_special_tokens") != nullptr) {
+    refuse("add_special", "is given together with add_special_tokens");
+  }
 }
 
 void tokenize(const Call& call, const Body& body, const LoadedModel& model) {
@@ -52,11 +70,12 @@ void tokenize(const Call& call, const Body& body, const LoadedModel& model) {
   only_members(body.fields, kKnown);
   const Tokenizer& tokenizer = model.model.tokenizer();
   std::vector<TokenId> ids;
+  check_tokenize(body);
   if (body.find("messages") != nullptr) {
     ids = prompt_of(body, model).ids;
   } else {
-    // Tokens that begin a text are put there on request: false here as in llama-server, whose name
-    // add_special has; lm-evaluation-harness says which it wants.
+    // Puts the token that begins a text there on request only: add_special is llama-server's name,
+    // whose default is false too; lm-evaluation-harness always sends add_special_tokens.
     const bool special =
         body.fields.boolean_or("add_special_tokens", body.fields.boolean_or("add_special", false));
     if (special && tokenizer.bos()) ids.push_back(*tokenizer.bos());
@@ -94,7 +113,7 @@ void detokenize(const Call& call, const Body& body, const LoadedModel& model) {
   call.respond({{"content", text}, {"prompt", text}});
 }
 
-// What the vocabulary's own marks are.
+// The special tokens of the vocabulary.
 void tokenizer_info(const Call& call, const LoadedModel& model) {
   const Tokenizer& tokenizer = model.model.tokenizer();
   const auto name = [&](std::optional<TokenId> id) {
@@ -103,7 +122,7 @@ void tokenizer_info(const Call& call, const LoadedModel& model) {
   const auto number = [](std::optional<TokenId> id) {
     return id ? ordered_json(*id) : ordered_json();
   };
-  // What an answer ends with stands for the end of a text where the vocabulary names none.
+  // Without an end-of-text token, the token that ends an answer takes its place.
   std::optional<TokenId> eos = tokenizer.eos();
   const StopRules stop = model.model.default_stop();
   if (!eos && !stop.ids.empty()) eos = stop.ids[0];

@@ -1,10 +1,6 @@
 // The answers of chat completions.
-#include <fmt/format.h>
-
-#include <nlohmann/json.hpp>
-
 #include "core/json.h"
-#include "serve/generation.h"
+#include "serve/openai_answer.h"
 
 namespace quern::serve {
 namespace {
@@ -17,32 +13,17 @@ ordered_json byte_list(std::string_view bytes) {
   return list;
 }
 
-class ChatAnswer : public Generation {
+class ChatAnswer : public OpenAiAnswer {
  public:
-  using Generation::Generation;
+  using OpenAiAnswer::OpenAiAnswer;
 
  private:
-  ordered_json envelope(const char* object) const {
-    return {{"id", id_},
-            {"object", object},
-            {"created", created_},
-            {"model", plan_.model},
-            {"system_fingerprint", "quern-" QUERN_VERSION},
-            {"seed", plan_.seed}};
-  }
-  ordered_json usage_json() const {
-    const Usage counts = usage();
-    return {{"prompt_tokens", counts.prompt},
-            {"completion_tokens", counts.made},
-            {"total_tokens", counts.prompt + counts.made},
-            {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
-  }
   static const char* finish_name(const Choice& choice, FinishReason reason) {
     if (reason != FinishReason::Stop) return "length";
     return calls_tools(choice) ? "tool_calls" : "stop";
   }
   ordered_json logprobs_json(const Choice& choice, size_t begin, size_t end) const;
-  // Of each call what is wrong with it; null where nothing is wrong with any.
+  // What is wrong with each call; null where nothing is wrong with any.
   ordered_json call_problems(const Choice& choice) const {
     ordered_json list = ordered_json::array();
     bool any = false;
@@ -54,24 +35,19 @@ class ChatAnswer : public Generation {
     return any ? list : ordered_json();
   }
 
-  void send(const ordered_json& event) { exchange_->write("data: " + dump(event) + "\n\n"); }
-  void send_choice(size_t index, ordered_json delta, ordered_json logprobs, ordered_json finish) {
-    ordered_json event = envelope("chat.completion.chunk");
+  void send_delta(size_t index, ordered_json delta, ordered_json logprobs, ordered_json finish) {
     ordered_json problems;
     if (!finish.is_null()) problems = call_problems(choices_[index]);
-    event["choices"] = ordered_json::array({{{"index", index},
-                                             {"delta", std::move(delta)},
-                                             {"logprobs", std::move(logprobs)},
-                                             {"finish_reason", std::move(finish)}}});
-    if (!problems.is_null()) event["choices"][0]["tool_call_problems"] = std::move(problems);
-    if (plan_.include_usage) {
-      event["usage"] = plan_.usage_everywhere ? usage_json() : ordered_json();
-    }
-    send(event);
+    ordered_json choice = {{"index", index},
+                           {"delta", std::move(delta)},
+                           {"logprobs", std::move(logprobs)},
+                           {"finish_reason", std::move(finish)}};
+    if (!problems.is_null()) choice["tool_call_problems"] = std::move(problems);
+    send_choice(std::move(choice));
   }
 
   void stream_begin(size_t index) override {
-    send_choice(index, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
+    send_delta(index, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
   }
 
   // An event says one thing; the log-probabilities go with the first.
@@ -109,34 +85,17 @@ class ChatAnswer : public Generation {
           delta = of_call({{"arguments", event.text}}, false);
           break;
       }
-      send_choice(piece.choice, std::move(delta), std::exchange(logprobs, nullptr), nullptr);
+      send_delta(piece.choice, std::move(delta), std::exchange(logprobs, nullptr), nullptr);
     }
     if (piece.finish) {
-      send_choice(piece.choice, ordered_json::object(), std::move(logprobs),
-                  finish_name(choice, *piece.finish));
+      send_delta(piece.choice, ordered_json::object(), std::move(logprobs),
+                 finish_name(choice, *piece.finish));
     } else if (piece.events.empty() && !logprobs.is_null()) {
-      send_choice(piece.choice, ordered_json::object(), std::move(logprobs), nullptr);
+      send_delta(piece.choice, ordered_json::object(), std::move(logprobs), nullptr);
     }
-  }
-
-  void stream_end() override {
-    if (plan_.include_usage) {
-      ordered_json event = envelope("chat.completion.chunk");
-      event["choices"] = ordered_json::array();
-      event["usage"] = usage_json();
-      event["timings"] = timings();
-      send(event);
-    }
-    exchange_->write("data: [DONE]\n\n");
-  }
-
-  void stream_failure(const ApiError& error) override {
-    exchange_->write("data: " + error_body(error) + "\n\n");
   }
 
   std::string whole_answer() override;
-
-  const std::string id_ = new_id("chatcmpl-");
 };
 
 ordered_json ChatAnswer::logprobs_json(const Choice& choice, size_t begin, size_t end) const {
@@ -159,8 +118,7 @@ ordered_json ChatAnswer::logprobs_json(const Choice& choice, size_t begin, size_
 }
 
 std::string ChatAnswer::whole_answer() {
-  ordered_json out = envelope("chat.completion");
-  out["choices"] = ordered_json::array();
+  ordered_json choices = ordered_json::array();
   for (const Choice& choice : choices_) {
     ordered_json message = {{"role", "assistant"}};
     message["content"] =
@@ -173,18 +131,16 @@ std::string ChatAnswer::whole_answer() {
            {"type", "function"},
            {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
     }
-    out["choices"].push_back(
-        {{"index", out["choices"].size()},
+    choices.push_back(
+        {{"index", choices.size()},
          {"message", std::move(message)},
          {"logprobs", plan_.logprobs ? logprobs_json(choice, 0, count_releasable(choice, true))
                                      : ordered_json()},
          {"finish_reason", finish_name(choice, choice.completion.reason)}});
     ordered_json problems = call_problems(choice);
-    if (!problems.is_null()) out["choices"].back()["tool_call_problems"] = std::move(problems);
+    if (!problems.is_null()) choices.back()["tool_call_problems"] = std::move(problems);
   }
-  out["usage"] = usage_json();
-  out["timings"] = timings();
-  return dump(out);
+  return whole_body(std::move(choices));
 }
 
 }  // namespace

@@ -10,56 +10,32 @@
 namespace quern::serve {
 namespace {
 
-[[noreturn]] void fail(const std::string& field, const std::string& problem,
-                       std::string hint = {}) {
-  throw FieldError("request", field, problem, std::move(hint));
-}
-
-const OrderedJson* find(const OrderedJson& object, std::string_view name) {
-  const OrderedJson* value = object.find(name);
-  return value == nullptr || value->is_null() ? nullptr : value;
-}
-
-const std::string& text_at(const OrderedJson& object, std::string_view name,
-                           const std::string& where) {
-  const OrderedJson* value = find(object, name);
-  if (value == nullptr) fail(where, fmt::format("lacks the member '{}'", name));
-  if (!value->is_string()) fail(fmt::format("{}.{}", where, name), "is no string");
-  return value->text;
-}
-
-void only(const OrderedJson& object, const std::string& where,
-          std::initializer_list<std::string_view> known) {
-  for (const auto& [name, value] : object.members) {
-    if (value.is_null() || std::find(known.begin(), known.end(), name) != known.end()) continue;
-    fail(fmt::format("{}.{}", where, printable(name, 60)), "is not known here");
-  }
-}
-
 void check_list(const OrderedJson& list, const std::string& where) {
   constexpr size_t kMost = 4096;
-  if (!list.is_array()) fail(where, "is not a list of messages");
-  if (list.items.empty()) fail(where, "is empty");
+  if (!list.is_array()) fail_at(where, "is not a list of messages");
+  if (list.items.empty()) fail_at(where, "is empty");
   if (list.items.size() > kMost) {
-    fail(where, fmt::format("has {} messages, at most {} are taken", list.items.size(), kMost));
+    fail_at(where, fmt::format("has {} messages, at most {} are taken", list.items.size(), kMost));
   }
 }
 
 // A string, or a list of parts of type text.
 std::string plain_text(const OrderedJson& content, const std::string& where) {
   if (content.is_string()) return content.text;
-  if (!content.is_array()) fail(where, "is neither a string nor a list of parts");
+  if (!content.is_array()) fail_at(where, "is neither a string nor a list of parts");
   std::string out;
   for (size_t i = 0; i < content.items.size(); ++i) {
     const std::string at = fmt::format("{}[{}]", where, i);
     const OrderedJson& part = content.items[i];
-    if (!part.is_object()) fail(at, "is no object");
-    const std::string& type = text_at(part, "type", at);
+    if (!part.is_object()) fail_at(at, "is no object");
+    const std::string& type = text_member(part, "type", at);
     if (type != "text" && type != "input_text" && type != "output_text") {
-      fail(at + ".type", fmt::format("is '{}'", printable(type, 40)),
-           "this model reads parts of type text only");
+      fail_at(at + ".type", fmt::format("is '{}'", printable(type, 40)),
+              "this model reads parts of type text only");
     }
-    out += text_at(part, "text", at);
+    only_members(part, at,
+                 {"type", "text", "annotations", "logprobs", "cache_control", "citations"});
+    out += text_member(part, "text", at);
   }
   return out;
 }
@@ -73,48 +49,49 @@ Message& assistant_message(std::vector<Message>& messages) {
   return messages.back();
 }
 
-// A message of Anthropic's: blocks of text, thinking, calls and their results.
+// Adds a message in Anthropic's form: blocks of text, thinking, calls and their results.
 void add_blocks(const OrderedJson& item, ChatRole role, const std::string& where,
                 std::vector<Message>& messages) {
-  const OrderedJson* content = find(item, "content");
-  if (content == nullptr) fail(where, "lacks the member 'content'");
+  const OrderedJson* content = find_member(item, "content");
+  if (content == nullptr) fail_at(where, "lacks the member 'content'");
   const std::string at = where + ".content";
   if (content->is_string()) {
     messages.emplace_back(role, content->text);
     return;
   }
-  if (!content->is_array()) fail(at, "is neither a string nor a list of blocks");
+  if (!content->is_array()) fail_at(at, "is neither a string nor a list of blocks");
   Message message;
   message.role = role;
   for (size_t i = 0; i < content->items.size(); ++i) {
     const OrderedJson& block = content->items[i];
     const std::string here = fmt::format("{}[{}]", at, i);
-    if (!block.is_object()) fail(here, "is no object");
-    const std::string& type = text_at(block, "type", here);
+    if (!block.is_object()) fail_at(here, "is no object");
+    const std::string& type = text_member(block, "type", here);
     if (type == "text") {
-      only(block, here, {"type", "text", "cache_control", "citations"});
-      message.parts.push_back({.text = text_at(block, "text", here)});
+      only_members(block, here, {"type", "text", "cache_control", "citations"});
+      message.parts.push_back({.text = text_member(block, "text", here)});
     } else if (type == "thinking" && role == ChatRole::Assistant) {
-      message.reasoning_content += text_at(block, "thinking", here);
+      only_members(block, here, {"type", "thinking", "signature"});
+      message.reasoning_content += text_member(block, "thinking", here);
     } else if (type == "tool_use" && role == ChatRole::Assistant) {
-      only(block, here, {"type", "id", "name", "input", "cache_control"});
-      const OrderedJson* input = find(block, "input");
-      if (input == nullptr || !input->is_object()) fail(here + ".input", "is no object");
+      only_members(block, here, {"type", "id", "name", "input", "cache_control"});
+      const OrderedJson* input = find_member(block, "input");
+      if (input == nullptr || !input->is_object()) fail_at(here + ".input", "is no object");
       message.tool_calls.push_back(
-          {text_at(block, "id", here), text_at(block, "name", here), *input});
+          {text_member(block, "id", here), text_member(block, "name", here), *input});
     } else if (type == "tool_result" && role == ChatRole::User) {
-      only(block, here, {"type", "tool_use_id", "content", "is_error", "cache_control"});
+      only_members(block, here, {"type", "tool_use_id", "content", "is_error", "cache_control"});
       Message result;
       result.role = ChatRole::Tool;
-      result.tool_call_id = text_at(block, "tool_use_id", here);
-      const OrderedJson* text = find(block, "content");
+      result.tool_call_id = text_member(block, "tool_use_id", here);
+      const OrderedJson* text = find_member(block, "content");
       result.parts.push_back(
           {.text = text == nullptr ? std::string() : plain_text(*text, here + ".content")});
       messages.push_back(std::move(result));
     } else {
-      fail(here + ".type",
-           fmt::format("is '{}', which {} message has not here", printable(type, 40),
-                       role == ChatRole::User ? "a user's" : "an assistant's"));
+      fail_at(here + ".type",
+              fmt::format("is '{}', which {} message has not here", printable(type, 40),
+                          role == ChatRole::User ? "a user's" : "an assistant's"));
     }
   }
   if (!message.parts.empty() || !message.tool_calls.empty() || message.reasoning_content != "") {
@@ -140,7 +117,7 @@ ChatPrompt react_conversation(const Conversation& conversation, const std::strin
   for (const Message& message : conversation.messages) {
     const bool result = message.role == ChatRole::Tool;
     if (message.tool_calls.size() > 1) {
-      fail(field, "has a message with several calls, of which this model's format takes one");
+      fail_at(field, "has a message with several calls, of which this model's format takes one");
     }
     ReactMessage turn = {result ? "function" : std::string(name(message.role)), message.text(), {}};
     if (!message.tool_calls.empty()) {
@@ -182,7 +159,6 @@ std::vector<Message> with_one_system(const std::vector<Message>& messages) {
 }  // namespace
 
 std::vector<Message> chat_messages(const OrderedJson& list) {
-  check_list(list, "messages");
   return read_messages(list, "request: messages");
 }
 
@@ -198,32 +174,32 @@ std::vector<Message> response_messages(const OrderedJson& input,
   for (size_t i = 0; i < input.items.size(); ++i) {
     const OrderedJson& item = input.items[i];
     const std::string where = fmt::format("input[{}]", i);
-    if (!item.is_object()) fail(where, "is no object");
-    const OrderedJson* type = find(item, "type");
-    if (type != nullptr && !type->is_string()) fail(where + ".type", "is no string");
+    if (!item.is_object()) fail_at(where, "is no object");
+    const OrderedJson* type = find_member(item, "type");
+    if (type != nullptr && !type->is_string()) fail_at(where + ".type", "is no string");
     const std::string kind = type == nullptr ? "message" : type->text;
     if (kind == "message") {
       messages.push_back(read_message(item, "request: " + where));
     } else if (kind == "function_call") {
-      only(item, where, {"type", "id", "call_id", "name", "arguments", "status"});
+      only_members(item, where, {"type", "id", "call_id", "name", "arguments", "status"});
       assistant_message(messages).tool_calls.push_back(
-          {text_at(item, "call_id", where), text_at(item, "name", where),
-           OrderedJson::of_string(text_at(item, "arguments", where))});
+          {text_member(item, "call_id", where), text_member(item, "name", where),
+           OrderedJson::of_string(text_member(item, "arguments", where))});
     } else if (kind == "function_call_output") {
-      only(item, where, {"type", "id", "call_id", "output", "status"});
+      only_members(item, where, {"type", "id", "call_id", "output", "status"});
       Message result;
       result.role = ChatRole::Tool;
-      result.tool_call_id = text_at(item, "call_id", where);
-      const OrderedJson* output = find(item, "output");
-      if (output == nullptr) fail(where, "lacks the member 'output'");
+      result.tool_call_id = text_member(item, "call_id", where);
+      const OrderedJson* output = find_member(item, "output");
+      if (output == nullptr) fail_at(where, "lacks the member 'output'");
       result.parts.push_back({.text = plain_text(*output, where + ".output")});
       messages.push_back(std::move(result));
     } else if (kind == "reasoning") {
-      // What was thought is not said to the model again: its template leaves it out as well.
+      // Earlier reasoning is not put into the prompt: the template leaves it out as well.
     } else {
-      fail(where + ".type", fmt::format("is '{}', expected message, function_call, "
-                                        "function_call_output or reasoning",
-                                        printable(kind, 40)));
+      fail_at(where + ".type", fmt::format("is '{}', expected message, function_call, "
+                                           "function_call_output or reasoning",
+                                           printable(kind, 40)));
     }
   }
   return messages;
@@ -238,16 +214,27 @@ std::vector<Message> anthropic_messages(const OrderedJson& list, const OrderedJs
   for (size_t i = 0; i < list.items.size(); ++i) {
     const OrderedJson& item = list.items[i];
     const std::string where = fmt::format("messages[{}]", i);
-    if (!item.is_object()) fail(where, "is no object");
-    only(item, where, {"role", "content"});
-    const std::string& role = text_at(item, "role", where);
+    if (!item.is_object()) fail_at(where, "is no object");
+    only_members(item, where, {"role", "content"});
+    const std::string& role = text_member(item, "role", where);
     if (role != "user" && role != "assistant") {
-      fail(where + ".role",
-           fmt::format("is '{}', expected user or assistant", printable(role, 40)));
+      fail_at(where + ".role",
+              fmt::format("is '{}', expected user or assistant", printable(role, 40)));
     }
     add_blocks(item, role == "user" ? ChatRole::User : ChatRole::Assistant, where, messages);
   }
   return messages;
+}
+
+void set_variables(const Body& body, Conversation& conversation) {
+  const OrderedJson* variables = body.find("chat_template_kwargs");
+  if (variables == nullptr) return;
+  if (!variables->is_object()) fail_at("chat_template_kwargs", "is no object");
+  if (!variables->members.empty()) conversation.variables = *variables;
+  const OrderedJson* thinking = variables->find("enable_thinking");
+  if (thinking != nullptr && thinking->is(OrderedJson::Kind::Bool)) {
+    conversation.thinking = thinking->boolean;
+  }
 }
 
 ConversationPrompt conversation_prompt(const Conversation& conversation, const Model& model,
@@ -305,7 +292,7 @@ ConversationPrompt conversation_prompt(const Conversation& conversation, const M
     } catch (const FieldError&) {
       throw;
     } catch (const Error& problem) {
-      fail(field, fmt::format("cannot be written as ReAct: {}", problem.what()));
+      fail_at(field, fmt::format("cannot be written as ReAct: {}", problem.what()));
     }
   }
   const auto systems = std::ranges::count(prompt.messages, ChatRole::System, &Message::role);
@@ -332,7 +319,7 @@ ConversationPrompt conversation_prompt(const Conversation& conversation, const M
       other.tools = {};
       if (render(other)) about = "tools";
     }
-    fail(about, fmt::format("cannot be written by {}: {}", model.chat().title(), problem));
+    fail_at(about, fmt::format("cannot be written by {}: {}", model.chat().title(), problem));
   }
   return {std::move(done->ids), std::move(done->text), continues, false};
 }

@@ -28,15 +28,18 @@ struct Conversation {
   bool go_on = true;                  // with an assistant's message at the end
 };
 
+// chat_template_kwargs, whose enable_thinking counts before any other wish about it.
+void set_variables(const Body& body, Conversation& conversation);
+
 struct ConversationPrompt {
   std::vector<TokenId> ids;
   std::string text;        // control tokens by their names
   bool continues = false;  // it ends within an assistant's message
-  bool react = false;      // tools are offered by ReAct, which the model's format knows nothing of
+  bool react = false;      // tools are offered by ReAct: the model's format knows none
 };
 
-// No turn is left out. Several system messages, and those that stand later on, are joined into the
-// first where the template takes one only. `field` is what errors are about.
+// Keeps every turn. Joins the system messages into one at the beginning where the template takes
+// only that. `field` is what errors are about.
 ConversationPrompt conversation_prompt(const Conversation& conversation, const Model& model,
                                        const std::string& field);
 

@@ -39,7 +39,7 @@ struct Given {
   }
 };
 
-// Chat has a schema and its name in an object of their own, responses beside the type.
+// In chat, schema and name stand in an object of their own; in responses, beside the type.
 const ordered_json& schema_of(const Given& format, Where where) {
   if (where == Responses) {
     format.only(format.object, {"type", "name", "description", "schema", "strict"});
@@ -88,6 +88,16 @@ const std::string& whole_text(const Given& format) {
   return format.object.get_ref<const std::string&>();
 }
 
+// Some clients send guided_json as text.
+ordered_json schema_in(const Given& format) {
+  if (!format.object.is_string()) return format.object;
+  try {
+    return to_ordered_tree(OrderedJson::parse(whole_text(format), format.where));
+  } catch (const Error&) {
+    format.fail("is no JSON");
+  }
+}
+
 struct Wanted {
   Given given;
   std::string type;
@@ -122,11 +132,7 @@ std::optional<Wanted> wanted_format(const Body& body, const Parameters& given) {
 
 Grammar grammar_of_wanted(const Wanted& wanted, Where where) {
   const Given& given = wanted.given;
-  if (wanted.type == "guided_json") {
-    // Some clients send the schema as text.
-    return grammar_from_schema(given.object.is_string() ? ordered_json::parse(whole_text(given))
-                                                        : given.object);
-  }
+  if (wanted.type == "guided_json") return grammar_from_schema(schema_in(given));
   if (wanted.type == "guided_regex") return grammar_from_regex(whole_text(given));
   if (wanted.type == "guided_choice") return grammar_of_choice(given);
   if (wanted.type == "guided_grammar") return grammar_from_gbnf(whole_text(given));
@@ -164,7 +170,7 @@ void apply_format(const Body& body, const Parameters& given, LoadedModel& model,
   if (plan.min_tokens > 0) {
     fail(fmt::format("is {}, which may be shorter than min_tokens", what));
   }
-  plan.base.stop.sequences.clear();  // they would end it where the format does not
+  plan.base.stop.sequences.clear();  // they could end it where the format does not
   try {
     Grammar grammar = kept ? grammar_of_wanted(*wanted, plan.where)
                            : tool_grammar(plan.tools, *plan.reply.tools, plan.reply.reasoning,
@@ -172,13 +178,11 @@ void apply_format(const Body& body, const Parameters& given, LoadedModel& model,
     plan.automaton = std::make_shared<Automaton>(std::move(grammar), model.trie());
   } catch (const FieldError&) {
     throw;
-  } catch (const nlohmann::json::exception&) {
-    fail("is no JSON");
   } catch (const Error& problem) {
     // Too large to be kept to is the request's fault, not that of the machine.
     throw FieldError("request", field, fmt::format("cannot be kept to: {}", problem.what()));
   }
-  // A format is of the whole answer: nothing of it is thinking.
+  // A format covers the whole answer, so there is no reasoning to split off.
   if (kept) plan.reply = {};
 }
 

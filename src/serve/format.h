@@ -7,8 +7,8 @@
 
 namespace quern::serve {
 
-// Sets plan.format and plan.automaton. Throws BadInput for a format that cannot be kept to: nothing
-// is left out of it.
+// Sets plan.format and plan.automaton. Throws BadInput for a format that cannot be kept to as a
+// whole.
 void apply_format(const Body& body, const Parameters& given, LoadedModel& model, Plan& plan);
 
 }  // namespace quern::serve

@@ -16,7 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-// No token that ends an answer, before there are so many others.
+// Masks the tokens that end an answer until there are so many others.
 class LeastTokens : public Constraint {
  public:
   LeastTokens(int64_t least, std::vector<TokenId> ends) : left_(least), ends_(std::move(ends)) {}
@@ -156,7 +156,7 @@ Generation::Piece Generation::release(size_t index, std::string_view text,
   return {index, text, {}, first, choice.released, finish};
 }
 
-// What the piece's text says, for conversations. A control token that has a meaning in replies is
+// Reads the piece's text as a part of a reply, for conversations. A control token of plan_.marks is
 // read as its name.
 void Generation::read_reply(Choice& choice, Piece& piece, std::optional<TokenId> id) {
   std::string text(piece.text);

@@ -1,5 +1,5 @@
-// One request for generated text at work: several choices of one or more prompts in, one JSON
-// answer or a stream of events out. What those look like is the matter of a class for each API.
+// One running request for generated text: several choices of one or more prompts in, one JSON
+// answer or a stream of events out. A class for each API writes them in its form.
 #pragma once
 
 #include <chrono>
@@ -28,7 +28,7 @@ class Generation {
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
 
-  // Throws Overloaded, or BadInput; after that the answer goes through the exchange.
+  // Throws Overloaded or BadInput. Once it returns, the answer goes through the exchange.
   static void start(const std::shared_ptr<Generation>& self);
 
  protected:
@@ -45,7 +45,7 @@ class Generation {
     explicit Choice(const ReplyRules& rules) : reader(rules) {}
 
     size_t prompt = 0;
-    // Of a conversation: the reply as far as it is read.
+    // The reply of a conversation, as far as it is read.
     ReplyReader reader;
     std::string text, reasoning;
     std::vector<Call> calls;
@@ -64,7 +64,7 @@ class Generation {
   struct Piece {
     size_t choice = 0;
     std::string_view text;
-    std::vector<ReplyEvent> events;  // of a conversation: what the text says
+    std::vector<ReplyEvent> events;  // what the text means, in a conversation
     size_t first = 0, last = 0;      // of Choice::held
     std::optional<FinishReason> finish;
   };
@@ -79,12 +79,12 @@ class Generation {
   virtual void stream_failure(const ApiError& error) = 0;
   virtual std::string whole_answer() = 0;  // the body, when all choices are done
 
-  // How many of the held tokens may be shown: those whose text is out. At the end also one of whose
-  // text a part is.
+  // How many of the held tokens may be shown: those whose text is out; at the end also a token whose
+  // text is out in part.
   static size_t count_releasable(const Choice& choice, bool at_end);
   std::string prompt_text(size_t prompt) const;
   Usage usage() const;
-  // Whether the choice ends by calling tools, and what its calls are.
+  // Whether the choice calls tools.
   static bool calls_tools(const Choice& choice) { return !choice.calls.empty(); }
   // prompt_n, prompt_ms, predicted_n and their like, as llama-server words them.
   nlohmann::ordered_json timings() const;
@@ -125,11 +125,11 @@ MakeGeneration make_chat, make_text, make_response, make_message;
 // "chatcmpl-" and random digits.
 std::string new_id(std::string_view prefix);
 
-// A token's bytes; none for ids that the tokenizer has not.
+// A token's bytes; empty for ids that the tokenizer does not have.
 std::string_view bytes_of(const Tokenizer& tokenizer, TokenId id);
 // A token's text for the API: its bytes with U+FFFD for what is no UTF-8.
 std::string token_text(const Tokenizer& tokenizer, TokenId id);
-// JSON has no infinity; a token that was masked has none of the probability.
+// JSON has no infinity, but the log-probability of a masked token is minus infinity.
 double finite(float logprob);
 
 }  // namespace quern::serve

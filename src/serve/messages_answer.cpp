@@ -31,7 +31,7 @@ class MessageAnswer : public Generation {
             {"cache_read_input_tokens", counts.cached},
             {"output_tokens", made ? counts.made : 0}};
   }
-  // The text that ended it, where there was only one that could.
+  // The stop string that ended the answer: known where the request has only one.
   ordered_json stop_sequence(const Choice& choice) const {
     const auto& strings = plan_.base.stop.strings;
     const bool known =
@@ -132,10 +132,8 @@ class MessageAnswer : public Generation {
       out["content"].push_back({{"type", "text"}, {"text", choice.text}});
     }
     for (const Call& call : choice.calls) {
-      // What was cut off by max_tokens is no JSON any more.
-      ordered_json input = ordered_json::parse(call.arguments, nullptr, /*allow_exceptions=*/false);
-      if (!input.is_object()) input = ordered_json::object();
-      out["content"].push_back(call_block(call, std::move(input)));
+      out["content"].push_back(
+          call_block(call, read_arguments(call.arguments).value_or(ordered_json::object())));
     }
     out["stop_reason"] = stop_reason(choice, plan_);
     out["stop_sequence"] = stop_sequence(choice);

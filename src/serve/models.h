@@ -57,7 +57,7 @@ class Models {
   ~Models();  // waits until nobody holds one any more
 
   const std::vector<ModelSource>& sources() const noexcept { return sources_; }
-  // Of each source, in the same order; read once, when the server starts.
+  // One for each source, in the same order; read once, when the server starts.
   const std::vector<ModelCard>& cards() const noexcept { return cards_; }
   bool has(const std::string& name) const noexcept;
 

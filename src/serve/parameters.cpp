@@ -77,7 +77,8 @@ constexpr Parameter kParameters[] = {
      "none or minimal: without thinking; low, medium, high and so on: with it, and told to the "
      "chat template"},
     {"reasoning", Responses, Other, 0, 0, "`effort`, as `reasoning_effort` of chat"},
-    {"thinking", Messages, Other, 0, 0, "`type`: enabled or disabled"},
+    {"thinking", Messages, Other, 0, 0,
+     "`type`: enabled, adaptive or disabled; `budget_tokens` and `display` are taken and not used"},
     {"chat_template_kwargs", Chat, Other, 0, 0, "variables of the model's chat template"},
     {"continue_final_message", Chat, Boolean, 0, 0,
      "whether an assistant's message at the end is gone on with; true by default"},
@@ -88,7 +89,8 @@ constexpr Parameter kParameters[] = {
     {"guided_regex", Chat | Text, Other, 0, 0, "a regular expression"},
     {"guided_choice", Chat | Text, Other, 0, 0, "a list of texts, one of which is the answer"},
     {"guided_grammar", Chat | Text, Other, 0, 0, "a grammar in GBNF"},
-    {"text", Responses, Other, 0, 0, "`format`, as `response_format` of chat"},
+    {"text", Responses, Other, 0, 0,
+     "`format`, as `response_format` of chat; `verbosity` is taken and not used"},
     {"store", Responses | Chat, Boolean, 0, 0, "false only: nothing is stored"},
     {"modalities", Chat, Other, 0, 0, "[\"text\"] only"},
     {"truncation", Responses, Other, 0, 0, "disabled only: nothing is cut in silence"},
@@ -102,7 +104,8 @@ constexpr Parameter kParameters[] = {
     {"prompt_cache_retention", Chat | Responses, Ignored, 0, 0, "taken and not used"},
     {"safety_identifier", Chat | Responses, Ignored, 0, 0, "taken and not used"},
     {"verbosity", Chat, Ignored, 0, 0, "taken and not used"},
-    {"include", Responses, Ignored, 0, 0, "taken and not used"},
+    {"include", Responses, Other, 0, 0,
+     "message.output_text.logprobs is refused; whatever else is taken and not used"},
 };
 
 std::string_view place(Where where) {
@@ -122,8 +125,6 @@ std::string_view place(Where where) {
 }
 
 }  // namespace
-
-std::span<const Parameter> parameters() noexcept { return kParameters; }
 
 Parameters::Parameters(const Json& body, Where where, std::vector<std::string>* lenient)
     : body_(body), where_(where) {

@@ -1,5 +1,5 @@
 // The parameters of requests: one table says where each may stand, what it may be and what it
-// means. Parsing, refusing unknown ones and docs/serving.md read it.
+// means. Parsing and the refusal of unknown ones read it.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace quern::serve {
 enum Where : uint8_t { Chat = 1, Text = 2, Embeddings = 4, Responses = 8, Messages = 16 };
 
 struct Parameter {
-  // Ignored: taken, and says nothing to a model that runs here.
+  // Ignored: accepted, but it has no meaning for a model that runs here.
   enum class Type { Integer, Number, Boolean, Other, Ignored };
   std::string_view name;
   uint8_t where;  // of Where
@@ -25,13 +25,11 @@ struct Parameter {
   std::string_view meaning;
 };
 
-std::span<const Parameter> parameters() noexcept;
-
 // A request's body.
 class Parameters {
  public:
-  // Throws BadInput naming the first parameter that is not known here; where `lenient`, their names
-  // go there and they are left out.
+  // Throws BadInput naming the first parameter that is not known here; with `lenient`, leaves
+  // unknown ones out and appends their names to it.
   Parameters(const Json& body, Where where, std::vector<std::string>* lenient = nullptr);
 
   // Absent and null ones give nothing. Throw BadInput for a wrong type or range.
@@ -50,7 +48,7 @@ class Parameters {
   Where where_;
 };
 
-// Throws BadInput naming the first member of an object that is not in `names`; null ones are as
+// Throws BadInput naming the first member of an object that is not in `names`; null counts as
 // absent.
 void only_members(const Json& object, std::span<const std::string_view> names);
 

@@ -299,14 +299,7 @@ Plan plan_chat(const Body& body, LoadedModel& model, const PlanRules& rules) {
   Conversation conversation = conversation_of(chat_messages(*body.find("messages")), plan.tools);
   conversation.go_on = given.boolean("continue_final_message", true);
   if (const auto effort = given.other("reasoning_effort")) set_effort(*effort, conversation);
-  if (const OrderedJson* variables = body.find("chat_template_kwargs")) {
-    if (!variables->is_object()) given.other("chat_template_kwargs")->fail("is no object");
-    if (!variables->members.empty()) conversation.variables = *variables;
-    const OrderedJson* thinking = variables->find("enable_thinking");
-    if (thinking != nullptr && thinking->is(OrderedJson::Kind::Bool)) {
-      conversation.thinking = thinking->boolean;
-    }
-  }
+  set_variables(body, conversation);
   plan_reply(body, given, conversation, model, "messages", rules, plan);
   const auto old_name = most_tokens(given, "max_tokens");
   const auto new_name = most_tokens(given, "max_completion_tokens");
@@ -404,6 +397,15 @@ Plan plan_response(const Body& body, LoadedModel& model, const PlanRules& rules)
   }
   if (const auto instructions = given.other("instructions")) {
     plan.instructions = instructions->string();
+  }
+  if (const auto include = given.other("include")) {
+    // The others are about tools and storage that are not here.
+    for (const Json& item : include->items()) {
+      if (item.string() == "message.output_text.logprobs") {
+        item.fail("asks for log-probabilities, which responses do not have here",
+                  "chat completions have them");
+      }
+    }
   }
   const Json input = given.required("input");
   if (!input.is_string() && !input.is_array())

@@ -1,4 +1,4 @@
-// What a request for generated text asks for, checked: the body's JSON in, prompts as ids and
+// Reads and checks a request for generated text: the body's JSON in, prompts as ids and
 // settings out.
 #pragma once
 
@@ -32,16 +32,16 @@ struct Plan {
   bool include_usage = false, usage_everywhere = false;
   bool logprobs = false;  // are wanted in the answer
   bool prompt_logprobs = false;
-  std::string format;  // type of what the answer is kept to; empty for none
+  std::string format;  // the type of format that the answer is kept to; empty for none
   // How replies of a conversation are read; completions are text alone.
   ReplyRules reply;
   ToolUse tools;
-  // Control tokens that say something in a reply, as calls and reasoning: they are read as text.
+  // Control tokens that mark calls or reasoning in a reply: they are read as text.
   std::vector<std::pair<TokenId, std::string>> marks;
-  // What responses repeat of their request.
+  // Fields of the request that responses repeat.
   std::optional<std::string> instructions;
   std::optional<int64_t> max_tokens;
-  // What keeps the choices to the format; null for none.
+  // Keeps the choices to the format; null for none.
   std::shared_ptr<Automaton> automaton;
   std::vector<std::string> ignored;  // parameters that were not known, where that is allowed
 };

@@ -15,7 +15,8 @@ constexpr std::string_view kCall = "<tool_call>", kCalled = "</tool_call>";
 constexpr std::string_view kCalls = "[TOOL_CALLS]", kArgs = "[ARGS]", kPython = "<|python_tag|>";
 constexpr std::string_view kBlank = " \t\r\n";
 
-// Where `mark` begins in `text`; where the text's end may be its beginning, that place.
+// Where `mark` begins in `text`, or where an unfinished one may begin at the text's end; else the
+// text's size.
 size_t find_mark(std::string_view text, std::string_view mark) {
   const size_t whole = text.find(mark);
   if (whole != text.npos) return whole;
@@ -29,7 +30,7 @@ size_t skip_blank(std::string_view text, size_t at) {
   return std::min(text.find_first_not_of(kBlank, at), text.size());
 }
 
-// The beginning of `text` is, or may become, `mark`.
+// Whether `text` begins with `mark`, or may once there is more of it.
 bool may_be(std::string_view text, std::string_view mark) {
   return text.substr(0, mark.size()) == mark.substr(0, text.size());
 }
@@ -67,7 +68,7 @@ std::vector<ReplyEvent> ReplyReader::finish() {
   return std::move(events_);
 }
 
-// A thought, an action, or an answer: what is which is certain at the end alone.
+// Reads a whole ReAct reply: only at its end is it certain what is thought, action or answer.
 void ReplyReader::read_react() {
   const ParsedReply reply = parse_react(held_);
   if (reply.calls.empty() && !reply.final) {
@@ -198,8 +199,8 @@ bool ReplyReader::tell_text(bool at_end) {
   return true;
 }
 
-// {"name": "NAME", "arguments": or NAME[ARGS], as far as the arguments' begin. False while more is
-// needed; what is written otherwise is broken, and read as a whole at its end.
+// Reads {"name": "NAME", "arguments": or NAME[ARGS], up to where the arguments begin. False while
+// more is needed, and for other forms: those are broken_, and read as a whole at their end.
 bool ReplyReader::read_call_head(bool at_end) {
   std::string_view text = whole_;
   size_t at = skip_blank(text, 0);
@@ -294,7 +295,7 @@ bool ReplyReader::call(bool at_end) {
     if (at_end) end_call(whole_.size());
     return false;
   }
-  // Written in another way than usual: what it can only mean is taken once it is whole.
+  // Not written in the usual way: read with repairs, once it is whole.
   const bool hermes = *rules_.tools == ToolStyle::Hermes;
   const size_t end = hermes ? whole_.find(kCalled) : whole_.npos;
   if (!broken_ || (end == whole_.npos && !at_end)) return false;

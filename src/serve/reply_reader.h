@@ -1,5 +1,5 @@
-// What a model's reply is made of, told while it comes: reasoning, text, calls of tools. Fed byte
-// by byte it tells the same as fed at once.
+// Splits a model's reply while it comes into reasoning, text and calls of tools. Gives the same,
+// joined, whether it is fed byte by byte or all at once.
 #pragma once
 
 #include <optional>
@@ -14,7 +14,7 @@ namespace quern::serve {
 struct ReplyRules {
   bool reasoning = false;          // the reply may begin with <think>
   bool in_reasoning = false;       // the prompt has opened it already
-  std::optional<ToolStyle> tools;  // how calls are written; none: what looks like one is text
+  std::optional<ToolStyle> tools;  // how calls are written; absent: all is text
 };
 
 struct ReplyEvent {
@@ -48,7 +48,7 @@ class ReplyReader {
   std::vector<ReplyEvent> events_;
   bool text_told_ = false;
   bool listed_ = false;  // Mistral's list of calls
-  // Of the call at hand.
+  // The call that is being read:
   std::string whole_;  // as far as it came
   size_t told_ = 0;    // of `whole_`: arguments that are out
   bool head_read_ = false, broken_ = false;

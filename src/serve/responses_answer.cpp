@@ -1,5 +1,5 @@
-// The answers of /v1/responses: items (reasoning, a message, calls), whole or as typed events, each
-// of which has a name and a number.
+// The answers of /v1/responses: items (reasoning, a message, calls), whole or as events that each
+// have a type and a number.
 #include <nlohmann/json.hpp>
 
 #include "core/json.h"
@@ -95,7 +95,7 @@ class ResponseAnswer : public Generation {
         {"truncation", "disabled"},
         {"usage", nullptr}};
   }
-  // A message where there is text, and where there is nothing at all.
+  // There is a message where there is text, or nothing else.
   static bool has_message(const Choice& choice) {
     return !choice.text.empty() || (choice.calls.empty() && choice.reasoning.empty());
   }
@@ -128,7 +128,7 @@ class ResponseAnswer : public Generation {
     whole.update(event);
     exchange_->write("event: " + type + "\ndata: " + dump(whole) + "\n\n");
   }
-  // Of the open item.
+  // The members of events that say which item they are about: the open one.
   ordered_json at_item(const std::string& id) const {
     return {{"item_id", id}, {"output_index", output_}};
   }

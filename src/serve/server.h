@@ -31,7 +31,7 @@ class Server {
   ~Server();
 
   std::string url() const;
-  // What the models that are loaded take, in words.
+  // The memory of the loaded models, in words.
   std::string memory_line() const;
   void run();   // until SIGTERM, SIGINT or stop()
   void stop();  // from any thread

@@ -2,19 +2,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "core/json.h"
 #include "core/utf8.h"
-#include "serve/generation.h"
+#include "serve/openai_answer.h"
 
 namespace quern::serve {
 namespace {
 
 using nlohmann::ordered_json;
 
-// Completions' name of a token: its text, or "bytes:\xe4\xbd" for what is no UTF-8.
+// A token's name in completions: its text, or "bytes:\xe4\xbd" where that is no UTF-8.
 std::string token_name(const Tokenizer& tokenizer, TokenId id) {
   const std::string_view bytes = bytes_of(tokenizer, id);
   if (utf8::is_valid(bytes)) return std::string(bytes);
@@ -31,30 +29,12 @@ const char* finish_name(FinishReason reason) {
   return reason == FinishReason::Stop ? "stop" : "length";
 }
 
-class TextAnswer : public Generation {
+class TextAnswer : public OpenAiAnswer {
  public:
-  using Generation::Generation;
+  using OpenAiAnswer::OpenAiAnswer;
 
  private:
-  ordered_json envelope(const char* object) const {
-    return {{"id", id_},
-            {"object", object},
-            {"created", created_},
-            {"model", plan_.model},
-            {"system_fingerprint", "quern-" QUERN_VERSION},
-            {"seed", plan_.seed}};
-  }
-  ordered_json usage_json() const {
-    const Usage counts = usage();
-    return {{"prompt_tokens", counts.prompt},
-            {"completion_tokens", counts.made},
-            {"total_tokens", counts.prompt + counts.made},
-            {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
-  }
   ordered_json logprobs_json(Choice& choice, size_t begin, size_t end) const;
-
-  void send(const ordered_json& event) { exchange_->write("data: " + dump(event) + "\n\n"); }
-  ordered_json chunk() const { return envelope("text_completion"); }
 
   void stream_begin(size_t index) override {
     if (plan_.echo && !plan_.prompt_logprobs) {
@@ -71,33 +51,11 @@ class TextAnswer : public Generation {
                              : ordered_json();
     choice["finish_reason"] =
         piece.finish ? ordered_json(finish_name(*piece.finish)) : ordered_json();
-    ordered_json event = chunk();
-    event["choices"] = ordered_json::array({std::move(choice)});
-    if (plan_.include_usage) {
-      event["usage"] = plan_.usage_everywhere ? usage_json() : ordered_json();
-    }
-    send(event);
-  }
-
-  void stream_end() override {
-    if (plan_.include_usage) {
-      ordered_json event = chunk();
-      event["choices"] = ordered_json::array();
-      event["usage"] = usage_json();
-      event["timings"] = timings();
-      send(event);
-    }
-    exchange_->write("data: [DONE]\n\n");
-  }
-
-  void stream_failure(const ApiError& error) override {
-    exchange_->write("data: " + error_body(error) + "\n\n");
+    send_choice(std::move(choice));
   }
 
   std::vector<size_t> best_of(size_t first) const;
   std::string whole_answer() override;
-
-  const std::string id_ = new_id("cmpl-");
 };
 
 ordered_json TextAnswer::logprobs_json(Choice& choice, size_t begin, size_t end) const {
@@ -112,13 +70,13 @@ ordered_json TextAnswer::logprobs_json(Choice& choice, size_t begin, size_t end)
     const bool inside = !bytes.empty() && (static_cast<unsigned char>(bytes[0]) & 0xC0) == 0x80;
     out["text_offset"].push_back(choice.offset - (inside && choice.offset > 0 ? 1 : 0));
     if (!tokenizer().is_special(id)) choice.offset += characters(bytes);
-    if (logprobs == nullptr) {  // of the first there is none
+    if (logprobs == nullptr) {  // the first token has none
       out["token_logprobs"].push_back(nullptr);
       out["top_logprobs"].push_back(nullptr);
       return;
     }
     out["token_logprobs"].push_back(finite(logprobs->chosen));
-    // The likeliest, and the one that stands there.
+    // The most likely tokens, and the chosen one.
     ordered_json top = ordered_json::object();
     for (const TokenLogprob& other : logprobs->top) {
       top[token_name(tokenizer(), other.id)] = finite(other.logprob);
@@ -140,7 +98,8 @@ ordered_json TextAnswer::logprobs_json(Choice& choice, size_t begin, size_t end)
   return out;
 }
 
-// Of the choices of one prompt, from `first` on, the n with the highest mean log-probability.
+// The n choices with the highest mean log-probability among those of one prompt, which begin at
+// `first`.
 std::vector<size_t> TextAnswer::best_of(size_t first) const {
   std::vector<size_t> order(static_cast<size_t>(plan_.best_of));
   std::iota(order.begin(), order.end(), first);
@@ -158,24 +117,21 @@ std::vector<size_t> TextAnswer::best_of(size_t first) const {
 }
 
 std::string TextAnswer::whole_answer() {
-  ordered_json out = envelope("text_completion");
-  out["choices"] = ordered_json::array();
+  ordered_json choices = ordered_json::array();
   const auto per_prompt = static_cast<size_t>(plan_.best_of);
   for (size_t first = 0; first < choices_.size(); first += per_prompt) {
     for (const size_t index : best_of(first)) {
       Choice& choice = choices_[index];
-      ordered_json entry = {{"index", out["choices"].size()}};
+      ordered_json entry = {{"index", choices.size()}};
       entry["text"] =
           (plan_.echo ? prompt_text(choice.prompt) : std::string()) + choice.completion.text;
       entry["logprobs"] = plan_.logprobs ? logprobs_json(choice, 0, count_releasable(choice, true))
                                          : ordered_json();
       entry["finish_reason"] = finish_name(choice.completion.reason);
-      out["choices"].push_back(std::move(entry));
+      choices.push_back(std::move(entry));
     }
   }
-  out["usage"] = usage_json();
-  out["timings"] = timings();
-  return dump(out);
+  return whole_body(std::move(choices));
 }
 
 }  // namespace

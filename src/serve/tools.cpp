@@ -16,89 +16,68 @@ using Choice = ToolUse::Choice;
 
 constexpr size_t kMaxTools = 128;
 
-[[noreturn]] void fail(const std::string& field, const std::string& problem,
-                       std::string hint = {}) {
-  throw FieldError("request", field, problem, std::move(hint));
-}
-
-// The function of an entry of `tools`, whichever API it came by.
-struct Entry {
-  const OrderedJson& json;
-  std::string where;
-
-  const OrderedJson* find(std::string_view name) const {
-    const OrderedJson* value = json.find(name);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-  std::string text(std::string_view name) const {
-    const OrderedJson* value = find(name);
-    if (value == nullptr) fail(where, fmt::format("lacks the member '{}'", name));
-    if (!value->is_string()) fail(fmt::format("{}.{}", where, name), "is no string");
-    return value->text;
-  }
-  void only(std::initializer_list<std::string_view> known) const {
-    for (const auto& [name, value] : json.members) {
-      if (value.is_null() || std::find(known.begin(), known.end(), name) != known.end()) continue;
-      fail(fmt::format("{}.{}", where, printable(name, 60)), "is not known here");
-    }
-  }
-};
-
 void check_name(const std::string& name, const std::string& where) {
   const auto good = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-' || c == '.' || c == '/' || c == ':';
   };
   if (name.empty() || name.size() > 128 || !std::ranges::all_of(name, good)) {
-    fail(where, fmt::format("is '{}'", printable(name, 60)),
-         "a function's name has 1 to 128 letters, digits, _, -, ., / or :");
+    fail_at(where, fmt::format("is '{}'", printable(name, 60)),
+            "a function's name has 1 to 128 letters, digits, _, -, ., / or :");
   }
 }
 
-Tool read_tool(const Entry& outer, Where where, OrderedJson& offered) {
-  if (!outer.json.is_object()) fail(outer.where, "is no object");
-  const char* schema_name = where == Messages ? "input_schema" : "parameters";
-  const OrderedJson* inner = nullptr;
-  if (where == Messages) {
-    outer.only({"name", "description", "input_schema", "type", "cache_control", "strict"});
-    const OrderedJson* type = outer.find("type");
+// An entry of `tools`, which stands at `where`; `offered` becomes it in OpenAI's form.
+Tool read_tool(const OrderedJson& entry, const std::string& where, Where api,
+               OrderedJson& offered) {
+  if (!entry.is_object()) fail_at(where, "is no object");
+  // Chat has the function in an object of its own.
+  const OrderedJson* function = &entry;
+  std::string at = where;
+  if (api == Messages) {
+    only_members(entry, where,
+                 {"name", "description", "input_schema", "type", "cache_control", "strict"});
+    const OrderedJson* type = find_member(entry, "type");
     if (type != nullptr && (!type->is_string() || type->text != "custom")) {
-      fail(outer.where + ".type", "is not custom, the only kind that is known here");
+      fail_at(where + ".type", "is not custom, the only kind that is known here");
     }
   } else {
-    const std::string type = outer.text("type");
+    const std::string& type = text_member(entry, "type", where);
     if (type != "function") {
-      fail(outer.where + ".type", fmt::format("is '{}'", printable(type, 40)),
-           "tools of type function only");
+      fail_at(where + ".type", fmt::format("is '{}'", printable(type, 40)),
+              "tools of type function only");
     }
-    if (where == Chat) {
-      outer.only({"type", "function"});
-      inner = outer.find("function");
-      if (inner == nullptr || !inner->is_object()) fail(outer.where, "lacks the object 'function'");
+    if (api == Chat) {
+      only_members(entry, where, {"type", "function"});
+      function = find_member(entry, "function");
+      if (function == nullptr || !function->is_object()) {
+        fail_at(where, "lacks the object 'function'");
+      }
+      at += ".function";
+      only_members(*function, at, {"name", "description", "parameters", "strict"});
     } else {
-      outer.only({"type", "name", "description", "parameters", "strict"});
+      only_members(entry, where, {"type", "name", "description", "parameters", "strict"});
     }
   }
-  const Entry function = inner == nullptr ? outer : Entry{*inner, outer.where + ".function"};
-  if (inner != nullptr) function.only({"name", "description", "parameters", "strict"});
+  const char* schema_name = api == Messages ? "input_schema" : "parameters";
   Tool tool;
-  tool.name = function.text("name");
-  check_name(tool.name, function.where + ".name");
-  tool.where = fmt::format("{}.{}", function.where, schema_name);
+  tool.name = text_member(*function, "name", at);
+  check_name(tool.name, at + ".name");
+  tool.where = fmt::format("{}.{}", at, schema_name);
   OrderedJson described;
   described.kind = OrderedJson::Kind::Object;
   described.set("name", OrderedJson::of_string(tool.name));
-  if (function.find("description") != nullptr) {
-    described.set("description", OrderedJson::of_string(function.text("description")));
+  if (find_member(*function, "description") != nullptr) {
+    described.set("description", OrderedJson::of_string(text_member(*function, "description", at)));
   }
-  if (const OrderedJson* schema = function.find(schema_name)) {
-    if (!schema->is_object()) fail(tool.where, "is no object");
+  if (const OrderedJson* schema = find_member(*function, schema_name)) {
+    if (!schema->is_object()) fail_at(tool.where, "is no object");
     tool.schema = *schema;
     described.set("parameters", *schema);
   }
-  if (const OrderedJson* strict = function.find("strict")) {
-    if (strict->kind != OrderedJson::Kind::Bool) {
-      fail(function.where + ".strict", "is neither true nor false");
+  if (const OrderedJson* strict = find_member(*function, "strict")) {
+    if (!strict->is(OrderedJson::Kind::Bool)) {
+      fail_at(at + ".strict", "is neither true nor false");
     }
     tool.strict = strict->boolean;
   }
@@ -108,7 +87,7 @@ Tool read_tool(const Entry& outer, Where where, OrderedJson& offered) {
   return tool;
 }
 
-// The name of the function that tool_choice asks for, if it asks for one.
+// Sets use.choice as tool_choice says; where it names a function, use.tools becomes that one.
 void read_choice(const Json& choice, Where where, ToolUse& use) {
   const auto word = [&](const std::string& text, const Json& at) {
     if (text == "none") {
@@ -135,6 +114,17 @@ void read_choice(const Json& choice, Where where, ToolUse& use) {
     } else if (!named) {
       type.fail(fmt::format("is '{}', expected function", printable(type.string(), 40)));
     } else {
+      if (where == Messages) {
+        constexpr std::string_view kKnown[] = {"type", "name", "disable_parallel_tool_use"};
+        only_members(choice, kKnown);
+      } else if (where == Chat) {
+        constexpr std::string_view kKnown[] = {"type", "function"}, kFunction[] = {"name"};
+        only_members(choice, kKnown);
+        only_members(choice.at("function"), kFunction);
+      } else {
+        constexpr std::string_view kKnown[] = {"type", "name"};
+        only_members(choice, kKnown);
+      }
       const Json name = where == Chat ? choice.at("function").at("name") : choice.at("name");
       const auto found = std::ranges::find(use.tools, name.string(), &Tool::name);
       if (found == use.tools.end()) {
@@ -285,7 +275,7 @@ class ToolGrammar {
     try {
       return add_schema(g_, schema);
     } catch (const Error& problem) {
-      fail(tool.where, fmt::format("cannot be kept to: {}", problem.what()));
+      fail_at(tool.where, fmt::format("cannot be kept to: {}", problem.what()));
     }
   }
 
@@ -317,9 +307,7 @@ class ToolGrammar {
       return rule({rule(whole), g_.repeat(around("\n<tool_call>\n", "\n</tool_call>"), 0, 31)});
     }
     if (style_ == ToolStyle::Mistral) {
-      Sequence out = texts({
-          "[TOOL_CALLS][",
-      });
+      Sequence out = texts({"[TOOL_CALLS]["});
       out.push_back(one);
       if (use_.parallel) out.push_back(g_.repeat(around(", ", ""), 0, 31));
       const Sequence end = texts({"]"});
@@ -343,41 +331,56 @@ bool ToolUse::constrains() const {
   return std::ranges::any_of(tools, &Tool::strict);
 }
 
-ToolUse tools_of(const Body& body, const Parameters& given) {
+ToolUse offered_tools(const Body& body, Where where) {
   ToolUse use;
   const OrderedJson* list = body.find("tools");
   if (list != nullptr) {
-    if (!list->is_array()) fail("tools", "is no list");
+    if (!list->is_array()) fail_at("tools", "is no list");
     if (list->items.size() > kMaxTools) {
-      fail("tools",
-           fmt::format("has {} tools, at most {} are taken", list->items.size(), kMaxTools));
+      fail_at("tools",
+              fmt::format("has {} tools, at most {} are taken", list->items.size(), kMaxTools));
     }
     for (size_t i = 0; i < list->items.size(); ++i) {
       OrderedJson offered;
-      Tool tool = read_tool({list->items[i], fmt::format("tools[{}]", i)}, given.where(), offered);
+      Tool tool = read_tool(list->items[i], fmt::format("tools[{}]", i), where, offered);
       if (std::ranges::find(use.tools, tool.name, &Tool::name) != use.tools.end()) {
-        fail(fmt::format("tools[{}]", i),
-             fmt::format("has the name '{}' of another one", tool.name));
+        fail_at(fmt::format("tools[{}]", i),
+                fmt::format("has the name '{}' of another one", tool.name));
       }
       use.tools.push_back(std::move(tool));
       use.offered.kind = OrderedJson::Kind::Array;
       use.offered.items.push_back(std::move(offered));
     }
   }
+  return use;
+}
+
+ToolUse tools_of(const Body& body, const Parameters& given) {
+  ToolUse use = offered_tools(body, given.where());
   if (given.where() != Messages) use.parallel = given.boolean("parallel_tool_calls", true);
   if (const auto choice = given.other("tool_choice")) read_choice(*choice, given.where(), use);
   if (use.choice == Choice::None) use.offered = {};
   return use;
 }
 
+std::optional<nlohmann::ordered_json> read_arguments(const std::string& arguments) {
+  try {
+    const OrderedJson read = OrderedJson::parse(arguments, "arguments");
+    if (read.is_object()) return to_ordered_tree(read);
+  } catch (const Error&) {
+    // A model writes what it likes.
+  }
+  return std::nullopt;
+}
+
 std::string call_problem(const ToolUse& use, const std::string& name,
                          const std::string& arguments) {
   const auto tool = std::ranges::find(use.tools, name, &Tool::name);
   if (tool == use.tools.end()) return "there is no such function";
-  const auto value = nlohmann::ordered_json::parse(arguments, nullptr, /*allow_exceptions=*/false);
-  if (!value.is_object()) return "the arguments are no JSON object";
+  const std::optional<nlohmann::ordered_json> value = read_arguments(arguments);
+  if (!value) return "the arguments are no JSON object";
   try {
-    if (tool->schema.is_null() || fits_schema(to_ordered_tree(tool->schema), value)) return {};
+    if (tool->schema.is_null() || fits_schema(to_ordered_tree(tool->schema), *value)) return {};
   } catch (const Error&) {
     return {};
   }

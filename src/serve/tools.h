@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,20 +35,27 @@ struct ToolUse {
   bool constrains() const;
 };
 
-// tools and tool_choice of chat, responses or messages. Throws BadInput naming the field.
+// tools, tool_choice and parallel_tool_calls of chat, responses or messages. Throws BadInput naming
+// the field.
 ToolUse tools_of(const Body& body, const Parameters& given);
+// `tools` alone, in the form of that API.
+ToolUse offered_tools(const Body& body, Where where);
 
-// What is wrong with a call that was not kept to its schema; empty for nothing, and where the schema
-// has keywords that are not known here.
+// The arguments of a call as the model wrote them; absent where they are no JSON object (cut off by
+// max_tokens, say) or are nested deeper than requests may be.
+std::optional<nlohmann::ordered_json> read_arguments(const std::string& arguments);
+
+// What is wrong with a call that was not kept to its schema; empty where nothing is, or where the
+// schema has keywords that are not known here.
 std::string call_problem(const ToolUse& use, const std::string& name, const std::string& arguments);
 
 // How the model writes calls, as its vocabulary tells: Mistral's [TOOL_CALLS], Llama's
 // <|python_tag|>, else <tool_call>.
 ToolStyle call_style(const Tokenizer& tokenizer);
 
-// Of a reply that holds calls as `use` asks for: one or more of them where it must, text and calls
-// where it may. `reasoning`: <think> may stand before; `in_reasoning`: the prompt has opened it, or
-// in ReAct has begun the thought.
+// The grammar of a reply with calls as `use` asks for: one or more calls where it must call, text and
+// calls where it may. `reasoning`: <think> may stand before; `in_reasoning`: the prompt has opened
+// it, or in ReAct has begun the thought.
 // Throws BadInput naming the schema's keyword that cannot be kept to.
 Grammar tool_grammar(const ToolUse& use, ToolStyle style, bool reasoning, bool in_reasoning);
 

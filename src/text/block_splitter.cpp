@@ -47,8 +47,8 @@ uint64_t contraction_ends(const char* text, uint64_t starts) noexcept {
   return ends;
 }
 
-// The same of GPT-2's pattern, which knows small letters only. `led` gets the letters behind such
-// apostrophes, which begin no piece, and `unknown` the place from which on the block does not say.
+// The same for GPT-2's pattern, which knows small letters only. `led` gets the letters behind these
+// apostrophes, which begin no piece; `known` loses the places that the block is too short to decide.
 uint64_t small_contraction_ends(const char* text, uint64_t starts, uint64_t& led,
                                 uint64_t& known) noexcept {
   uint64_t ends = 0;
@@ -71,7 +71,7 @@ uint64_t small_contraction_ends(const char* text, uint64_t starts, uint64_t& led
   return ends;
 }
 
-// Of runs of numbers the first character, and every third one behind it.
+// The first character of each run of numbers, and every third one after it.
 uint64_t every_third(uint64_t leads, uint64_t run_starts) noexcept {
   uint64_t starts = 0;
   int count = 0;

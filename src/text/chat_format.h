@@ -22,9 +22,9 @@ struct ChatPrompt {
   std::optional<bool> thinking;  // enable_thinking; absent: as the template says
   // Ends with what begins the assistant's answer. Else it ends with the last message.
   bool add_generation_prompt = true;
-  // The last message stays open: the model goes on with its text. Excludes the former.
+  // The last message stays open: the model goes on with its text. Excludes add_generation_prompt.
   bool continue_final_message = false;
-  // The release's ChatML alone: of the history, so many tokens are kept.
+  // Tokens of the history that are kept; only the release's ChatML reads it.
   std::optional<int64_t> max_window;
 };
 

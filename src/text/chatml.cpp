@@ -94,6 +94,9 @@ RenderedChat ChatMl::render(const ChatPrompt& prompt) const {
     }
   }
   if (messages.empty()) throw_bad_input("the conversation is empty");
+  if (prompt.add_generation_prompt && prompt.continue_final_message) {
+    throw_bad_input("continue_final_message and add_generation_prompt are not compatible");
+  }
   if (messages[0].role != ChatRole::System) {
     messages.insert(messages.begin(), {ChatRole::System, std::string(kDefaultSystem)});
   }

@@ -115,8 +115,8 @@ struct Vocabulary {
 Vocabulary vocabulary_of(const GgufFile& file) {
   const auto& tokens = checked_tokens(file);
   Vocabulary vocabulary = {tokens, checked_types(file, tokens.size())};
-  const bool is_json_list = file.has(kTypes);
-  for (size_t id = 0; is_json_list && id < tokens.size(); ++id) {
+  const bool has_types = file.has(kTypes);
+  for (size_t id = 0; has_types && id < tokens.size(); ++id) {
     const auto among = [&](const auto& names) {
       return std::find(std::begin(names), std::end(names), tokens[id]) != std::end(names);
     };
@@ -160,7 +160,7 @@ TokenizerSpec begin_spec(const GgufFile& file, const Vocabulary& vocabulary, Tex
   return spec;
 }
 
-// What goes around a text: the file's word, else the rule's.
+// Tokens around a text: as the file says, else as the rule does.
 void put_around(const GgufFile& file, bool bos, bool eos, bool sep, TokenizerSpec& spec) {
   const auto last = static_cast<int64_t>(spec.model.tokens.size()) - 1;
   const auto add = [&](const char* key, bool fallback, int64_t id, const char* what,
@@ -330,7 +330,7 @@ TokenizerSpec sentencepiece(const GgufFile& file) {
   spec.model.scores = checked_scores(file, vocabulary.tokens.size());
   spec.model.merge_by_score = true;
   spec.model.byte_fallback = true;
-  // What is no text is not made by merges.
+  // Merges make text only; tokens that are none are hidden from them.
   for (size_t id = 0; id < spec.model.tokens.size(); ++id) {
     const TokenType type = vocabulary.types[id];
     if (type == TokenType::Control || type == TokenType::Unknown || type == TokenType::Unused) {
@@ -368,6 +368,8 @@ TokenizerSpec unigram(const GgufFile& file) {
   std::string map;
   if (file.has("tokenizer.ggml.precompiled_charsmap")) {
     for (const double byte : file.numbers("tokenizer.ggml.precompiled_charsmap")) {
+      if (!(byte >= -128 && byte <= 255))
+        file.fail("the precompiled charsmap holds more than bytes");
       map += static_cast<char>(static_cast<int>(byte) & 0xFF);
     }
   }
@@ -381,7 +383,7 @@ TokenizerSpec unigram(const GgufFile& file) {
   return spec;
 }
 
-// Words begin with a mark there, and what goes on has none.
+// In these files a word's first token begins with the mark, and the others have none.
 TokenizerSpec word_piece(const GgufFile& file) {
   const Vocabulary vocabulary = vocabulary_of(file);
   TokenizerSpec spec = begin_spec(

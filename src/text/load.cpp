@@ -36,11 +36,11 @@ fs::path find_file(const fs::path& folder) {
 }
 
 constexpr const char* kBeside[] = {"tokenizer_config.json", "special_tokens_map.json",
-                                   "added_tokens.json",     "chat_template.jinja",
+                                   "added_tokens.json", "chat_template.jinja",
                                    "chat_template.json"};
 
-// What a file of tokens and the files beside it say. A tokenizer.json says all by itself, where it
-// is named and not its folder.
+// Reads a tokenizer's file and the files beside it. A tokenizer.json that is named itself, rather
+// than by its folder, is read alone.
 TokenizerSpec read_spec(const fs::path& file, bool alone) {
   if (alone && file.extension() == ".json" && file.filename() != "vocab.json") {
     return read_tokenizer_spec(file);
@@ -65,6 +65,16 @@ TokenizerSpec read_spec(const fs::path& file, bool alone) {
                   "expected .tiktoken, .json, .model, .txt or .gguf");
 }
 
+// Options that belong to the vocabulary of Qwen's first release.
+void refuse_options(const TokenizerOptions& options, const fs::path& file) {
+  const char* given = !options.extra_vocab.empty() ? "--extra-vocab"
+                      : options.first_release      ? "--first-release"
+                                                   : nullptr;
+  if (given == nullptr) return;
+  throw Error(Kind::Misused, file.string() + ": has a tokenizer that " + given + " does not fit",
+              "the option belongs to a .tiktoken vocabulary");
+}
+
 }  // namespace
 
 bool has_tokenizer(const fs::path& path) {
@@ -85,9 +95,15 @@ void copy_tokenizer(const fs::path& path, const fs::path& to) {
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
                                                 const TokenizerOptions& options) {
-  if (is_gguf(path)) return load_gguf_tokenizer(GgufFile(path));
+  if (is_gguf(path)) {
+    refuse_options(options, path);
+    return load_gguf_tokenizer(GgufFile(path));
+  }
   const fs::path file = fs::is_directory(path) ? find_file(path) : path;
-  if (file.empty() && has_unigram(path)) return load_unigram(path);
+  if (file.empty() && has_unigram(path)) {
+    refuse_options(options, path);
+    return load_unigram(path);
+  }
   if (file.empty()) {
     throw_bad_input(path.string() + ": has no tokenizer",
                     "looked for tokenizer.json, *.tiktoken, vocab.json with merges.txt, "
@@ -101,6 +117,7 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
     const RankedTokens extra = read_tiktoken(options.extra_vocab);
     return ByteBpeTokenizer::from_ranks(ranks, release, &extra);
   }
+  refuse_options(options, file);
   return std::make_shared<PipelineTokenizer>(read_spec(file, !fs::is_directory(path)));
 }
 

@@ -16,7 +16,8 @@ struct TokenizerOptions {
 // From a file (a GGUF file, too), or from a model's folder, where it is looked for as
 // tokenizer.json, *.tiktoken, vocab.json with merges.txt, tokenizer.model, spiece.model, and
 // vocab.txt, in this order: the first there is wins. tokenizer_config.json, special_tokens_map.json
-// and added_tokens.json beside it count. Throws BadInput naming the folder and what was looked for.
+// and added_tokens.json beside it count. Throws BadInput naming the folder and what was looked for,
+// Misused for an option that does not fit the tokenizer.
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& file_or_folder,
                                                 const TokenizerOptions& options = {});
 

@@ -15,7 +15,7 @@ constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user
 // Reasoning travels under three names; the first is the one that is written.
 constexpr std::array<std::string_view, 3> kReasoning = {"reasoning_content", "thinking",
                                                         "reasoning"};
-// What clients send along and what says nothing to a model that reads and writes text.
+// Members that clients send along and that mean nothing to a model of text.
 constexpr std::array<std::string_view, 9> kBookkeeping = {
     "type",          "id",     "status",       "annotations", "refusal", "audio",
     "cache_control", "weight", "function_call"};

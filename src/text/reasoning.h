@@ -1,4 +1,4 @@
-// What a model thinks before it answers, parted from the answer: <think> ... </think>.
+// Separates what a model thinks before it answers from the answer: <think> ... </think>.
 #pragma once
 
 #include <string>

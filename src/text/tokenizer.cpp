@@ -255,7 +255,7 @@ std::string StreamDecoder::put(TokenId id) {
   const std::string_view token = tokenizer_->token_bytes(id);
   if (skip_special_ && tokenizer_->is_special(id)) return {};
   if (!tokenizer_->concatenates()) {
-    // Of what is certain: the text of all so far, if the one before is its beginning.
+    // Gives out what is certain: what the whole text so far adds to the text already shown.
     ids_.push_back(id);
     std::string all = tokenizer_->decode(ids_);
     if (!all.starts_with(shown_) || all.ends_with("\uFFFD")) return {};

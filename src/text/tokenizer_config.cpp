@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -156,34 +159,35 @@ int64_t id_of(const TokenizerSpec& spec, std::string_view content) {
 }
 
 void apply_tokenizer_config(const TokenizerConfig& config, TokenizerSpec& spec) {
+  std::unordered_map<std::string, size_t> places;  // in spec.added
+  std::unordered_set<int64_t> taken;
+  const auto add = [&](const AddedToken& token) {
+    places.emplace(token.content, spec.added.size());
+    taken.insert(token.id);
+    spec.added.push_back(token);
+  };
+  for (const AddedToken& token : std::exchange(spec.added, {})) add(token);
   for (const AddedToken& token : config.added) {
-    const auto same = std::find_if(spec.added.begin(), spec.added.end(), [&](const auto& other) {
-      return other.content == token.content;
-    });
-    if (same != spec.added.end()) {
-      const int64_t id = same->id;
-      *same = token;
-      same->id = id;
+    if (const auto same = places.find(token.content); same != places.end()) {
+      AddedToken& known = spec.added[same->second];
+      const int64_t id = known.id;
+      known = token;
+      known.id = id;
       continue;
     }
-    const bool taken = std::any_of(spec.added.begin(), spec.added.end(),
-                                   [&](const auto& other) { return other.id == token.id; });
-    if (taken) {
+    if (taken.contains(token.id)) {
       throw_bad_input(
           fmt::format("{}: the files beside it give the id {} to '{}', which it gives "
                       "to another token",
                       spec.source, token.id, printable(token.content, 80)));
     }
-    spec.added.push_back(token);
+    add(token);
   }
   for (const AddedToken& named : config.named) {
-    const bool known = std::any_of(spec.added.begin(), spec.added.end(), [&](const auto& token) {
-      return token.content == named.content;
-    });
-    if (known) continue;
+    if (places.contains(named.content)) continue;
     AddedToken token = named;
     token.id = id_of(spec, named.content);
-    if (token.id >= 0) spec.added.push_back(std::move(token));
+    if (token.id >= 0) add(token);
   }
   if (!config.bos.empty()) spec.bos = id_of(spec, config.bos);
   if (!config.eos.empty()) spec.eos = id_of(spec, config.eos);

@@ -53,6 +53,17 @@ TEST(ReactPrompt, ConversationsWithCallsAndWhatTheReleaseRefuses) {
   }
 }
 
+TEST(ReactPrompt, CallsInAnotherFormAreRefusedByName) {
+  test::expect_error(
+      [] {
+        react_history(OrderedJson::parse(R"([{"role": "assistant", "content": null,
+            "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}])",
+                                         "h.json"),
+                      "h.json");
+      },
+      Kind::BadInput, {"h.json: [0].tool_calls", "function_call"});
+}
+
 TEST(ReactPrompt, RefusesToolsThatCannotBeOffered) {
   const auto refuse = [](std::string_view tools, const std::string& word) {
     test::expect_error(
@@ -135,6 +146,10 @@ TEST(ReactReply, HostileRepliesTakeLinearTime) {
     open += '[';
     lines += "\nx";
   }
+  // Each of these objects reads on to the end of the text before it is cut at the next line.
+  std::string cut = "Action: x\nAction Input: {\n";
+  for (int i = 0; i < 20'000; ++i) cut += "Action: 1,//Action Input: {\n";
+  EXPECT_EQ(parse_react(cut).error, "bad_arguments");
   EXPECT_EQ(parse_react(marks).error, "no_action");
   EXPECT_EQ(parse_react(open).error, "bad_arguments");
   EXPECT_EQ(parse_react(lines).calls.size(), 1u);

@@ -109,7 +109,11 @@ TEST_F(Pretrain, KilledTwentyTimesAtAnyMomentAndResumedItEndsInTheSameBytes) {
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 700));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
-    const Outcome resumed = pretrain({"--out", name, "--resume"});
+    Outcome resumed = pretrain({"--out", name, "--resume"});
+    // Killed before the run's folder was there, as on a machine that is busy.
+    if (resumed.err.find("holds no run to resume") != std::string::npos) {
+      resumed = pretrain({"--out", name});
+    }
     ASSERT_EQ(resumed.code, 0) << resumed.err;
     EXPECT_EQ(trace(name), expected) << "round " << round;
     fs::remove_all(temp_.path() / name);

@@ -72,6 +72,11 @@ TEST(Conversations, WhatCannotBeLearntFromIsNamed) {
       {"{'conversations': [{'from': 'human', 'value': 'a'}, {'from': 'assistant', 'value': 'b'}]}",
        "conversations[1].from is 'assistant', which belongs to the form release"},
       {"{'conversations': [{'from': 'alien', 'value': 'a'}]}", "conversations[0].from is 'alien'"},
+      {"{'conversations': [{'from': 'human', 'value': 'a'}, {'from': 'gpt', 'value': 'b', "
+       "'weight': 0}]}",
+       "conversations[1].weight is known in the form openai only"},
+      {"{'functions': [], 'messages': [{'role': 'user', 'content': 'a'}]}",
+       "functions is not known here"},
       {"{'instruction': 'a'}", "lacks the member 'output'"},
   };
   for (const auto& [json, problem] : cases) {

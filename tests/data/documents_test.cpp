@@ -73,13 +73,23 @@ TEST(Documents, RecordsThatDoNotEndAreNamed) {
       {"[{\"text\": \"a\"},\n{\"text\": \"b\"", "line 2"},
       {"[{\"text\": \"a\"}", "ends inside the array"},
       {"[{\"text\": \"a\"} {\"text\": \"a\"}]", "comma"},
-      {"[{\"text\": \"a\"}] x", "behind the array"},
+      {"[{\"text\": \"a\"}] x", "after the array"},
       {"[1, 2]", "no JSON object"},
       {"words", "line 1"}};
   for (const auto& [text, message] : kBad) {
     const fs::path path = folder.write("bad.json", text);
     test::expect_error([&] { texts(path); }, Kind::BadInput, {"bad.json", message});
   }
+}
+
+TEST(Documents, ReplacementsNeedConversations) {
+  const test::TempFolder folder;
+  const fs::path path = folder.write("a.jsonl", R"({"text": "{{name}}"})");
+  test::expect_error(
+      [&] {
+        DocumentReader(path, {.replace = {{"name", "Quern"}}});
+      },
+      Kind::Misused, {"a.jsonl", "messages"});
 }
 
 TEST(Documents, NumbersAndBooleansAreComparedAsSuch) {

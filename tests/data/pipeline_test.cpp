@@ -176,6 +176,17 @@ TEST(Record, EditsKeepWhatTheyDoNotTouch) {
   EXPECT_EQ(scored.raw("scores"), R"({"b": 2, "a": 1})");
 }
 
+TEST(Inputs, OfAFolderRecordFilesAreTaken) {
+  const test::TempFolder folder;
+  for (const char* name : {"b.JSONL.gz", "a.ndjson", "manifest.json", "readme.md", ".c.jsonl"}) {
+    folder.write(name, "");
+  }
+  const auto inputs = expand_inputs({folder.path().string()});
+  ASSERT_EQ(inputs.size(), 2u);
+  EXPECT_EQ(inputs[0].filename(), "a.ndjson");
+  EXPECT_EQ(inputs[1].filename(), "b.JSONL.gz");
+}
+
 TEST(StageSettings, UnknownAndBadValuesAreNamed) {
   StageSettings settings({"rows=4", "rwos=3"});
   EXPECT_EQ(settings.integer("rows", 8, 1, 10), 4);

@@ -272,6 +272,40 @@ TEST(Dedup, TheBestThenTheLongestThenTheFirstIdStays) {
   EXPECT_EQ(kept({.within = "id"}, "within"), "c b long best other ");
 }
 
+TEST(Filter, ThresholdsOfSetsThatDoNotRunAreRefused) {
+  const auto make = [](const std::vector<std::string>& words) {
+    StageSettings settings(words);
+    return make_filter_stage(settings)->settings();
+  };
+  EXPECT_EQ(make({"rules=c4", "c4.min_sentences=3"})["c4.min_sentences"].get<double>(), 3);
+  test::expect_error(
+      [&] {
+        make({"rules=gopher", "c4.min_sentences=3"});
+      },
+      Kind::Misused, {"c4.min_sentences", "--set rules"});
+  test::expect_error(
+      [&] {
+        make({"rules=gopher", "gopher.min_words=inf"});
+      },
+      Kind::Misused, {"gopher.min_words", "number"});
+}
+
+TEST(Dedup, ParagraphsTakeNoClusters) {
+  const test::TempFolder folder;
+  StageOptions stage;
+  stage.inputs = {folder.write("in.jsonl", "{\"id\": 1, \"text\": \"a\"}\n")};
+  stage.out = folder.path() / "out";
+  using Method = DedupOptions::Method;
+  const auto run = [&](const DedupOptions& options) {
+    run_dedup(options, stage, [](std::string_view) {});
+  };
+  test::expect_error([&] { run({.method = Method::Paragraph, .clusters = "c.jsonl"}); },
+                     Kind::Misused, {"paragraph", "clusters"});
+  test::expect_error([&] { run({.method = Method::Paragraph, .score = "quality"}); }, Kind::Misused,
+                     {"paragraph", "score"});
+  EXPECT_FALSE(fs::exists(stage.out));
+}
+
 TEST(Dedup, RepeatedParagraphsAreCut) {
   const test::TempFolder folder;
   const std::string one = "The first paragraph is long enough to count here.",

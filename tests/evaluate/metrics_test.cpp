@@ -5,7 +5,6 @@
 #include "evaluate/metrics/pass_at_k.h"
 #include "evaluate/metrics/rouge.h"
 #include "evaluate/metrics/wratio.h"
-#include "evaluate/python_text.h"
 #include "formats/byte_source.h"
 #include "support/support.h"
 
@@ -100,21 +99,6 @@ TEST(PassAtK, IsTheUnbiasedEstimate) {
     ++seen;
   }
   EXPECT_EQ(seen, 40);
-}
-
-TEST(PythonText, DoesWhatPythonDoes) {
-  using namespace python;
-  EXPECT_EQ(strip("\x1c　 a b \xc2\x85\n"), "a b");
-  EXPECT_EQ(rstrip("a\xff "), "a\xff");
-  EXPECT_EQ(replace("aé", "", "-"), "-a-é-");
-  EXPECT_EQ(replace("aaa", "aa", "b"), "ba");
-  EXPECT_EQ(split(" a　b  c ").size(), 3u);
-  EXPECT_EQ(split_at("a_b_", "_").size(), 3u);
-  EXPECT_EQ(rstrip_all("好。。", "。"), "好");
-  EXPECT_EQ(before("a\n\nb", "\n\n"), "a");
-  EXPECT_EQ(length("né😀"), 3u);
-  EXPECT_TRUE(is_digit(U'٣'));
-  EXPECT_FALSE(is_digit(U'²'));
 }
 
 }  // namespace

@@ -199,6 +199,9 @@ TEST(Score, AnswersMustFitTheItems) {
   test::expect_error([&] { match(R"({"id":"t/9","response":"x"})", true); }, Kind::BadInput,
                      {"t/9"});
   test::expect_error([&] { match(R"({"id":"t/0"})", true); }, Kind::BadInput, {"response"});
+  test::expect_error(
+      [&] { match(R"({"id":"t/0","choice_logprobs":[-1,-2],"response":"A"})", false); },
+      Kind::BadInput, {"choice_logprobs", "response"});
 }
 
 }  // namespace

@@ -20,8 +20,10 @@ TEST(AdapterConfig, OtherMethod) {
   expect_bad_config(R"({"peft_type": "IA3", "r": 8, "lora_alpha": 16})", {"'IA3'"});
 }
 TEST(AdapterConfig, WhatChangesTheMathematicsIsRefusedByName) {
-  for (const char* member : {R"("use_dora": true)", R"("lora_bias": true)",
-                             R"("layer_replication": [[0, 2]])", R"("fan_in_fan_out": true)"}) {
+  for (const char* member :
+       {R"("use_dora": true)", R"("lora_bias": true)", R"("layer_replication": [[0, 2]])",
+        R"("fan_in_fan_out": true)", R"("init_lora_weights": "pissa_niter_16")",
+        R"("arrow_config": {"k": 2})"}) {
     const test::TempFolder folder;
     folder.write("adapter_config.json", fmt::format(R"({{"r": 8, "lora_alpha": 16, {}}})", member));
     const std::string name(member + 1, std::strchr(member + 1, '"'));
@@ -51,6 +53,14 @@ TEST(AdapterConfig, ScalesByRankAndPatterns) {
   config.rank_stabilized = true;
   config.rank = 16;
   EXPECT_EQ(config.scale("transformer.h.0.attn.c_attn"), 4);
+}
+
+TEST(AdapterConfig, KeysThatAreNotKnownAreWarnedOf) {
+  testing::internal::CaptureStderr();
+  config_of(R"(, "lora_gamma": 2, "lora_delta": null, "lora_dropout": 0.1)");
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("without effect: lora_gamma"), std::string::npos) << said;
+  EXPECT_EQ(said.find("lora_dropout"), std::string::npos) << said;
 }
 
 // PEFT: the first key in the file's order for which re.match(rf"(.*\\.)?({key})$", module) holds.

@@ -91,6 +91,14 @@ TEST(GptqConfig, RefusesWhatItCannotRead) {
   expect_bad("\"bits\": 4, \"checkpoint_format\": \"marlin\"", {"'marlin'"});
   expect_bad("\"bits\": 4, \"group_size\": 128, \"quant_method\": \"awq\", \"version\": \"gemv\"",
              {"version is 'gemv'"});
+  expect_bad("\"bits\": 4, \"pack_dtype\": \"int16\"", {"pack_dtype is 'int16'"});
+  for (const std::string field : {"\"is_marlin_format\": true", "\"rotation\": \"hadamard\"",
+                                  "\"adapter\": {\"rank\": 64}"}) {
+    const TempFolder folder;
+    folder.write("quantize_config.json", "{\"bits\": 4, " + field + "}");
+    test::expect_error([&] { read_gptq_config(folder.path()); }, Kind::Unsupported,
+                       {field.substr(1, field.find('"', 1) - 1), "is set"});
+  }
 }
 
 TEST(Gptq, WithoutGroupIndexGroupsFollowTheInputs) {

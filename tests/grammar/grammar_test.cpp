@@ -9,20 +9,14 @@
 #include <optional>
 #include <regex>
 
-#include "core/rng.h"
 #include "core/utf8.h"
+#include "grammar/automaton_text.h"
 #include "support/support.h"
 
 namespace quern::test {
 namespace {
 
 using nlohmann::ordered_json;
-
-bool fits(Automaton& automaton, std::string_view text) {
-  Automaton::State state = automaton.start();
-  for (const char byte : text) state = automaton.next(state, static_cast<uint8_t>(byte));
-  return automaton.accepts(state);
-}
 
 void expect_language(Grammar grammar, const std::vector<std::string>& good,
                      const std::vector<std::string>& bad, const std::string& name) {
@@ -154,31 +148,6 @@ TEST(Grammar, WhatCannotBeKeptToIsRefused) {
 
 // ---- Schemas ----
 
-// A random walk through the automaton; nothing where it did not end in time.
-std::optional<std::string> walk(Automaton& automaton, Rng& rng) {
-  std::string text;
-  Automaton::State state = automaton.start();
-  for (int step = 0; step < 3000; ++step) {
-    std::vector<uint8_t> ways, closing;
-    for (int byte = 0; byte < 256; ++byte) {
-      if (automaton.next(state, static_cast<uint8_t>(byte)) == Automaton::kDead) continue;
-      ways.push_back(static_cast<uint8_t>(byte));
-      if (std::string_view("\"]}").find(static_cast<char>(byte)) != std::string_view::npos) {
-        closing.push_back(static_cast<uint8_t>(byte));
-      }
-    }
-    if (automaton.accepts(state) && (ways.empty() || rng.below(4) == 0)) return text;
-    if (ways.empty()) {
-      ADD_FAILURE() << "a dead end behind " << text;
-      return {};
-    }
-    const auto& from = !closing.empty() && rng.below(2) == 0 ? closing : ways;
-    text += static_cast<char>(from[rng.below(from.size())]);
-    state = automaton.next(state, static_cast<uint8_t>(text.back()));
-  }
-  return {};
-}
-
 // JSON Schema's words as far as the random schemas use them.
 bool valid(const ordered_json& schema, const ordered_json& value) {
   if (schema.is_boolean()) return schema.get<bool>();
@@ -291,7 +260,7 @@ TEST(Grammar, WhatASchemaAllowsIsValid) {
     const ordered_json schema = random_schema(rng, 0);
     Automaton automaton(grammar_from_schema(schema), nullptr);
     for (int j = 0; j < 2; ++j) {
-      const auto text = walk(automaton, rng);
+      const auto text = walk(automaton, rng, 3000);
       if (!text) continue;
       const ordered_json value = ordered_json::parse(*text, nullptr, /*allow_exceptions=*/false);
       ASSERT_FALSE(value.is_discarded()) << schema << "\n" << *text;

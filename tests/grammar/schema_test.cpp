@@ -12,21 +12,14 @@
 #include <valijson/schema_parser.hpp>
 #include <valijson/validator.hpp>
 
-#include "core/rng.h"
 #include "core/utf8.h"
-#include "grammar/grammar.h"
+#include "grammar/automaton_text.h"
 #include "support/support.h"
 
 namespace quern::test::schemas {
 namespace {
 
 using nlohmann::ordered_json;
-
-bool fits(Automaton& automaton, std::string_view text) {
-  Automaton::State state = automaton.start();
-  for (const char byte : text) state = automaton.next(state, static_cast<uint8_t>(byte));
-  return automaton.accepts(state);
-}
 
 void expect_language(const char* schema, const std::vector<std::string>& good,
                      const std::vector<std::string>& bad) {
@@ -47,31 +40,6 @@ std::string refusal(const std::string& schema) {
     return problem.what();
   }
   return "";
-}
-
-// A random walk through the automaton; nothing where it did not end in time.
-std::optional<std::string> walk(Automaton& automaton, Rng& rng) {
-  std::string text;
-  Automaton::State state = automaton.start();
-  for (int step = 0; step < 2000; ++step) {
-    std::vector<uint8_t> ways, closing;
-    for (int byte = 0; byte < 256; ++byte) {
-      if (automaton.next(state, static_cast<uint8_t>(byte)) == Automaton::kDead) continue;
-      ways.push_back(static_cast<uint8_t>(byte));
-      if (std::string_view("\"]}").find(static_cast<char>(byte)) != std::string_view::npos) {
-        closing.push_back(static_cast<uint8_t>(byte));
-      }
-    }
-    if (automaton.accepts(state) && (ways.empty() || rng.below(4) == 0)) return text;
-    if (ways.empty()) {
-      ADD_FAILURE() << "a dead end behind " << text;
-      return {};
-    }
-    const auto& from = !closing.empty() && rng.below(2) == 0 ? closing : ways;
-    text += static_cast<char>(from[rng.below(from.size())]);
-    state = automaton.next(state, static_cast<uint8_t>(text.back()));
-  }
-  return {};
 }
 
 // valijson knows draft 7: what is called prefixItems today is a list of items there.
@@ -235,7 +203,7 @@ TEST(Schema, WhatARandomSchemaAllowsIsValid) {
     }
     Validator judge(schema);
     for (int j = 0; j < 2; ++j) {
-      const auto text = walk(*automaton, rng);
+      const auto text = walk(*automaton, rng, 2000);
       if (!text) continue;
       const nlohmann::json value =
           nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
@@ -477,7 +445,16 @@ TEST(Schema, HostileSchemasEndSoon) {
     circles += "\"a" + std::to_string(i) + R"(":{"allOf":[{"$ref":"#/$defs/a)" +
                std::to_string((i + 1) % 50) + R"("}]},)";
   }
+  std::string doubled = R"({"$defs":{"a0":{"type":"null"})";
+  for (int i = 0; i < 25; ++i) {
+    const std::string ref = R"({"$ref":"#/$defs/a)" + std::to_string(i) + R"("})";
+    doubled += ",\"a" + std::to_string(i + 1) + R"(":{"allOf":[)" + ref + "," + ref + "]}";
+  }
+  std::string values = R"({"enum":[)";
+  for (int i = 0; i < 7500; ++i) values += "[" + std::to_string(i) + "],";
   const std::string schemas[] = {
+      doubled + R"(},"$ref":"#/$defs/a25"})",
+      values + "[]]}",
       wide + R"({"type":"null"}]})",
       crossed + "{}]}",
       circles + R"("b":{}},"$ref":"#/$defs/a0"})",

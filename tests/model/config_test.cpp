@@ -249,6 +249,17 @@ TEST(Windows, Qwen2HasThemInUpperLayersWhenSwitchedOn) {
   EXPECT_TRUE(parse(base).windows.empty());
   EXPECT_EQ(parse(with("use_sliding_window", "true", base)).windows,
             (std::vector<int64_t>{0, 16, 16}));
+  const std::string on = with("use_sliding_window", "true", base);
+  EXPECT_EQ(
+      parse(with("layer_types", R"(["full_attention", "sliding_attention", "full_attention"])", on))
+          .windows,
+      (std::vector<int64_t>{0, 16, 0}));
+  test::expect_error(
+      [&] {
+        parse(with("layer_types", R"(["full_attention", "sliding_attention", "chunked_attention"])",
+                   on));
+      },
+      Kind::BadInput, {"layer_types", "'chunked_attention'"});
 }
 
 }  // namespace

@@ -78,6 +78,11 @@ const BadMetadata kBadMetadata[] = {
     {"rope_dim_odd", 8, kv_u32("llama.rope.dimension_count", 3), "expected an even number"},
     {"bos_out_of_range", 8, kv_u32("tokenizer.ggml.bos_token_id", 500), "bos_token_id' is 500"},
     {"eos_out_of_range", 8, kv_u32("tokenizer.ggml.eos_token_id", 10), "eos_token_id' is 10"},
+    {"experts", 8, kv_u32("llama.expert_count", 8), "sets 'llama.expert_count'", Kind::Unsupported},
+    {"not_causal", 8, kv_bool("llama.attention.causal", 0), "sets 'llama.attention.causal'",
+     Kind::Unsupported},
+    {"old_linear_scaling", 8, kv_f32("llama.rope.scale_linear", 4),
+     "sets 'llama.rope.scale_linear'", Kind::Unsupported},
     {"rope_scaling_unknown", 8, kv_string("llama.rope.scaling.type", "spiral"), "'spiral'"},
 };
 
@@ -99,6 +104,23 @@ TEST(Gguf, BadMetadataIsNamed) {
     const fs::path path = folder.write("bad.gguf", bytes.file());
     expect_error([&] { load_config(path); }, bad.kind, {"bad.gguf", bad.expected});
   }
+}
+
+TEST(Gguf, KeysThatAreNotKnownAreWarnedOf) {
+  const TempFolder folder;
+  GgufBytes bytes;
+  bytes.keys = llama_keys();
+  for (const std::string& key :
+       {kv_f32("llama.attention.clamp_kqv", 8), kv_u32("llama.attention.sliding_window", 0),
+        kv_u32("llama.expert_count", 0), kv_u32("llama.vocab_size", 10)}) {
+    bytes.keys.push_back(key);
+  }
+  bytes.tensors = {tensor("token_embd.weight", {8, 10}, 0, 0)};
+  bytes.data_bytes = 320;
+  testing::internal::CaptureStderr();
+  load_config(folder.write("m.gguf", bytes.file()));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("without effect: llama.attention.clamp_kqv\n"), std::string::npos) << said;
 }
 
 TEST(Gguf, TensorsAgainstTheMetadata) {

@@ -251,6 +251,22 @@ TEST(HttpClient, TimesOutWhereNothingComesOrTooMuchTimeIsTaken) {
   EXPECT_EQ(HttpClient(to(server.url())).send(call, &cancel).failure, "interrupted");
 }
 
+TEST(HttpClient, ACallEndsWhileItConnects) {
+  // This server never answers the hello of TLS.
+  ScriptedServer server([](const ServedRequest&, ServedConnection&) {});
+  net::ClientOptions options = to("https://127.0.0.1:" + std::to_string(server.port()));
+  std::atomic<bool> cancel = false;
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    cancel = true;
+  });
+  EXPECT_EQ(HttpClient(options).send({.path = "/"}, &cancel).failure, "interrupted");
+  later.join();
+  options.total_seconds = 0.2;
+  EXPECT_EQ(HttpClient(options).send({.path = "/"}).failure,
+            "cannot connect to " + options.url + ": the answer took longer than 0.2 s");
+}
+
 TEST(HttpClient, BodiesHaveALimitAndComeAsTheyAreSent) {
   ScriptedServer server([](const ServedRequest&, ServedConnection& connection) {
     connection.answer(200, std::string(100'000, 'x'));

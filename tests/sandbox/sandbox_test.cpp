@@ -116,6 +116,12 @@ TEST(Sandbox, EscapeAttemptsFail) {
   EXPECT_GE(tried, 8);
 }
 
+TEST(Sandbox, WithoutNamespacesHomeIsTheFolderOfTheRun) {
+  const SandboxOutcome outcome = run_sandboxed(
+      {"sh", "-c", "[ \"$HOME\" -ef . ] && [ \"$HOME\" != /tmp ]"}, {}, {.unsafe = true});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+}
+
 TEST(SandboxPython, OnlyTheEndOfTheProgramCounts) {
   QUERN_NEED_SANDBOX();
   if (!fs::exists("/usr/bin/python3")) GTEST_SKIP() << "skipped: needs python3";

@@ -317,6 +317,12 @@ TEST_F(BadRequests, WhatIsNotKnownIsRefusedByName) {
       {R"("tool_choice":"required")", "tool_choice"},
       {R"("tool_choice":"some")", "tool_choice"},
       {R"("tool_choice":{"type":"function","function":{"name":"f"}})", "tool_choice.function.name"},
+      {R"("tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"f","frob":1}})",
+       "tool_choice.function.frob"},
+      {R"("tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","name":"f","function":{"name":"f"}})",
+       "tool_choice.name"},
+      {R"("guided_json":"{")", "guided_json"},
+      {R"("guided_json":"{\"type\":\"null\",\"type\":\"null\"}")", "guided_json"},
   };
   for (const auto& [member, name] : wrong) refused(kChat, chat_with(member), name);
   refused(kChat, chat_with(R"("suffix":"x")"), "suffix");
@@ -326,6 +332,12 @@ TEST_F(BadRequests, WhatIsNotKnownIsRefusedByName) {
   refused(kChat, chat_with(R"("stream":true,"stream_options":{"frob":1})"), "");
   refused(kChat, chat_with(R"("stream":true,"stream_options":[])"), "");
   refused(kChat, chat_with(R"("store":true)"), "store");
+  refused("/v1/responses", R"({"input":"x","include":["message.output_text.logprobs"]})",
+          "include[0]");
+  refused("/v1/responses",
+          R"({"input":[{"type":"function_call_output","call_id":"c",
+              "output":[{"type":"input_text","text":"x","frob":1}]}]})",
+          "input[0].output[0].frob");
 }
 
 // A model's name is looked up in a list and never becomes a path.
@@ -363,6 +375,38 @@ TEST_F(BadRequests, TokenRoutes) {
   for (const char* body : {R"({})", R"({"messages":[]})", R"({"messages":[{}]})"}) {
     refused("/apply-template", body, "");
     refused("/v1/chat/completions/input_tokens", body, "");
+  }
+  // Functions are checked as those of chat are.
+  const std::pair<const char*, const char*> functions[] = {
+      {R"("tools":{})", "tools"},
+      {R"("tools":[1])", "tools[0]"},
+      {R"("tools":[{}])", "tools[0]"},
+      {R"("tools":[{"type":"function"}])", "tools[0]"},
+      {R"("tools":[{"type":"function","function":{"name":"f","frob":1}}])",
+       "tools[0].function.frob"},
+      {R"("chat_template_kwargs":[])", "chat_template_kwargs"},
+  };
+  for (const auto& [member, name] : functions) {
+    const std::string body =
+        std::string(R"({"messages":[{"role":"user","content":"x"}],)") + member + "}";
+    for (const char* path : {"/apply-template", "/tokenize", "/v1/chat/completions/input_tokens"}) {
+      refused(path, body, name);
+    }
+  }
+  // Members of which one would be passed over.
+  const std::pair<const char*, const char*> together[] = {
+      {R"("content":"x","prompt":"y")", "prompt"},
+      {R"("content":"x","tools":[])", "tools"},
+      {R"("content":"x","chat_template_kwargs":{})", "chat_template_kwargs"},
+      {R"("content":"x","add_special":true,"add_special_tokens":false)", "add_special"},
+      {R"("messages":[{"role":"user","content":"x"}],"content":"x")", "content"},
+      {R"("messages":[{"role":"user","content":"x"}],"prompt":"x")", "prompt"},
+      {R"("messages":[{"role":"user","content":"x"}],"parse_special":true)", "parse_special"},
+      {R"("messages":[{"role":"user","content":"x"}],"add_special_tokens":true)",
+       "add_special_tokens"},
+  };
+  for (const auto& [members, name] : together) {
+    refused("/tokenize", std::string("{") + members + "}", name);
   }
 }
 

@@ -203,6 +203,19 @@ TEST(Tools, CallsAreCheckedWhenTheyAreWhole) {
   EXPECT_NE(call_problem(use, "other", "{}"), "");
 }
 
+// What a model writes may be nested as deeply as its context is long.
+TEST(Tools, ArgumentsAreReadAsFarAsRequestsMayBeNested) {
+  EXPECT_EQ(read_arguments(R"({"b": [1], "a": 2})")->dump(), R"({"b":[1],"a":2})");
+  for (const char* wrong : {"", "[]", "1", "{\"a\": ", "{} {}"}) {
+    EXPECT_FALSE(read_arguments(wrong)) << wrong;
+  }
+  const size_t deep = 200'000;
+  const std::string text = "{\"a\": " + std::string(deep, '[') + std::string(deep, ']') + "}";
+  EXPECT_FALSE(read_arguments(text));
+  const ToolUse use = use_of((std::string("{") + kTools + "}").c_str());
+  EXPECT_NE(call_problem(use, "now", text), "");
+}
+
 TEST(ToolGrammar, WhatCannotBeKeptToIsNamed) {
   const ToolUse use =
       use_of(R"({"tools": [{"type": "function", "function": {"name": "f", "strict": true,

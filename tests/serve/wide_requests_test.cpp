@@ -413,6 +413,20 @@ TEST_F(WideRequests, AnthropicsErrorsHaveItsForm) {
       {{{"messages", {{{"role", "user"}, {"content", {{{"type", "image"}}}}}}}, {"max_tokens", 4}},
        "image"},
       {{{"messages", user("x")}, {"max_tokens", 4}, {"tools", {{{"frob", "f"}}}}}, "tools"},
+      {{{"messages", user("x")},
+        {"max_tokens", 4},
+        {"tools", {{{"name", "f"}}}},
+        {"tool_choice", {{"type", "tool"}, {"name", "f"}, {"frob", 1}}}},
+       "tool_choice.frob"},
+      {{{"messages",
+         {{{"role", "assistant"},
+           {"content", {{{"type", "thinking"}, {"thinking", "hm"}, {"frob", 1}}}}}}},
+        {"max_tokens", 4}},
+       "messages[0].content[0].frob"},
+      {{{"system", {{{"type", "text"}, {"text", "x"}, {"frob", 1}}}},
+        {"messages", user("x")},
+        {"max_tokens", 4}},
+       "system[0].frob"},
   };
   for (const auto& [body, word] : cases) {
     const json error = ask("/v1/messages", body, 400);

@@ -90,6 +90,17 @@ TEST(TiktokenListC, ExtraVocabularyThatBeginsElsewhere) {
       [&] { load_tokenizer(folder.path() / "qwen.tiktoken", {.extra_vocab = extra}); },
       Kind::BadInput, {"begins at the id 300", "expected 464"});
 }
+TEST(TiktokenListC, OptionsOfTheFirstReleaseAreRefusedByOtherTokenizers) {
+  const fs::path gguf = test::source("tests/fixtures/tokenizers/gguf/pre-qwen2.gguf");
+  const fs::path json = test::source("tests/fixtures/tokenizers/json/bl-cl100k");
+  for (const fs::path& path : {gguf, json}) {
+    load_tokenizer(path);
+    test::expect_error([&] { load_tokenizer(path, {.first_release = true}); }, Kind::Misused,
+                       {"--first-release"});
+    test::expect_error([&] { load_tokenizer(path, {.extra_vocab = "more.tiktoken"}); },
+                       Kind::Misused, {"--extra-vocab"});
+  }
+}
 TEST(TiktokenListC, MissingTokenizerSaysWhatWasLookedFor) {
   const TempFolder folder;
   test::expect_error([&] { load_tokenizer(folder.path()); }, Kind::BadInput,

@@ -95,15 +95,75 @@ TEST(ChatTemplate, HostileOnesEndInOneLine) {
            }() +
            " }}",
        "more than 1000 steps"},
+      // Numbers at the end of their range.
+      {"{{ (-9223372036854775807 - 1)|abs }}", "past 64 bits"},
+      {"{{ '%d' % 1e30 }}", "past 64 bits"},
+      {"{{ 'a'.ljust(4611686018427387905, '\U0001F600') }}", "more than"},
+      {"{% if " + std::string(5000, '1') + " %}{% endif %}", "5000 digits"},
+      // Values that weigh more than they seem to.
+      {"{% set ns = namespace(l=1) %}{% for i in range(20) %}"
+       "{% set ns.l = [{'a': ns.l}, {'a': ns.l}]|groupby('a') %}{% endfor %}{{ ns.l }}",
+       "takes more than"},
+      {"{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
+       "{% endfor %}{% for i in [1, 2] %}{{ loop.changed([ns.l]) }}{{ loop.changed([[1]]) }}"
+       "{% endfor %}{{ ns.l == [ns.l[0], ns.l[1]] }}",
+       "takes more than"},
+      {"{% for i in range(1000) %}{% for j in range(1000) %}{% if -1 in range(100000) %}"
+       "{% endif %}{% endfor %}{% endfor %}",
+       "takes more than"},
+      {"{% set s = 'x' * 1000000 %}{{ ([s] * 1000)|sort|length }}", "takes more than"},
+      {"{% set s = ('x' * 1000000) %}{{ ([0] * 10000)|tojson(separators=(s, s)) }}",
+       "takes more than"},
+      {"{% set ns = namespace(f=0) %}{% for i in range(100000) %}{% set ns.f = cycler(ns.f) %}"
+       "{% endfor %}",
+       "nests lists and dicts deeper"},
+      {"{% set ns = namespace(f=0) %}{% for i in range(100000) %}"
+       "{% set ns.f = {'f': ns.f}.get %}{% endfor %}",
+       "nests lists and dicts deeper"},
+      // Searches that start anew at each place.
+      {"{% set s = 'a' * 8000000 %}{{ s.rfind('b' ~ 'a' * 4000000) }}", "takes more than"},
       {std::string(2 << 20, 'x'), "bytes"},
       {"{# ", "Missing end of comment"},
   };
   for (const auto& [source, part] : cases) {
     test::expect_error([&] { rendered(source); }, Kind::BadInput, {"the chat template", part});
   }
+  // These are quick.
+  EXPECT_EQ(rendered("{% set s = 'a' * 8000000 %}{{ s.find('a' * 4000000 ~ 'b') }}"), "-1");
+  EXPECT_EQ(rendered("{% set s = 'a ' * 500000 ~ ' ' * 1000000 %}{{ s.split()|length }}"),
+            "500000");
+  std::string many;
+  for (int i = 0; i < 100'000; ++i) many += "{{v" + std::to_string(i) + "}}";
+  EXPECT_EQ(rendered(many), "");
   // What holds itself is let go of again.
   EXPECT_EQ(rendered("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns.me is defined }}"),
             "True");
+}
+
+// Expected values are Python's and Jinja's.
+TEST(ChatTemplate, OddArgumentsGiveWhatPythonGives) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"{{ [1, 2, 3][1::9223372036854775807] }}", "[2]"},
+      {"{{ [1, 2, 3][1::-9223372036854775807] }}", "[2]"},
+      {"{{ 'abc'[1::9223372036854775807] }}", "b"},
+      {"{{ 'abc'|truncate(9223372036854775807, leeway=9223372036854775807) }}", "abc"},
+      {"{{ '12'|int(7, 1) }} {{ '12'|int(7, 37) }} {{ '12'|int(7, 4294967306) }}", "12 12 12"},
+      {"{{ 'x'|int(7, 1) }} {{ '12\\x00'|int(7) }}", "7 7"},
+      {"{{ 1e300.is_integer() }} {{ (1e300 * 1e300).is_integer() }}", "True False"},
+      {"{{ '  1  2   3  '.split(none, 1) }}", "['1', '2   3  ']"},
+      {"{{ '  1  2   3  '.rsplit(none, 1) }}", "['  1  2', '3']"},
+      {"{{ '  1  2   3  '.rsplit() }}{{ '  '.split() }}", "['1', '2', '3'][]"},
+  };
+  for (const auto& [source, text] : cases) EXPECT_EQ(rendered(source), text) << source;
+  const std::pair<const char*, const char*> mistakes[] = {
+      {"{{ [1, 2, 3][0:1 2] }}", "expected ']'"},
+      {"{{ '\\x+1' }}", "escape"},
+      {"{% for i in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+       "'break' outside loop"},
+  };
+  for (const auto& [source, part] : mistakes) {
+    test::expect_error([&] { rendered(source); }, Kind::BadInput, {"has a mistake", part});
+  }
 }
 
 TEST(ChatTemplate, BytesKeepTheirOriginThroughFilters) {

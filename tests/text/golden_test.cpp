@@ -1,9 +1,7 @@
 // The tokenizers against the reference: every golden case of the fixtures.
 #include <zlib.h>
 
-#include <fstream>
-
-#include "core/json.h"
+#include "golden_lines.h"
 #include "support/support.h"
 #include "text/byte_bpe_tokenizer.h"
 #include "text/chatml.h"
@@ -13,27 +11,13 @@
 namespace quern {
 namespace {
 
+using test::golden_lines;
+using test::ids_of;
+
 using Ids = std::vector<TokenId>;
 
 fs::path fixture(std::string_view name) {
   return test::shared("fixtures/tokenizer/" + std::string(name));
-}
-
-std::vector<Json> lines(const fs::path& path) {
-  std::vector<Json> out;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    out.push_back(
-        Json::parse(line, path.filename().string() + ":" + std::to_string(out.size() + 1)));
-  }
-  EXPECT_FALSE(out.empty()) << path;
-  return out;
-}
-
-Ids ids_of(const Json& list) {
-  Ids ids;
-  for (const Json& id : list.items()) ids.push_back(static_cast<TokenId>(id.integer()));
-  return ids;
 }
 
 std::vector<std::string> strings_of(const Json& list) {
@@ -77,7 +61,7 @@ class QwenTokenizer : public testing::Test {
 };
 
 TEST_F(QwenTokenizer, Encodes) {
-  for (const Json& line : lines(fixture("encode.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("encode.jsonl"))) {
     EXPECT_EQ(tokenizer_->encode(line.at("text").string(), kDefault), ids_of(line.at("ids")))
         << line.where() << " " << printable(line.at("text").string());
   }
@@ -87,7 +71,7 @@ TEST_F(QwenTokenizer, CutsPieces) {
   // The cuts were recorded with a regex engine of Unicode 17, which has two letters more than the
   // tokenizer itself (Unicode 16, as ClassesEqualTheReference has it).
   const std::string newer[] = {"\u0CDC", "\U00033218"};
-  for (const Json& line : lines(fixture("pretokens.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("pretokens.jsonl"))) {
     const bool has_newer = std::any_of(std::begin(newer), std::end(newer), [&](const auto& letter) {
       return line.at("text").string().find(letter) != std::string::npos;
     });
@@ -112,7 +96,7 @@ SpecialPolicy policy_of(const Json& line) {
 }
 
 void check_specials(const Tokenizer& tokenizer, const fs::path& path) {
-  for (const Json& line : lines(path)) {
+  for (const Json& line : golden_lines(path)) {
     const auto encode = [&] { return tokenizer.encode(line.at("text").string(), policy_of(line)); };
     if (line.has("error")) {
       test::expect_error(encode, Kind::BadInput, {line.at("error").string()});
@@ -132,7 +116,7 @@ TEST_F(QwenTokenizer, FirstReleaseHasOtherSpecialTokens) {
 }
 
 TEST_F(QwenTokenizer, LoneSurrogatesAndBadBytesBecomeReplacementCharacters) {
-  for (const Json& line : lines(fixture("surrogates.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("surrogates.jsonl"))) {
     std::u16string units;
     for (const Json& unit : line.at("utf16").items()) {
       units += static_cast<char16_t>(unit.integer(0, 0xFFFF));
@@ -140,7 +124,7 @@ TEST_F(QwenTokenizer, LoneSurrogatesAndBadBytesBecomeReplacementCharacters) {
     EXPECT_EQ(tokenizer_->encode(unicode::from_utf16(units), kDefault), ids_of(line.at("ids")))
         << line.where();
   }
-  for (const Json& line : lines(fixture("invalid_utf8.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("invalid_utf8.jsonl"))) {
     std::string storage;
     const std::string bytes = from_hex(line.at("bytes_hex").string());
     EXPECT_EQ(unicode::to_valid_utf8(bytes, storage), line.at("as_text").string()) << line.where();
@@ -149,7 +133,7 @@ TEST_F(QwenTokenizer, LoneSurrogatesAndBadBytesBecomeReplacementCharacters) {
 }
 
 TEST_F(QwenTokenizer, Decodes) {
-  for (const Json& line : lines(fixture("decode.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("decode.jsonl"))) {
     const Ids ids = ids_of(line.at("ids"));
     EXPECT_EQ(tokenizer_->decode_bytes(ids), from_hex(line.at("bytes_hex").string()));
     EXPECT_EQ(tokenizer_->decode(ids), line.at("replace").string());
@@ -160,7 +144,7 @@ TEST_F(QwenTokenizer, Decodes) {
 }
 
 TEST_F(QwenTokenizer, DecodesOneIdAtATime) {
-  for (const Json& line : lines(fixture("decode_stream.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("decode_stream.jsonl"))) {
     const Ids ids = ids_of(line.at("ids"));
     const auto chunks = strings_of(line.at("chunks")),
                prefixes = strings_of(line.at("prefix_ignore"));
@@ -175,7 +159,7 @@ TEST_F(QwenTokenizer, DecodesOneIdAtATime) {
 }
 
 TEST_F(QwenTokenizer, RefusesIdsWithoutAToken) {
-  for (const Json& line : lines(fixture("decode_errors.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("decode_errors.jsonl"))) {
     const Ids ids = ids_of(line.at("ids"));
     test::expect_error([&] { tokenizer_->decode(ids); }, Kind::BadInput, {"has no token"});
   }
@@ -184,7 +168,7 @@ TEST_F(QwenTokenizer, RefusesIdsWithoutAToken) {
 
 TEST_F(QwenTokenizer, ChatPromptsAsMakeContextBuildsThem) {
   const ChatMl chat(*tokenizer_);
-  for (const Json& line : lines(fixture("chatml.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("chatml.jsonl"))) {
     std::vector<Message> messages;
     for (const Json& message : line.at("messages").items()) {
       messages.push_back({*role_of(message.at("role").string()), message.at("content").string()});
@@ -197,7 +181,7 @@ TEST_F(QwenTokenizer, ChatPromptsAsMakeContextBuildsThem) {
               unicode::to_nfc(line.at("raw_text").string(), storage))
         << line.where();
   }
-  for (const Json& line : lines(fixture("raw_context.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("raw_context.jsonl"))) {
     EXPECT_EQ(tokenizer_->encode(line.at("query").string(), kDefault), ids_of(line.at("ids")));
   }
 }
@@ -218,7 +202,7 @@ TEST_F(QwenTokenizer, TextNeverBecomesAControlToken) {
 TEST_F(QwenTokenizer, WholeCorporaHaveTheRightDigests) {
   const fs::path corpora = test::shared("data/multilingual");
   QUERN_NEED(corpora);
-  for (const Json& line : lines(fixture("corpus_digests.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("corpus_digests.jsonl"))) {
     const std::string text = read_file(
         test::shared(fs::path(line.at("file").string()).lexically_relative("shared").string()));
     ASSERT_EQ(sha256(text), line.at("bytes_sha256").string());
@@ -245,7 +229,7 @@ TEST_F(QwenTokenizer, ExtraVocabularyIsUsed) {
     const RankedTokens extra = read_tiktoken(fixture("expand/" + name + ".tiktoken"));
     const auto grown =
         ByteBpeTokenizer::from_ranks(*ranks_, ByteBpeTokenizer::Release::Later, &extra);
-    for (const Json& line : lines(fixture("expand/" + name + ".jsonl"))) {
+    for (const Json& line : golden_lines(fixture("expand/" + name + ".jsonl"))) {
       const std::string& text = line.at("text").string();
       const Ids ids = grown->encode(text, kDefault);
       EXPECT_EQ(ids, ids_of(line.at("ids"))) << line.where();
@@ -273,7 +257,7 @@ TEST(Qwen2Tokenizer, JsonAndVocabularyFilesEncodeAsTheReference) {
   fs::copy_file(fixture("qwen2/vocab.json"), pair.path() / "vocab.json");
   fs::copy_file(fixture("qwen2/merges.txt"), pair.path() / "merges.txt");
   const auto json = load_tokenizer(folder.path()), files = load_tokenizer(pair.path());
-  for (const Json& line : lines(fixture("qwen2/encode.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("qwen2/encode.jsonl"))) {
     // Two lines follow an older Unicode than Quern does.
     if (line.boolean_or("differs_from_qwen_tiktoken", false)) continue;
     const std::string& text = line.at("text").string();
@@ -291,7 +275,7 @@ TEST(TrainedTokenizers, EncodeAsTheLibraryThatTrainedThem) {
   QUERN_NEED(fixture("train"));
   for (const std::string name : {"corpus_1024", "corpus_4096", "ties_320"}) {
     const auto tokenizer = load_tokenizer(fixture("train/" + name + "_tokenizer.json"));
-    for (const Json& line : lines(fixture("train/" + name + "_encode.jsonl"))) {
+    for (const Json& line : golden_lines(fixture("train/" + name + "_encode.jsonl"))) {
       EXPECT_EQ(tokenizer->encode(line.at("text").string(), kDefault), ids_of(line.at("ids")))
           << line.where();
     }
@@ -300,7 +284,7 @@ TEST(TrainedTokenizers, EncodeAsTheLibraryThatTrainedThem) {
 
 TEST(Unicode, NormalizesAsTheReference) {
   QUERN_NEED(fixture("unicode/nfc.jsonl"));
-  for (const Json& line : lines(fixture("unicode/nfc.jsonl"))) {
+  for (const Json& line : golden_lines(fixture("unicode/nfc.jsonl"))) {
     std::string storage;
     EXPECT_EQ(unicode::to_nfc(line.at("in").string(), storage), line.at("out").string())
         << line.where();

@@ -2,38 +2,23 @@
 // (tests/fixtures/tokenizers).
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 
-#include "core/json.h"
+#include "golden_lines.h"
 #include "support/support.h"
 #include "text/load.h"
 
 namespace quern {
 namespace {
 
+using test::golden_lines;
+using test::ids_of;
+
 using Ids = std::vector<TokenId>;
-
-std::vector<Json> cases_of(const fs::path& path) {
-  std::vector<Json> out;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    out.push_back(
-        Json::parse(line, path.filename().string() + ":" + std::to_string(out.size() + 1)));
-  }
-  EXPECT_FALSE(out.empty()) << path;
-  return out;
-}
-
-Ids listed_ids(const Json& list) {
-  Ids ids;
-  for (const Json& id : list.items()) ids.push_back(static_cast<TokenId>(id.integer()));
-  return ids;
-}
 
 // The ids under `key`, or what stands for them where they are the same.
 Ids ids_or(const Json& line, const char* key, const Ids& fallback) {
   const auto list = line.find(key);
-  return list ? listed_ids(*list) : fallback;
+  return list ? ids_of(*list) : fallback;
 }
 
 std::vector<std::string> folders_in(const fs::path& path) {
@@ -65,17 +50,17 @@ void expect_streams(const Tokenizer& tokenizer, const Ids& ids, const std::strin
 
 void check_folder(const fs::path& folder) {
   const auto tokenizer = load_tokenizer(folder);
-  for (const Json& line : cases_of(folder / "cases.jsonl")) {
+  for (const Json& line : golden_lines(folder / "cases.jsonl")) {
     const std::string where = folder.filename().string() + " " + line.where();
     const std::string& text = line.at("text").string();
     if (line.has("error")) {
       EXPECT_THROW(tokenizer->encode(text, SpecialPolicy::all()), Error) << where;
       continue;
     }
-    const Ids ids = listed_ids(line.at("ids"));
+    const Ids ids = ids_of(line.at("ids"));
     const auto slow = line.find("ids_slow");
     const Ids parsed = tokenizer->encode(text, SpecialPolicy::all());
-    if (!slow || parsed != listed_ids(*slow)) {
+    if (!slow || parsed != ids_of(*slow)) {
       EXPECT_EQ(parsed, ids) << where;
     }
     if (!slow) {
@@ -114,10 +99,10 @@ TEST(TokenizerGoldens, Gguf) {
     const bool whitespace = entry.path().stem() == "pre-whitespace";
     fs::path file = entry.path();
     const auto tokenizer = load_tokenizer(file.replace_extension(".gguf"));
-    for (const Json& line : cases_of(entry.path())) {
+    for (const Json& line : golden_lines(entry.path())) {
       const std::string where = file.filename().string() + " " + line.where();
       const std::string& text = line.at("text").string();
-      const Ids ids = listed_ids(line.at("ids"));
+      const Ids ids = ids_of(line.at("ids"));
       const Ids parsed = ids_or(line, "ids_parsed", ids);
       const Ids published = ids_or(line, "ids_published", ids);
       const Ids published_parsed =
@@ -157,15 +142,15 @@ TEST(TokenizerGoldens, PublishedFiles) {
   if (folder == nullptr) GTEST_SKIP() << "skipped: QUERN_REAL_TOKENIZERS names no folder";
   QUERN_NEED(root);
   int checked = 0;
-  for (const Json& entry : cases_of(root / "index.jsonl")) {
+  for (const Json& entry : golden_lines(root / "index.jsonl")) {
     const std::string& name = entry.at("name").string();
     const fs::path file = fs::path(folder) / name / "tokenizer.json";
     if (!fs::exists(file)) continue;
     ++checked;
     const auto tokenizer = load_tokenizer(file);
-    for (const Json& line : cases_of(root / (name + ".jsonl"))) {
+    for (const Json& line : golden_lines(root / (name + ".jsonl"))) {
       const std::string& text = line.at("text").string();
-      const Ids ids = listed_ids(line.at("ids"));
+      const Ids ids = ids_of(line.at("ids"));
       EXPECT_EQ(tokenizer->encode(text, SpecialPolicy::all()), ids) << name << line.where();
       EXPECT_EQ(tokenizer->encode(text), ids_or(line, "ids_plain", ids)) << name << line.where();
       EXPECT_EQ(tokenizer->encode_whole(text, SpecialPolicy::all()),
@@ -183,20 +168,20 @@ TEST(TokenizerGoldens, SmolLm2OfAGgufFile) {
   if (model == nullptr) GTEST_SKIP() << "skipped: QUERN_SMOLLM2 names no GGUF file";
   QUERN_NEED(cases);
   const auto tokenizer = load_tokenizer(model);
-  for (const Json& line : cases_of(cases / "encode.jsonl")) {
+  for (const Json& line : golden_lines(cases / "encode.jsonl")) {
     const bool parse = line.boolean_or("parse_special", false);
     EXPECT_EQ(
         tokenizer->encode(line.at("text").string(), parse ? SpecialPolicy::all() : SpecialPolicy()),
-        listed_ids(line.at("ids")))
+        ids_of(line.at("ids")))
         << line.where();
   }
-  for (const Json& line : cases_of(cases / "decode.jsonl")) {
-    EXPECT_EQ(tokenizer->decode(listed_ids(line.at("ids"))),
+  for (const Json& line : golden_lines(cases / "decode.jsonl")) {
+    EXPECT_EQ(tokenizer->decode(ids_of(line.at("ids"))),
               line.string_or("text", line.string_or("replaced", "")))
         << line.where();
   }
-  for (const Json& line : cases_of(cases / "missing_bytes.jsonl")) {
-    EXPECT_EQ(tokenizer->encode(line.at("text").string()), listed_ids(line.at("ids_hf")))
+  for (const Json& line : golden_lines(cases / "missing_bytes.jsonl")) {
+    EXPECT_EQ(tokenizer->encode(line.at("text").string()), ids_of(line.at("ids_hf")))
         << line.where();
   }
 }

@@ -17,7 +17,8 @@ test('a stopped answer goes on where it ended', async ({ page }) => {
     page.getByRole('button', { name: 'Continue' }).click(),
   ]);
   const sent = request.postDataJSON() as { messages: { role: string; content: string }[] };
-  expect(sent).toMatchObject({ continue_final_message: true, add_generation_prompt: false });
+  expect(sent).toMatchObject({ continue_final_message: true });
+  expect(sent).not.toHaveProperty('add_generation_prompt'); // which quern serve refuses by name
   expect(sent.messages.at(-1)!.role).toBe('assistant');
   expect(sent.messages.at(-1)!.content.trim().length).toBe(had);
   await expect(answers(page)).toHaveCount(1);

@@ -190,6 +190,10 @@ std::vector<std::vector<TokenId>> read_ids_file(const std::string& path) {
   return lists;
 }
 
+std::string explain_api_key(const std::string& name, const std::string&) {
+  return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
+}
+
 fs::path checkpoint_of(const fs::path& path) {
   const fs::path latest = path / "latest";
   const bool run = fs::is_directory(path) && !fs::exists(path / "config.json");

@@ -25,7 +25,7 @@ struct ModelArguments {
   enum class Naming { Model, ServedAs };  // ServedAs: also NAME=MODEL
   void declare(Command& command, bool required = true, Naming naming = Naming::Model);
   void declare_options(Command& command);  // all but the model itself
-  void declare_chat(Command& command);  // --chat-template, for commands that write conversations
+  void declare_chat(Command& command);     // --chat-template, for commands that write conversations
   ModelOptions options() const;
 };
 
@@ -56,6 +56,9 @@ fs::path checkpoint_of(const fs::path& path);
 
 // Ids from a JSON file: one list, or a list of lists. Throws BadInput naming the file and place.
 std::vector<std::vector<TokenId>> read_ids_file(const std::string& path);
+
+// What to say of an option --api-key, for commands that have --api-key-file.
+std::string explain_api_key(const std::string& name, const std::string& value);
 
 // Text for standard output: as it is for a file or pipe; on a terminal without control characters
 // that could move its cursor or change its state.

@@ -213,6 +213,7 @@ void add_bench(CLI::App& root) {
   command.option("--streams", args->streams, "Sequences that decode together").range(1, 1024);
   command.option("--repeat", args->repeat, "Runs; the median is reported").range(1, 1000);
   command.flag("--json", args->json, "Print one JSON object");
+  command.refuse({"--streams"}, "goes with --generate", [args] { return args->generate == 0; });
   command.on_run([args] { bench(*args); });
   add_bench_serve(bench_command.app());
 }

@@ -26,7 +26,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct Arguments {
-  std::string target, model, api_key_file, trusted, plot;
+  ServerArguments server;  // its address, or a model's folder
+  std::string plot;
   std::vector<int64_t> concurrency;
   int64_t prompt_tokens = 128, answer_tokens = 64, shared_tokens = 0, requests = 0;
   bool json = false, force = false;
@@ -94,11 +95,7 @@ class OwnServer {
 class ServerBench {
  public:
   ServerBench(const Arguments& args, const std::string& url)
-      : args_(args),
-        client_({.url = url,
-                 .api_key = args.api_key_file.empty() ? "" : read_api_key(args.api_key_file),
-                 .trusted = args.trusted}),
-        model_(args.model) {
+      : args_(args), client_(client_options(args.server, url)), model_(args.server.model) {
     const net::HttpReply reply = client_.send({.method = "GET", .path = path("/models")});
     if (!reply.ok()) throw Error(Kind::Failed, reply.problem());
     if (!model_.empty()) return;
@@ -146,12 +143,18 @@ class ServerBench {
  private:
   static constexpr const char* kRefused = "refused for overload (429)";
 
+  static net::ClientOptions client_options(const ServerArguments& server, const std::string& url) {
+    net::ClientOptions options = server.client();
+    options.url = url;
+    return options;
+  }
+
   std::string path(const char* route) const {
     return (client_.url().ends_with("/v1") ? "" : "/v1") + std::string(route);
   }
 
-  // Ids that every vocabulary has, other ones for each request: only what is asked to be shared is
-  // in a server's cache.
+  // Ids that every vocabulary has. Each request gets others, so that a server's cache holds the shared
+  // prefix at most.
   std::vector<int64_t> prompt() {
     std::vector<int64_t> ids;
     Rng shared(1), own(++asked_, 2);
@@ -255,29 +258,35 @@ std::string plot_of(const nlohmann::ordered_json& runs) {
   return draw_svg(charts, 3);
 }
 
+bool is_address(const std::string& target) {
+  return target.find("://") != target.npos || target.starts_with("unix:");
+}
+
 void bench_serve(const Arguments& args) {
+  if (args.shared_tokens > args.prompt_tokens) {
+    throw Error(Kind::Misused, fmt::format("--shared-tokens is {}, the prompts have {} tokens",
+                                           args.shared_tokens, args.prompt_tokens));
+  }
   if (!args.plot.empty()) claim_output(args.plot, args.force);
   const InterruptScope scope;
   std::vector<int64_t> levels = args.concurrency;
   if (levels.empty()) levels = {1, 8};
-  const bool is_url =
-      args.target.find("://") != args.target.npos || args.target.starts_with("unix:");
+  const std::string& target = args.server.url;
+  const bool is_url = is_address(target);
   std::unique_ptr<OwnServer> own;
   if (!is_url) {
-    own = std::make_unique<OwnServer>(args.target.empty() ? default_model().string() : args.target,
+    own = std::make_unique<OwnServer>(target.empty() ? default_model().string() : target,
                                       *std::max_element(levels.begin(), levels.end()));
   }
-  ServerBench bench(args, own ? own->url() : args.target);
+  ServerBench bench(args, own ? own->url() : target);
   bench.measure(1, 1);  // warms up
-  nlohmann::ordered_json out = {{"server", is_url ? args.target : "in this process"},
-                                {"model", bench.model()},
-                                {"prompt_tokens", args.prompt_tokens},
-                                {"shared_tokens", args.shared_tokens},
-                                {"answer_tokens", args.answer_tokens},
-                                {"runs", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json out = {
+      {"server", is_url ? target : "in this process"}, {"model", bench.model()},
+      {"prompt_tokens", args.prompt_tokens},           {"shared_tokens", args.shared_tokens},
+      {"answer_tokens", args.answer_tokens},           {"runs", nlohmann::ordered_json::array()}};
   if (!args.json) {
     print(fmt::format("{} at {}: prompts of {} tokens, answers of {}\n", bench.model(),
-                      is_url ? args.target : own->url(), args.prompt_tokens, args.answer_tokens));
+                      is_url ? target : own->url(), args.prompt_tokens, args.answer_tokens));
     print(
         "at once  requests  failed  first token p50      p99  between tokens p50      p99  "
         "tokens/s\n");
@@ -312,15 +321,11 @@ void add_bench_serve(CLI::App& bench) {
         "a model, served by this process for as long as it takes"}});
   auto args = std::make_shared<Arguments>();
   command
-      .positional("target", args->target, "URL of an OpenAI-compatible server, or a model's folder")
+      .positional("target", args->server.url,
+                  "URL of an OpenAI-compatible server, or a model's folder")
       .value("TARGET");
   command.group("Server");
-  command.option("--model", args->model, "Name of the server's model", "its first").value("NAME");
-  command.option("--api-key-file", args->api_key_file, "File with the server's API key").file();
-  command
-      .option("--trusted-certificates", args->trusted,
-              "PEM certificates to trust beside the system's")
-      .file();
+  args->server.declare(command);
   command.group("Load");
   command.option("--concurrency", args->concurrency, "Concurrent requests; repeatable", "1, 8")
       .range(1, 10'000);
@@ -339,9 +344,8 @@ void add_bench_serve(CLI::App& bench) {
   command.flag("--json", args->json, "Print one JSON object");
   command.option("--plot", args->plot, "Picture of latencies and throughput, .svg or .png").file();
   command.flag("--force", args->force, "Replace the picture if it exists");
-  command.explain_unknown([](const std::string& name, const std::string&) {
-    return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
-  });
+  command.refuse({"--model", "--api-key-file", "--trusted-certificates"},
+                 "goes with a server's URL", [args] { return !is_address(args->server.url); });
   command.on_run([args] { bench_serve(*args); });
 }
 

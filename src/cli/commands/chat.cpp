@@ -1,6 +1,7 @@
 // quern chat: a conversation in the terminal.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <random>
 
@@ -81,7 +82,7 @@ class Chat {
           answer();
         }
       } catch (const Error& failure) {
-        // Who reads from a pipe learns by the exit code that an answer failed.
+        // A script that feeds the conversation through a pipe sees a failed answer by the exit code.
         if (failure.kind() == Kind::NoResources ||
             (failure.kind() == Kind::Failed && !at_terminal() && !entry->starts_with('/'))) {
           throw;
@@ -103,7 +104,7 @@ class Chat {
   // The answer to the last message, streamed. An interrupted one is kept as far as it came.
   void answer() {
     const InterruptScope scope;
-    // What is typed meanwhile is for the next entry: it must not show up in the answer.
+    // Keys typed meanwhile are for the next entry and must not show up in the answer.
     const RawMode quiet(RawMode::CtrlC::Signal);
     ChatReply reply;
     WordWrap wrap;
@@ -150,6 +151,12 @@ class Chat {
     const std::string name = line.substr(1, space == line.npos ? line.npos : space - 1);
     const size_t start = line.find_first_not_of(' ', space);
     const std::string rest = space == line.npos || start == line.npos ? "" : line.substr(start);
+    const bool alone = name == "quit" || name == "exit" || name == "help" || name == "reset" ||
+                       name == "retry" || name == "stats";
+    if (alone && !rest.empty()) {
+      throw Error(Kind::Misused,
+                  fmt::format("/{} stands alone, without '{}'", name, printable(rest, 40)));
+    }
     if (name == "quit" || name == "exit") return false;
     if (name == "help") {
       print(kHelp);
@@ -193,7 +200,7 @@ class Chat {
         force ? argument.substr(std::min(argument.find_first_not_of(' ', 3), argument.size()))
               : argument;
     if (path.empty()) throw Error(Kind::Misused, "/save needs a file's name");
-    // What this conversation was saved to before it may be saved to again.
+    // The file that this conversation was saved to before may be written again.
     if (!force && path != saved_ && fs::exists(path)) {
       throw Error(Kind::Misused, path + ": exists already", "/save -f FILE replaces it");
     }
@@ -234,6 +241,11 @@ class Chat {
     char* end = nullptr;
     const double number = std::strtod(value.c_str(), &end);
     const bool numeric = !value.empty() && *end == '\0';
+    const auto whole = [&](double least, double most) {
+      if (number >= least && number <= most && number == std::floor(number)) return number;
+      throw Error(Kind::Misused,
+                  fmt::format("expected a whole number from {:.0f} to {:.0f}", least, most));
+    };
     ChatSettings changed = settings_;
     SamplingArguments& sampling = changed.sampling;
     if (name == "think") {
@@ -254,7 +266,7 @@ class Chat {
     } else if (name == "temperature") {
       sampling.temperature = number;
     } else if (name == "top-k") {
-      sampling.top_k = static_cast<int64_t>(number);
+      sampling.top_k = static_cast<int64_t>(whole(0, 1e9));
     } else if (name == "top-p") {
       sampling.top_p = number;
     } else if (name == "min-p") {
@@ -262,10 +274,9 @@ class Chat {
     } else if (name == "repetition-penalty") {
       sampling.repetition_penalty = number;
     } else if (name == "seed") {
-      sampling.seed = static_cast<uint64_t>(number);
+      sampling.seed = static_cast<uint64_t>(whole(0, 9e15));
     } else if (name == "max-new-tokens") {
-      if (number < 1 || number > 1e6) throw Error(Kind::Misused, "expected 1 to 1000000");
-      changed.max_new_tokens = static_cast<int64_t>(number);
+      changed.max_new_tokens = static_cast<int64_t>(whole(1, 1e6));
     } else {
       throw Error(Kind::Misused, fmt::format("there is no setting '{}'", printable(name, 40)));
     }
@@ -298,14 +309,7 @@ void add_chat(CLI::App& root) {
               "URL of an OpenAI-compatible server to chat with instead of a local model")
       .value("URL")
       .usual();
-  command.option("--model", args->server.model, "Name of the server's model", "its first")
-      .value("NAME");
-  command.option("--api-key-file", args->server.api_key_file, "File with the server's API key")
-      .file();
-  command
-      .option("--trusted-certificates", args->server.trusted,
-              "PEM certificates to trust beside the system's")
-      .file();
+  args->server.declare(command);
   command.group("Conversation");
   command.option("--system", args->system, "System message", "the model's own, if it has one")
       .usual();
@@ -321,10 +325,13 @@ void add_chat(CLI::App& root) {
       .one_of({"auto", "on", "off"});
   command.flag("--stats", args->stats,
                "Print token counts and tokens per second after each answer");
-  command.explain_unknown([](const std::string& name, const std::string&) {
-    return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
-  });
   args->sampling.declare(command, "random");
+  std::vector<std::string> local = command.names_under("Model");
+  local.insert(local.begin(), "model");
+  command.refuse(local, "and --server exclude each other",
+                 [args] { return !args->server.url.empty(); });
+  command.refuse({"--model", "--api-key-file", "--trusted-certificates"}, "goes with --server",
+                 [args] { return args->server.url.empty(); });
   command.on_run([args] { Chat(*args).run(); });
 }
 

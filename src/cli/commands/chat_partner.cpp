@@ -46,14 +46,11 @@ class ModelPartner : public ChatPartner {
 class ServerPartner : public ChatPartner {
  public:
   explicit ServerPartner(const ServerArguments& args)
-      : answerer_(make_server_answerer(
-            {.client = {.url = args.url,
-                        .api_key = args.api_key_file.empty() ? "" : read_api_key(args.api_key_file),
-                        .trusted = args.trusted},
-             .model = args.model,
-             .connections = 1,
-             .tries = 1,
-             .stream = true})) {}
+      : answerer_(make_server_answerer({.client = args.client(),
+                                        .model = args.model,
+                                        .connections = 1,
+                                        .tries = 1,
+                                        .stream = true})) {}
 
   Answerer& answerer() override { return *answerer_; }
 
@@ -108,6 +105,20 @@ ChatReply ChatPartner::answer(const std::vector<Message>& messages, const ChatSe
               "[{} prompt tokens, first after {:.2f} s; {} new tokens, {}]\n", answer.prompt_tokens,
               answer.first_seconds, answer.new_tokens,
               rate(rest > 0 ? static_cast<double>(answer.new_tokens - 1) / rest : 0, "tokens/s"))};
+}
+
+void ServerArguments::declare(Command& command) {
+  command.option("--model", model, "Name of the server's model", "its first").value("NAME");
+  command.option("--api-key-file", api_key_file, "File with the server's API key").file();
+  command.option("--trusted-certificates", trusted, "PEM certificates to trust beside the system's")
+      .file();
+  command.explain_unknown(explain_api_key);
+}
+
+net::ClientOptions ServerArguments::client() const {
+  return {.url = url,
+          .api_key = api_key_file.empty() ? "" : read_api_key(api_key_file),
+          .trusted = trusted};
 }
 
 std::unique_ptr<ChatPartner> make_model_partner(const ModelArguments& model) {

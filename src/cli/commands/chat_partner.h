@@ -49,6 +49,9 @@ std::unique_ptr<ChatPartner> make_model_partner(const ModelArguments& model);
 
 struct ServerArguments {
   std::string url, model, api_key_file, trusted;
+
+  void declare(Command& command);  // --model, --api-key-file, --trusted-certificates
+  net::ClientOptions client() const;
 };
 // An OpenAI-compatible server.
 std::unique_ptr<ChatPartner> make_server_partner(const ServerArguments& server);

@@ -23,7 +23,7 @@ struct Arguments {
   bool json = false, force = false;
 };
 
-// Where in the text the predictions differ, and where in the model it begins.
+// Two charts: the divergence over the text's positions, and the error behind each block.
 void draw(const Comparison& c, const std::string& path) {
   Series divergence, error;
   for (int percent = 0; percent <= 100; ++percent) {

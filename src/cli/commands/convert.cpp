@@ -9,6 +9,7 @@
 #include "cli/commands/convert_family.h"
 #include "cli/commands/convert_gguf.h"
 #include "cli/commands/model_store.h"
+#include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
@@ -203,12 +204,10 @@ void write_family_files(const fs::path& from, const fs::path& to, Config config,
   if (has_tokenizer(from)) write_tokenizer_json(to / "tokenizer.json", tokenizer_parts(from));
 }
 
-// What is there already is replaced only where that is asked for, and only what may be meant.
+// --force replaces a checkpoint, but neither the one that is read nor a folder of something else.
 void make_room(const Arguments& args) {
-  if (!fs::exists(args.out) || (fs::is_directory(args.out) && fs::is_empty(args.out))) return;
-  if (!args.force) {
-    throw Error(Kind::Misused, args.out + ": exists already", "--force replaces it");
-  }
+  claim_output(args.out, args.force);
+  if (!is_taken(args.out)) return;
   std::error_code ignored;
   if (fs::equivalent(args.model, args.out, ignored)) {
     throw Error(Kind::Misused, args.out + ": is the checkpoint itself");
@@ -216,6 +215,10 @@ void make_room(const Arguments& args) {
   if (fs::is_directory(args.out) && !fs::exists(fs::path(args.out) / "config.json")) {
     throw Error(Kind::Misused, args.out + ": is a folder that is no checkpoint, and stays");
   }
+}
+
+bool makes_gguf(const Arguments& args) {
+  return args.to.empty() ? is_gguf(args.out) : args.to == "gguf";
 }
 
 void convert(const Arguments& args) {
@@ -228,7 +231,7 @@ void convert(const Arguments& args) {
     }
   }
   if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such file or folder");
-  const bool to_gguf = args.to.empty() ? is_gguf(args.out) : args.to == "gguf";
+  const bool to_gguf = makes_gguf(args);
   if (!args.to.empty() && args.to != "gguf" && args.to != "safetensors") {
     throw Error(Kind::Misused, fmt::format("--to is '{}'", printable(args.to, 40)),
                 "expected safetensors or gguf");
@@ -239,9 +242,6 @@ void convert(const Arguments& args) {
   }
   make_room(args);
   if (to_gguf) {
-    if (!args.family.empty()) {
-      throw Error(Kind::Misused, "--family is for folders", "convert in two steps");
-    }
     convert_to_gguf(args.model, args.out, args.type, args.lossy);
     return;
   }
@@ -274,9 +274,7 @@ void convert(const Arguments& args) {
     total += plan.back().bytes();
   }
   const InterruptScope scope;  // so that Ctrl-C removes what is half written
-  // With --force the old folder goes when the new one is whole.
-  const bool replaces = fs::exists(args.out) && !fs::is_empty(args.out);
-  AtomicFolder folder(replaces ? args.out + ".new" : args.out);
+  OutputFolder folder(args.out, args.force);
   CheckpointWriter writer(folder.temporary(), plan,
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
   Progress progress("writing " + args.out, total, "bytes");
@@ -314,10 +312,6 @@ void convert(const Arguments& args) {
     copy_files(from, folder.temporary(), dtype, growth, source.store && source.store->has_fp8());
   }
   folder.commit();
-  if (replaces) {
-    fs::remove_all(args.out);
-    fs::rename(args.out + ".new", args.out);
-  }
   progress.finish();
   print(fmt::format("{}: {} tensors, {}\n", args.out, plan.size(), human_bytes(total)));
 }
@@ -354,6 +348,16 @@ void add_convert(CLI::App& root) {
   command.flag("--force", args->force, "Replace what is there under the name of `out`");
   command.flag("--from-pickle", args->from_pickle,
                "Read PyTorch .bin files, with a reader that can make nothing but tensors");
+  command.refuse({"--dtype", "--extra-vocab", "--shard-size", "--family", "--from-pickle"},
+                 "is for folders, and a GGUF file is to be made",
+                 [args] { return makes_gguf(*args); });
+  command.refuse({"--type"}, "is for GGUF files, and a folder is to be made",
+                 [args] { return !makes_gguf(*args); });
+  command.refuse({"--extra-vocab", "--family"},
+                 "is for folders: convert the GGUF file to one first",
+                 [args] { return is_gguf(args->model); });
+  command.refuse({"--extra-vocab"}, "and --family exclude each other: convert in two steps",
+                 [args] { return !args->family.empty(); });
   command.on_run([args] { convert(*args); });
 }
 

@@ -253,7 +253,7 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
                    {static_cast<int64_t>(factors.size())});
   }
   const InterruptScope scope;
-  ThreadPool pool;
+  ThreadPool pool(globals().threads);
   Progress progress("writing " + path.string(), total, "weights");
   out.begin();
   for (const TensorSpec& spec : specs) {

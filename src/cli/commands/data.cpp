@@ -151,6 +151,10 @@ void add_data(CLI::App& root) {
   command.flag("--dry-run", args->dry_run, "Check the inputs, print what would be read, and end");
   command.flag("--force", args->force, "Replace the folder if it exists");
   command.flag("--json", args->json, "Print one JSON object");
+  command.refuse({"--system", "--replace"}, "goes with --messages",
+                 [args] { return args->messages.empty(); });
+  command.refuse({"--field"}, "and --messages exclude each other",
+                 [args] { return !args->messages.empty(); });
   command.on_run([args] { run_pack(*args); });
 }
 

@@ -60,7 +60,7 @@ class Labels {
   std::unique_ptr<ChatLabeller> labeller_;
 };
 
-// What all conversations come to.
+// Sums over all conversations.
 struct Report {
   std::vector<int64_t> lengths;  // in tokens, before anything was left out for its length
   std::map<std::string, int64_t> roles, forms;
@@ -143,7 +143,8 @@ std::string html_page(const Report& report) {
   return out;
 }
 
-// What is learnt as it is, the rest dimmed, or in brackets where there is no terminal.
+// The text of a conversation. Tokens that are not learnt are dimmed, or stand in [[brackets]] where
+// there is no terminal.
 std::string shown(const LabelledChat& chat, const Tokenizer& tokenizer) {
   const bool colour = at_terminal();
   std::string out;
@@ -221,7 +222,7 @@ void run_chat(const Arguments& args) {
     for (const auto& [name, value] : report.rows()) print(fmt::format("{:<22} {}\n", name, value));
   }
   if (!args.html.empty()) write_file(args.html, html_page(report));
-  // Nothing is left out without a word.
+  // Every conversation that is left out is accounted for.
   for (const std::string& problem : report.problems) fmt::print(stderr, "quern: {}\n", problem);
   if (report.bad > 0) fmt::print(stderr, "quern: {} bad records were left out\n", report.bad);
   if (report.left_out > 0) {

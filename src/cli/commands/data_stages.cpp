@@ -28,7 +28,8 @@ struct StageArguments {
     command.positional("input", inputs, "Record files, folders of them, or patterns").required();
     command.option("--out", out, "Folder to make").required();
     command.option("--set", settings, "KEY=VALUE: a setting of the stage; may be repeated");
-    command.option("--workers", workers, "Threads that work on records", "one per core");
+    command.option("--workers", workers, "Threads that work on records; 0 = as --threads says")
+        .range(0, 1024);
     command.flag("--strict", strict, "Stop at the first bad record instead of counting it");
     command.flag("--json", json, "Print counts, seconds, MB per second and peak memory as JSON");
   }
@@ -74,7 +75,9 @@ void run(const StageArguments& args, const std::string& title, const Work& work)
   StageOptions options;
   options.inputs = expand_inputs(args.inputs);
   options.out = args.out;
-  options.workers = args.workers > 0 ? args.workers : ThreadPool::available_cores();
+  options.workers = args.workers > 0        ? args.workers
+                    : globals().threads > 0 ? globals().threads
+                                            : ThreadPool::available_cores();
   options.strict = args.strict;
   options.cancel = &interrupted;
   uint64_t bytes = 0;
@@ -121,12 +124,17 @@ DedupOptions dedup_options(const DedupArguments& args) {
   }
   options.within = args.within;
   options.clusters = args.clusters;
+  // What a method has no use for stays untaken, and finish() refuses it by name.
   StageSettings settings(args.stage.settings);
-  options.score = settings.text("score", "");
-  options.minhash.bands = static_cast<int>(settings.integer("bands", 14, 1, 256));
-  options.minhash.rows = static_cast<int>(settings.integer("rows", 8, 1, 64));
-  options.minhash.shingle = static_cast<int>(settings.integer("words", 5, 1, 64));
-  options.minhash.seed = static_cast<uint64_t>(settings.integer("seed", 1, 0, INT64_MAX));
+  if (options.method != DedupOptions::Method::Paragraph) {
+    options.score = settings.text("score", "");
+  }
+  if (options.method == DedupOptions::Method::MinHash) {
+    options.minhash.bands = static_cast<int>(settings.integer("bands", 14, 1, 256));
+    options.minhash.rows = static_cast<int>(settings.integer("rows", 8, 1, 64));
+    options.minhash.shingle = static_cast<int>(settings.integer("words", 5, 1, 64));
+    options.minhash.seed = static_cast<uint64_t>(settings.integer("seed", 1, 0, INT64_MAX));
+  }
   settings.finish();
   return options;
 }
@@ -146,6 +154,10 @@ void add_dedup(CLI::App& data) {
                  "all with all");
   command.option("--clusters", args->clusters, "File for a line per cluster: keep, drop, jaccard",
                  "none");
+  command.refuse({"--verify"}, "goes with --method minhash",
+                 [args] { return args->method != "minhash"; });
+  command.refuse({"--clusters"}, "and --method paragraph exclude each other",
+                 [args] { return args->method == "paragraph"; });
   command.on_run([args] {
     const DedupOptions options = dedup_options(*args);
     if (options.method == DedupOptions::Method::MinHash && !args->stage.json) {

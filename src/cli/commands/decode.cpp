@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/load.h"
@@ -37,7 +38,7 @@ void read_words(std::string_view text, const std::string& source, Kind kind,
   }
 }
 
-// A list of ids for each text to print.
+// The lists of ids, one for each text to print.
 std::vector<std::vector<TokenId>> read_lists(const Arguments& args) {
   std::vector<TokenId> ids;
   for (const std::string& word : args.ids) read_words(word, "the ids", Kind::Misused, ids);
@@ -58,9 +59,6 @@ std::vector<std::vector<TokenId>> read_lists(const Arguments& args) {
 }
 
 void decode(const Arguments& args) {
-  if (!args.ids.empty() && !args.file.empty()) {
-    throw Error(Kind::Misused, "give ids or --file, not both");
-  }
   const auto tokenizer = load_tokenizer(
       args.model, {.first_release = args.first_release, .extra_vocab = args.extra_vocab});
   for (const std::vector<TokenId>& ids : read_lists(args)) {
@@ -81,7 +79,9 @@ void add_decode(CLI::App& root) {
                    {"decode Qwen-7B --file ids.json",
                     "of a list in a file; .bin is what 'tokenize --out' writes"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Model folder, or a tokenizer's file").required();
+  command.positional("model", args->model, "Checkpoint folder, or tokenizer file")
+      .required()
+      .replaced(resolve_model);
   command.positional("ids", args->ids, "The ids; without them or --file standard input is read");
   command.option(
       "--file,--ids-file", args->file,
@@ -91,6 +91,7 @@ void add_decode(CLI::App& root) {
   command.flag("--first-release", args->first_release,
                "Special tokens of the first Qwen-7B-Chat release (<R>, <S>, ...)");
   command.option("--extra-vocab", args->extra_vocab, ".tiktoken file of added tokens");
+  command.refuse({"ids"}, "and --file exclude each other", [args] { return !args->file.empty(); });
   command.on_run([args] { decode(*args); });
 }
 

@@ -80,20 +80,19 @@ void run(const RunArguments& args) {
   select_tasks(args.tasks);  // a wrong name is found before the model is loaded
   const DataFolder data(args.data);
   const fs::path path = args.model.model.empty() ? default_model() : fs::path(args.model.model);
-  std::unique_ptr<AnswerStore> store;
-  store = std::make_unique<AnswerStore>(
-      args.no_cache ? fs::path(":memory:")
-                    : (args.cache.empty() ? default_answer_store() : fs::path(args.cache)));
+  AnswerStore store(args.no_cache        ? fs::path(":memory:")
+                    : args.cache.empty() ? default_answer_store()
+                                         : fs::path(args.cache));
   Model model(path, args.model.options());
   const auto selected = tasks_for(args, model);
-  LocalModel source(model, store->checkpoint_sha256(path),
+  LocalModel source(model, store.checkpoint_sha256(path),
                     {.truncate = args.truncate == "left" ? Truncate::Left : Truncate::Refuse});
 
   RunOptions options;
   options.items.pandas_none = args.pandas_none;
   options.limit = args.limit;
   options.seed = args.seed;
-  options.store = store.get();
+  options.store = &store;
   options.cancel = &interrupted;
   options.score.workers = globals().threads;
   options.score.python = {args.python, args.unsafe};
@@ -184,8 +183,9 @@ void add_eval_run(Command& command) {
   args->model.declare_options(command);
   command.group("Evaluation");
   command.option("--data", args->data, "Folder of benchmark files");
-  command.option("--limit", args->limit,
-                 "Items of each task, drawn evenly over its subjects; 0: all");
+  command
+      .option("--limit", args->limit, "Items of each task, drawn evenly over its subjects; 0: all")
+      .range(int64_t{0}, int64_t{1} << 40);
   command.option("--seed", args->seed, "Of the draw");
   command.flag("--chat", args->chat, "Only tasks put to a chat model");
   command.flag("--base", args->base, "Only tasks put to a base model");
@@ -205,6 +205,9 @@ void add_eval_run(Command& command) {
                  "~/.cache/quern/answers.sqlite");
   command.flag("--no-cache", args->no_cache, "Keep no answers and use none");
   command.flag("--json", args->json, "Print JSON instead of the table");
+  command.refuse({"--seed"}, "goes with --limit", [args] { return args->limit == 0; });
+  command.refuse({"--cache"}, "and --no-cache exclude each other",
+                 [args] { return args->no_cache; });
   command.on_run([args] { run(*args); });
 }
 

@@ -1,4 +1,4 @@
-// quern generate: a prompt goes on.
+// quern generate: continues a prompt.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -156,7 +156,8 @@ void generate(const Arguments& args) {
     if (args.json) {
       print_json(completions[i], i, tokenizer);
     } else if (!stream && tokenizer != nullptr) {
-      print(fmt::format("--- {}\n{}\n", i, for_terminal(completions[i].text)));
+      print(fmt::format("--- {}\n{}{}\n", i, args.echo ? for_terminal(text) : "",
+                        for_terminal(completions[i].text)));
     } else if (!stream) {
       print(dump(nlohmann::ordered_json(completions[i].ids)) + "\n");
     }
@@ -218,6 +219,13 @@ void add_generate(CLI::App& root) {
   command.flag("--stats", args->stats,
                "Print token counts and tokens per second on standard error");
   args->sampling.declare(command);
+  command.refuse({"--system", "--think", "--chat-template"}, "goes with --chat",
+                 [args] { return !args->chat; });
+  command.refuse({"prompt", "--prompt-file", "--chat", "--echo"},
+                 "and --ids-file exclude each other", [args] { return !args->ids_file.empty(); });
+  command.refuse({"prompt"}, "and --prompt-file exclude each other",
+                 [args] { return !args->prompt_file.empty(); });
+  command.refuse({"--echo"}, "and --json exclude each other", [args] { return args->json; });
   command.on_run([args] { generate(*args); });
 }
 

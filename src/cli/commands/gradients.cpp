@@ -145,6 +145,7 @@ void add_gradients(CLI::App& root) {
       .option("--decay", args->decay,
               "Tensors under weight decay: matrices, hf (as transformers' Trainer), all")
       .one_of({"matrices", "hf", "all"});
+  command.refuse({"--lr", "--decay"}, "goes with --steps", [args] { return args->steps == 0; });
   command.on_run([args] { gradients(*args); });
 }
 

@@ -45,7 +45,7 @@ int64_t weight_bytes(const Config& config, int bits) {
   return bytes;
 }
 
-// Which matrices have a bias.
+// The matrices that have a bias, in words.
 std::string biases_of(const Config& c) {
   std::string out;
   const std::pair<bool, const char*> kinds[] = {

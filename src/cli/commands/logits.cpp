@@ -1,6 +1,7 @@
 // quern logits: every logit of a prompt into a file, for comparing with another implementation.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "cli/commands/arguments.h"
@@ -48,7 +49,8 @@ void write_logits(const Arguments& args) {
       const MutRows logits =
           runner.logits(hidden.slice(row, std::min(row + runner.max_logits(), hidden.rows)));
       const std::span<const float> values(logits.data, size_t(logits.rows * logits.cols));
-      finite = finite && std::isfinite(values[0]);
+      finite = finite && std::all_of(values.begin(), values.end(),
+                                     [](float value) { return std::isfinite(value); });
       writer.write(bytes_of(values));
     }
   };

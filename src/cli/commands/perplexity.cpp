@@ -100,6 +100,8 @@ void add_perplexity(CLI::App& root) {
   command.option("--limit", args->limit, "Use only the first N tokens of the text; 0 = all")
       .range(int64_t{0}, int64_t{1} << 40);
   command.flag("--json", args->json, "Print one JSON object");
+  command.refuse({"file"}, "and --ids-file exclude each other",
+                 [args] { return !args->ids_file.empty(); });
   command.on_run([args] { run(*args); });
 }
 

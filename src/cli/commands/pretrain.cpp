@@ -197,6 +197,7 @@ void add_pretrain(CLI::App& root) {
     }
     return "";
   });
+  command.refuse({"--json"}, "goes with --dry-run", [args] { return !args->dry_run; });
   command.on_run([args] { pretrain(*args); });
 }
 

@@ -30,7 +30,7 @@ constexpr size_t kMaxFiles = 10'000;
 constexpr int kMaxPages = 100;
 
 struct Arguments {
-  std::string source, base, revision = "main", out, token_file, trusted, sha256;
+  std::string source, base, revision, out, token_file, trusted, sha256;
   std::vector<std::string> include;
   bool offline = false, force = false, json = false;
 };
@@ -48,8 +48,8 @@ struct Repository {
   std::vector<RemoteFile> files;
 };
 
-// What a name from a server may be: a path that stays inside, in visible characters. Hidden files
-// and our own endings are no part of a model.
+// Throws BadInput for a server's name of a file that is no path inside the folder, in visible
+// characters.
 void check_name(const std::string& path, const std::string& source) {
   join_inside("folder", path, source);
   const bool odd =
@@ -63,6 +63,7 @@ void check_name(const std::string& path, const std::string& source) {
   }
 }
 
+// Hidden files and our own endings are no part of a model.
 bool hidden(std::string_view path) {
   return path.starts_with('.') || path.find("/.") != path.npos || path.ends_with(".part") ||
          path.ends_with(".part.etag");
@@ -80,6 +81,15 @@ std::string git_blob(const fs::path& file) {
   return out;
 }
 
+std::string base_of(const Arguments& args) {
+  const char* endpoint = std::getenv("HF_ENDPOINT");
+  std::string base = !args.base.empty()                 ? args.base
+                     : endpoint != nullptr && *endpoint ? endpoint
+                                                        : kHub;
+  while (base.ends_with('/')) base.pop_back();
+  return base;
+}
+
 // "https://hub/OWNER/NAME" or ".../tree/REVISION" of the hub itself is the repository it shows.
 void read_hub_page(Arguments& args, const std::string& base) {
   if (!args.source.starts_with(base + "/")) return;
@@ -88,8 +98,21 @@ void read_hub_page(Arguments& args, const std::string& base) {
   const size_t tree = rest.find("/tree/");
   const std::string id = rest.substr(0, tree);
   if (std::count(id.begin(), id.end(), '/') != 1) return;
-  if (tree != rest.npos) args.revision = rest.substr(tree + 6);
+  if (tree != rest.npos) {
+    const std::string shown = rest.substr(tree + 6);
+    if (!args.revision.empty() && args.revision != shown) {
+      throw Error(Kind::Misused, fmt::format("--revision is '{}', the address names '{}'",
+                                             printable(args.revision, 80), printable(shown, 80)));
+    }
+    args.revision = shown;
+  }
   args.source = id;
+}
+
+// Whether it names a file anywhere, not a hub's repository.
+bool is_address(Arguments args) {
+  read_hub_page(args, base_of(args));
+  return args.source.find("://") != args.source.npos;
 }
 
 [[noreturn]] void fail(const net::HttpReply& reply, const std::string& what, bool has_token) {
@@ -101,16 +124,13 @@ void read_hub_page(Arguments& args, const std::string& base) {
 class Puller {
  public:
   explicit Puller(Arguments args) : args_(std::move(args)) {
-    const char* endpoint = std::getenv("HF_ENDPOINT");
-    base_ = !args_.base.empty() ? args_.base : endpoint != nullptr && *endpoint ? endpoint : kHub;
-    while (base_.ends_with('/')) base_.pop_back();
+    base_ = base_of(args_);
     net::Url::parse(base_, "the base address");
     read_hub_page(args_, base_);
   }
 
   void run() {
-    const bool is_url = args_.source.find("://") != args_.source.npos;
-    if (is_url) {
+    if (args_.source.find("://") != args_.source.npos) {
       pull_url();
     } else {
       pull_repository();
@@ -159,7 +179,7 @@ class Puller {
 
 // Commit and files of a repository, all pages of them.
 Repository Puller::list(net::HttpClient& client) const {
-  Repository out{args_.source, base_, args_.revision, "", {}};
+  Repository out{args_.source, base_, args_.revision.empty() ? "main" : args_.revision, "", {}};
   const std::string api = "/api/models/" + net::percent_encode(out.id, true);
   const std::string revision = net::percent_encode(out.revision);
   const std::string source = base_ + "/" + out.id;
@@ -221,8 +241,8 @@ Repository Puller::list(net::HttpClient& client) const {
   return out;
 }
 
-// What --include asks for; without it the model once: no second copy of the weights in another
-// format beside safetensors.
+// The files that --include asks for. Without it the weights come once: beside safetensors no copy in
+// another format.
 std::vector<RemoteFile> Puller::choose(const Repository& repository) const {
   std::vector<RemoteFile> out;
   std::vector<std::string> ggufs;
@@ -311,7 +331,7 @@ void Puller::fetch_all(net::HttpClient& client, const Repository& repository,
                                  {"commit", repository.commit}};
   const fs::path note = partial / kManifest;
   std::error_code failed;
-  // What was begun at another commit is no part of this one.
+  // Files begun at another commit are no part of this one.
   if (fs::exists(note) && read_file(note, 1 << 20) != dump(manifest, 2) + "\n") {
     fs::remove_all(partial, failed);
   }
@@ -393,6 +413,13 @@ void Puller::pull_repository() {
       throw_bad_input(fmt::format("{}: is not at {}", args_.source, folder.string()),
                       "without --offline it is fetched");
     }
+    const std::string revision = manifest->string_or("revision", "");
+    if (!args_.revision.empty() && args_.revision != revision &&
+        args_.revision != manifest->string_or("commit", "")) {
+      throw_bad_input(fmt::format("{}: is at {} in the revision '{}'", args_.source,
+                                  folder.string(), printable(revision, 80)),
+                      "without --offline another one is fetched");
+    }
     report(folder, nullptr, 0, 0, {});
     return;
   }
@@ -432,6 +459,12 @@ void Puller::pull_url() {
   const bool there = fs::exists(fs::symlink_status(file, ignored));
   if (args_.offline) {
     if (!there) throw_bad_input(file.string() + ": is not here", "without --offline it is fetched");
+    if (const std::string sum = args_.sha256.empty() ? "" : sha256_file(file);
+        !std::equal(sum.begin(), sum.end(), args_.sha256.begin(), args_.sha256.end(),
+                    [](char a, char b) { return a == std::tolower(b); })) {
+      throw_bad_input(fmt::format("{}: its SHA-256 is {}, expected {}", file.string(), sum,
+                                  printable(args_.sha256, 80)));
+    }
     report(file, nullptr, 0, 0, {});
     return;
   }
@@ -496,7 +529,7 @@ void add_pull(CLI::App& root) {
       .required();
   command.option("--base", args->base, "Address of a hub-compatible server",
                  std::string("HF_ENDPOINT, or ") + kHub);
-  command.option("--revision", args->revision, "Branch, tag or commit");
+  command.option("--revision", args->revision, "Branch, tag or commit", "main");
   command.option("--include", args->include, "Files to fetch, by shell pattern; may be repeated",
                  "the model once");
   command.option("--out", args->out, "Folder or file to make", "in the cache");
@@ -508,6 +541,12 @@ void add_pull(CLI::App& root) {
   command.flag("--offline", args->offline, "Only look whether it is here");
   command.flag("--force", args->force, "Replace what is there");
   command.flag("--json", args->json, "Print one JSON object");
+  command.refuse({"--sha256"}, "goes with the address of a file",
+                 [args] { return !is_address(*args); });
+  command.refuse({"--revision", "--include"}, "goes with a hub's repository",
+                 [args] { return is_address(*args); });
+  command.refuse({"--include"}, "and --offline exclude each other",
+                 [args] { return args->offline; });
   command.on_run([args] {
     const InterruptScope scope;
     Puller(*args).run();

@@ -68,7 +68,7 @@ void print_report(const std::vector<MatrixReport>& rows, bool json) {
   }
 }
 
-// What each kind of matrix lost over the layers, as a picture.
+// A picture of each kind of matrix's error over the layers.
 void draw_report(const std::vector<MatrixReport>& rows, const std::string& path) {
   const bool outputs = rows[0].output_error.has_value();
   Chart chart = {.title = outputs ? "What outputs lost" : "What weights lost",
@@ -122,7 +122,7 @@ int64_t widest_group(const std::vector<TensorSpec>& matrices) {
   return group;
 }
 
-// What a job would read and make.
+// Prints what a job would read and make.
 void describe(const QuantizeJob& job, const std::vector<TensorSpec>& matrices, bool json) {
   int64_t weights = 0;
   for (const TensorSpec& spec : matrices) weights += spec.shape.count();
@@ -184,6 +184,11 @@ std::vector<MatrixReport> quantize(const QuantizeJob& job, ThreadPool& pool) {
   }
 }
 
+std::string method_of(const Arguments& args) {
+  if (!args.method.empty()) return args.method;
+  return args.calibration.empty() && args.target_bits == 0 ? "rtn" : "gptq";
+}
+
 void run(const Arguments& args) {
   const bool choose = args.target_bits > 0;
   if (choose && !args.to.empty()) {
@@ -195,8 +200,7 @@ void run(const Arguments& args) {
                                 : fmt::format("--to is '{}'", printable(args.to, 40)),
                 "expected --to int4 or int8, or --target-bits");
   }
-  std::string method = args.method;
-  if (method.empty()) method = args.calibration.empty() && !choose ? "rtn" : "gptq";
+  const std::string method = method_of(args);
   if (method != "rtn" && method != "gptq") {
     throw Error(Kind::Misused, fmt::format("--method is '{}'", printable(method, 40)),
                 "expected rtn or gptq");
@@ -227,7 +231,7 @@ void run(const Arguments& args) {
   }
   QuantizeJob job;
   job.model = args.model;
-  // What is replaced stays until the new checkpoint is whole.
+  // The old checkpoint stays until the new one is whole.
   const bool replaces = is_taken(args.out);
   job.out = replaces ? args.out + ".new" : args.out;
   job.gptq = solve;
@@ -271,7 +275,7 @@ void run(const Arguments& args) {
     if (entry.path().extension() == ".safetensors") bytes += fs::file_size(entry.path());
   }
   if (!args.plot.empty()) draw_report(rows, args.plot);
-  if (args.report) print_report(rows, args.json);
+  if (args.report || args.json) print_report(rows, args.json);
   if (args.json) return;
   double bits = 0, weights = 0;
   for (const MatrixReport& r : rows) {
@@ -356,6 +360,10 @@ void add_quantize(CLI::App& root) {
       .usual();
   command.flag("--force", args->force, "Replace what is there");
   command.flag("--json", args->json, "Print the report as one JSON object");
+  command.refuse({"--calibration"}, "and --method rtn exclude each other",
+                 [args] { return args->method == "rtn"; });
+  command.refuse({"--samples", "--length", "--act-order", "--static-groups"},
+                 "goes with --method gptq", [args] { return method_of(*args) == "rtn"; });
   command.on_run([args] { run(*args); });
 }
 

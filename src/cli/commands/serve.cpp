@@ -21,7 +21,8 @@ struct Arguments {
   int64_t max_streams = 64, queue = 256, chunk = 512, speculate = -1;
   uint64_t memory = 0;
   int64_t max_body_mb = 8, max_connections = 4096, connections_per_address = 256;
-  double queue_timeout = 60, request_timeout = 600, drain_timeout = 30, idle_unload = 0;
+  int64_t idle_unload = 0;
+  double queue_timeout = 60, request_timeout = 600, drain_timeout = 30;
 };
 
 // "NAME=FOLDER", where the name may hold slashes; without a name the folder's last part is it.
@@ -60,7 +61,7 @@ serve::ServeOptions options_of(const Arguments& args) {
                                                       : 4,
                     .draft = args.draft,
                     .memory_bytes = args.memory,
-                    .idle_unload = std::chrono::seconds(static_cast<int64_t>(args.idle_unload))};
+                    .idle_unload = std::chrono::seconds(args.idle_unload)};
   options.api.request_seconds = args.request_timeout;
   options.api.runs = args.runs;
   options.http.host = args.host == "localhost" ? "127.0.0.1" : args.host;
@@ -174,7 +175,7 @@ void add_serve(CLI::App& root) {
   command
       .option("--idle-unload", args->idle_unload,
               "Unload a model after this many seconds without a request; 0 = never")
-      .range(0.0, 1e9);
+      .range(0, 1'000'000'000);
   command.group("Limits");
   command.option("--queue-timeout", args->queue_timeout, "Maximum time in the queue, in seconds")
       .range(0.0, 1e6);
@@ -193,9 +194,11 @@ void add_serve(CLI::App& root) {
       .option("--max-connections-per-address", args->connections_per_address,
               "Maximum connections per client address (loopback exempt)")
       .range(1, 100'000);
-  command.explain_unknown([](const std::string& name, const std::string&) {
-    return name == "api-key" ? "use --api-key-file FILE: arguments can be read by other users" : "";
-  });
+  command.explain_unknown(explain_api_key);
+  command.refuse({"--host", "--port"}, "and --unix-socket exclude each other",
+                 [args] { return !args->unix_socket.empty(); });
+  command.refuse({"--health-key"}, "goes with --api-key-file",
+                 [args] { return args->api_key_file.empty(); });
   command.on_run([args] { serve_models(*args); });
 }
 

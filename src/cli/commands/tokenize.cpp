@@ -20,7 +20,8 @@ namespace quern::cli {
 namespace {
 
 struct Arguments {
-  std::string model, text, file;
+  std::string model, file;
+  std::optional<std::string> text;
   bool force = false;
   bool json = false, jsonl = false, specials = false, first_release = false, bare = false;
   std::string extra_vocab, out, chat_template, invalid = "replace";
@@ -92,7 +93,7 @@ ordered_json answer_ids(const Tokenizer& tokenizer, const Json& request) {
                                     request.boolean_or("skip_special_tokens", false))}};
 }
 
-// What can't be answered is answered with its error, and the next line is read.
+// Answers line by line. A line that cannot be answered gets its error, and the next one is read.
 void tokenize_lines(const Tokenizer& tokenizer, const Arguments& args, std::istream& input,
                     const std::string& name) {
   ChatLines chats(tokenizer, args.model, args.chat_template);
@@ -163,12 +164,6 @@ void tokenize(const Arguments& args) {
     }
     return;
   }
-  if (!args.text.empty() && !args.file.empty()) {
-    throw Error(Kind::Misused, "give a text or --file, not both");
-  }
-  if (!args.out.empty() && args.json) {
-    throw Error(Kind::Misused, "--out and --json exclude each other");
-  }
   if (!args.out.empty()) claim_output(args.out, args.force);
   // A large file need not fit in memory, only its ids.
   std::string read;
@@ -176,7 +171,7 @@ void tokenize(const Arguments& args) {
   if (fs::is_regular_file(args.file)) {
     mapped.emplace(args.file);
   } else {
-    read = !args.text.empty() ? args.text : read_input(args.file.empty() ? "-" : args.file);
+    read = args.text ? *args.text : read_input(args.file.empty() ? "-" : args.file);
   }
   std::vector<TokenId> ids =
       encode_text(*tokenizer, mapped ? mapped->text() : std::string_view(read), args);
@@ -260,6 +255,11 @@ void add_tokenize(CLI::App& root) {
   command.option("--chat-template", args->chat_template,
                  "With --jsonl: chat template, a built-in name or a Jinja file", "the model's own");
   command.option("--extra-vocab", args->extra_vocab, ".tiktoken file of added tokens").file();
+  command.refuse({"text", "--out", "--json", "--invalid", "--specials", "--no-special-tokens"},
+                 "and --jsonl exclude each other", [args] { return args->jsonl; });
+  command.refuse({"--chat-template"}, "goes with --jsonl", [args] { return !args->jsonl; });
+  command.refuse({"text"}, "and --file exclude each other", [args] { return !args->file.empty(); });
+  command.refuse({"--json"}, "and --out exclude each other", [args] { return !args->out.empty(); });
   command.on_run([args] { tokenize(*args); });
 }
 

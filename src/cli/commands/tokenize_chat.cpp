@@ -54,7 +54,7 @@ ChatLines::ChatLines(const Tokenizer& tokenizer, const std::string& model,
   try {
     templated();  // a wrong name is said before the first line
   } catch (const chat_template::TemplateError&) {
-    // A mistake in the template is what every line is answered with.
+    // Every line is answered with a mistake in the template.
   }
 }
 
@@ -71,7 +71,7 @@ const TemplatedChat* ChatLines::templated() {
 }
 
 OrderedJson ChatLines::release_answer(const OrderedJson& request, const std::string& where) const {
-  for (const char* key : {"tools", "documents", "enable_thinking", "chat_template_kwargs"}) {
+  for (const char* key : {"tools", "documents", "enable_thinking", "chat_template_kwargs", "now"}) {
     if (find(request, key) != nullptr) {
       throw_bad_input(
           fmt::format("{}: {} is given, and the model has no chat template", where, key));

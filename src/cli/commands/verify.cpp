@@ -14,7 +14,7 @@
 namespace quern::cli {
 namespace {
 
-// `path` as checkpoint_of() has it. What is found is printed, or put into `facts` for --json.
+// Prints what it finds; with `json` one object of the facts.
 void verify(const fs::path& folder, bool json) {
   const std::string path = folder.string();
   nlohmann::ordered_json facts = {{"path", path}, {"sound", true}};
@@ -59,9 +59,10 @@ void verify(const fs::path& folder, bool json) {
     tokenizer = load_tokenizer(folder);
   } catch (const Error& error) {
     if (error.kind() != Kind::Unsupported) throw;
-    print(fmt::format("  tokenizer: of a kind that is not read, so only ids run: {}\n",
-                      error.what()));
-    return;
+    say(fmt::format("  tokenizer: of a kind that is not read, so only ids run: {}\n",
+                    error.what()));
+    facts["tokenizer"] = nullptr;
+    return done();
   }
   if (tokenizer->size() > config.vocab) {
     throw_bad_input(fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", path,

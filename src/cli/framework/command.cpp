@@ -341,10 +341,31 @@ void Command::explain_unknown(
   unknown_option(*app_) = std::move(explain);
 }
 
+void Command::refuse(const std::vector<std::string>& options, const std::string& reason,
+                     std::function<bool()> when) {
+  checks_.push_back([app = app_, options, reason, when = std::move(when)] {
+    for (const std::string& name : options) {
+      const CLI::Option& option = *app->get_option(name);
+      if (facts(option).origin != OptionFacts::Origin::CommandLine || !when()) continue;
+      const std::string shown = option.get_lnames().empty() ? value_name(option) : name;
+      throw Error(Kind::Misused, shown + " " + reason);
+    }
+  });
+}
+
+std::vector<std::string> Command::names_under(const std::string& group) const {
+  std::vector<std::string> out;
+  for (const CLI::Option* option : named_options(*app_)) {
+    if (option->get_group() == group) out.push_back("--" + option->get_lnames()[0]);
+  }
+  return out;
+}
+
 void Command::on_run(std::function<void()> body) {
-  app_->callback([app = app_, body = std::move(body)] {
+  app_->callback([app = app_, body = std::move(body), checks = checks_] {
     const bool below = !app->get_subcommands().empty();  // the one that was named runs
     if (global_options.show_config || below) return;
+    for (const auto& check : checks) check();
     if (deferred) throw Error(*deferred);
     body();
   });

@@ -95,6 +95,13 @@ class Command {
   Option positional(const std::string& name, T& value, const std::string& help);
   // Options declared from here on are listed under this heading.
   void group(const std::string& title) { group_ = title; }
+  // Where `when` holds, options (or arguments) that have no use: the first of them that stands on the
+  // command line is Misused, as "--lr goes with --steps" where the reason is "goes with --steps". What
+  // a file or a variable sets is a default and waits for a run that uses it. Comes before on_run().
+  void refuse(const std::vector<std::string>& options, const std::string& reason,
+              std::function<bool()> when);
+  // Names of the options that are listed under a heading so far.
+  std::vector<std::string> names_under(const std::string& group) const;
   void on_run(std::function<void()> body);
   // What to say of an option that this command does not have: a hint, or nothing for the usual one.
   // It gets the name without dashes and the word behind it.
@@ -108,6 +115,7 @@ class Command {
 
   CLI::App* app_;
   std::string group_ = "Options";
+  std::vector<std::function<void()>> checks_;  // of refuse(), run before the body
 };
 
 // "on" and "off"; "auto" or nothing is absence. Throws Misused for another word.
@@ -169,7 +177,6 @@ void add_quantize(CLI::App& root);
 void add_sandbox(CLI::App& root);
 void add_serve(CLI::App& root);
 void add_tokenize(CLI::App& root);
-void add_decode(CLI::App& root);
 void add_tokenizer(CLI::App& root);
 void add_verify(CLI::App& root);
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/json_string.h"
 
 namespace quern {
 
@@ -20,13 +21,13 @@ RecordParser::~RecordParser() = default;
 
 namespace {
 
-// The parser has checked the text, so that these walk over it without looking for errors.
+// These walk over text that the parser has checked, without looking for errors.
 const char* skip_space(const char* at) noexcept {
   while (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r') ++at;
   return at;
 }
 
-// Behind the string whose opening quote is at `at`.
+// The place after the string whose opening quote is at `at`.
 const char* skip_string(const char* at) noexcept {
   for (++at; *at != '"'; ++at) {
     if (*at == '\\') ++at;
@@ -62,7 +63,8 @@ std::string problem(simdjson::error_code error) {
       return "is not UTF-8";
     case simdjson::DEPTH_ERROR:
       return fmt::format("is nested deeper than {}", Record::kMaxDepth);
-    case simdjson::NUMBER_ERROR: return "holds a number that is malformed or past 64 bits";
+    case simdjson::NUMBER_ERROR:
+      return "holds a number that is malformed or past 64 bits";
     case simdjson::MEMALLOC:
       return "is too long";
     default:
@@ -233,39 +235,6 @@ std::string Record::json() const {
     put(std::string_view(key).substr(1, key.size() - 2), edits_[i].json);
   }
   return out + "}";
-}
-
-std::string json_string(std::string_view text) {
-  std::string out = "\"";
-  out.reserve(text.size() + text.size() / 16 + 2);
-  size_t begin = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c != '"' && c != '\\') continue;
-    out.append(text, begin, i - begin);
-    begin = i + 1;
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      default:
-        out += fmt::format("\\u{:04x}", c);
-    }
-  }
-  out.append(text, begin, text.size() - begin);
-  return out + "\"";
 }
 
 std::string json_number(double value) {

@@ -75,8 +75,6 @@ class Record {
   std::string own_text_;
 };
 
-// `text` as a JSON string with its quotes; UTF-8 is kept.
-std::string json_string(std::string_view text);
 // A number as JSON: the shortest that reads back the same.
 std::string json_number(double value);
 

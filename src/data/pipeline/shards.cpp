@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace quern {
@@ -14,14 +15,12 @@ namespace {
 constexpr int kLevel = 3;
 
 bool is_record_file(const fs::path& path) {
-  std::string name = path.filename().string();
-  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::string name = ascii_lower(path.filename().string());
   if (name.starts_with(".")) return false;
   for (const std::string_view packed : {".gz", ".zst"}) {
     if (name.ends_with(packed)) name.resize(name.size() - packed.size());
   }
-  for (const std::string_view ending :
-       {".jsonl", ".json", ".ndjson", ".warc", ".wet", ".html", ".htm", ".txt", ".md"}) {
+  for (const std::string_view ending : {".jsonl", ".ndjson", ".json"}) {
     if (name.ends_with(ending)) return name != "manifest.json";
   }
   return false;
@@ -58,9 +57,8 @@ std::vector<fs::path> expand_inputs(const std::vector<std::string>& words) {
       throw_bad_input(word + ": is not there");
     }
     if (out.size() == before) {
-      throw_bad_input(
-          word + ": names no file of records",
-          "looked for .jsonl, .json, .warc, .wet, .html, .txt and .md, also .gz and .zst");
+      throw_bad_input(word + ": names no file of records",
+                      "looked for .jsonl, .ndjson and .json, also .gz and .zst");
     }
   }
   return out;

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_string.h"
 #include "formats/byte_source.h"
 
 namespace quern {
@@ -55,7 +56,7 @@ class FolderLock {
   int descriptor_;
 };
 
-// What one input gave, kept in a file of its own until the manifest is written.
+// The counts of one input, kept in a file of their own until the manifest is written.
 OrderedTree to_json(const StageReport& counts, const std::string& shard_sha, uint64_t kept_text) {
   OrderedTree out;
   out["in"] = counts.in;

@@ -11,6 +11,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/json_string.h"
 
 namespace quern {
 namespace {
@@ -155,7 +156,7 @@ bool id_less(const std::string& a, const std::string& b) {
   return a < b;
 }
 
-// What parts the corpus is part of each hash.
+// A hash of the field that parts the corpus; it goes into every hash of the document.
 uint64_t partition(const Record& record, const std::string& within) {
   if (within.empty()) return 0;
   const std::string_view value = record.raw(within);
@@ -481,8 +482,15 @@ FirstPlaces first_places(const DedupOptions& options, const StageOptions& stage)
 
 StageReport run_dedup(const DedupOptions& options, const StageOptions& stage,
                       const std::function<void(std::string_view pass)>& on_pass) {
+  const bool by_paragraph = options.method == DedupOptions::Method::Paragraph;
+  if (by_paragraph && (!options.clusters.empty() || !options.score.empty())) {
+    throw Error(Kind::Misused,
+                fmt::format("the method paragraph takes no {}",
+                            options.clusters.empty() ? "score" : "file of clusters"),
+                "it keeps the first of equal paragraphs; minhash and exact form clusters");
+  }
   fs::create_directories(stage.out);
-  if (options.method == DedupOptions::Method::Paragraph) {
+  if (by_paragraph) {
     on_pass("paragraphs");
     const FirstPlaces firsts = first_places(options, stage);
     on_pass("output");

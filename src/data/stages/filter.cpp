@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "core/error.h"
@@ -116,9 +115,16 @@ std::unique_ptr<Stage> make_filter_stage(StageSettings& settings) {
     throw Error(Kind::Misused, "--set chinese: is neither auto, on nor off");
   }
   constexpr double kUnset = std::numeric_limits<double>::infinity();
+  constexpr double kMost = std::numeric_limits<double>::max();
   for (const TextRule& rule : text_rules()) {
-    const double value = settings.number(rule.name, kUnset, 0, kUnset);
-    if (std::isfinite(value)) out.thresholds.emplace_back(rule.name, value);
+    const double value = settings.number(rule.name, kUnset, 0, kMost);
+    if (value == kUnset) continue;
+    const std::string_view set = rule.name.substr(0, rule.name.find('.'));
+    if (std::ranges::find(out.sets, set) == out.sets.end()) {
+      throw Error(Kind::Misused, fmt::format("--set {}: the set {} does not run", rule.name, set),
+                  fmt::format("add {} to --set rules", set));
+    }
+    out.thresholds.emplace_back(rule.name, value);
   }
   settings.finish();
   return std::make_unique<FilterStage>(std::move(out));

@@ -50,7 +50,7 @@ class Finder {
     return true;
   }
 
-  // Behind the letters and digits here; a mail address is found from its @.
+  // Skips the letters and digits here; a mail address is found from its @.
   void skip_word() {
     const size_t begin = at_;
     while (at_ < text_.size() && is_alnum(text_[at_])) ++at_;

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "core/ascii.h"
 #include "core/error.h"
+#include "core/python_text.h"
 #include "core/utf8.h"
 #include "data/stages/words.h"
 #include "text/unicode.h"
@@ -54,65 +56,6 @@ constexpr std::string_view kChineseStopWords[] = {"的", "了", "是", "在", "�
                                                   "我", "不", "这", "他", "就", "也"};
 constexpr std::u32string_view kPunctuation =
     U"!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»";
-// Text cut at Python's line boundaries (str.splitlines).
-void split_lines(std::string_view text, std::vector<std::string_view>& out) {
-  out.clear();
-  size_t begin = 0;
-  for (size_t i = 0; i < text.size();) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    size_t length = 0;
-    if (c == '\r') {
-      length = text.substr(i).starts_with("\r\n") ? 2 : 1;
-    } else if (c == '\n' || c == '\v' || c == '\f' || (c >= 0x1C && c <= 0x1E)) {
-      length = 1;
-    } else if (c == 0xC2 && text.substr(i).starts_with("\u0085")) {
-      length = 2;
-    } else if (c == 0xE2 &&
-               (text.substr(i).starts_with("\u2028") || text.substr(i).starts_with("\u2029"))) {
-      length = 3;
-    }
-    if (length > 0) {
-      out.push_back(text.substr(begin, i - begin));
-      begin = i + length;
-    }
-    i += std::max<size_t>(length, 1);
-  }
-  if (begin < text.size()) out.push_back(text.substr(begin));
-}
-
-bool is_space(char32_t c) noexcept {
-  if (c <= 0x20) return c == ' ' || (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F);
-  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-std::string_view strip_left(std::string_view text) noexcept {
-  while (!text.empty()) {
-    const utf8::Point next = utf8::decode(text);
-    if (!is_space(next.value)) break;
-    text.remove_prefix(next.length);
-  }
-  return text;
-}
-
-std::string_view strip_right(std::string_view text) noexcept {
-  while (!text.empty()) {
-    size_t begin = text.size() - 1;
-    while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
-    if (!is_space(utf8::decode(text.substr(begin)).value)) break;
-    text = text.substr(0, begin);
-  }
-  return text;
-}
-
-std::string_view strip(std::string_view text) noexcept { return strip_right(strip_left(text)); }
-
-char32_t last_character(std::string_view text) noexcept {
-  if (text.empty()) return 0;
-  size_t begin = text.size() - 1;
-  while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
-  return utf8::decode(text.substr(begin)).value;
-}
 
 size_t count_of(std::string_view text, std::string_view what) noexcept {
   size_t count = 0;
@@ -205,7 +148,7 @@ class Counter {
     mask_ = slots_.size() - 1;
     ++generation_;
   }
-  // Counts `key` once more; how often it came so far.
+  // Counts `key` once more and returns its slot.
   Slot& add(uint64_t key) noexcept {
     for (size_t at = (key * 0x9E3779B97F4A7C15) >> 20 & mask_;; at = (at + 1) & mask_) {
       Slot& slot = slots_[at];
@@ -226,7 +169,7 @@ class Counter {
 constexpr Joined kSpace = {' ' + 1, kBase, 1};
 constexpr size_t kLeastTop = 2, kMostTop = 4, kLeastDup = 5, kMostDup = 10;
 
-// A set at work on one text: rules are met in order until one fails.
+// One set of rules on one text: its rules are checked in order until one fails.
 class Course {
  public:
   Course(std::string_view set, const std::vector<double>& thresholds,
@@ -247,7 +190,7 @@ class Course {
     if (!keeps && verdict_.keep) verdict_ = {false, std::string(rule.name), value, threshold};
     return all_ || verdict_.keep;
   }
-  // A rule that does not apply, such as n-grams of a text of fewer words.
+  // Skips a rule that does not apply, such as n-grams of a text of fewer words.
   void pass() { ++next_; }
 
   const Verdict& verdict() const { return verdict_; }
@@ -267,7 +210,7 @@ bool is_han(char32_t c) noexcept { return c >= 0x3400 && c <= 0x9FFF; }
 
 struct RuleJudge::State {
   std::vector<double> thresholds, chinese;
-  std::vector<std::string_view> words, lines, stripped;
+  std::vector<std::string_view> words, lines;
   std::vector<Joined> joined, spaced;
   Counter counters[kMostDup + 1];
   std::vector<std::pair<Counter::Slot*, size_t>> order[kMostTop + 1];
@@ -329,10 +272,10 @@ void RuleJudge::State::gopher(Course& course, std::string_view text,
   if (!course.met(ratio(static_cast<double>(count_of(text, "#")), count))) return;
   const auto ellipses = static_cast<double>(count_of(text, "...") + count_of(text, "…"));
   if (!course.met(ratio(ellipses, count))) return;
-  split_lines(text, lines);
+  python::split_lines(text, python::LineEnds::Cut, lines);
   double bullets = 0, open_ends = 0;
   for (const std::string_view line : lines) {
-    const std::string_view begin = strip_left(line), end = strip_right(line);
+    const std::string_view begin = python::lstrip(line), end = python::rstrip(line);
     bullets += begin.starts_with("•") || begin.starts_with("-");
     open_ends += end.ends_with("...") || end.ends_with("…");
   }
@@ -347,7 +290,7 @@ void RuleJudge::State::repetition(Course& course, std::string_view text,
                                   std::span<const std::string_view> all_words) {
   const auto characters = static_cast<double>(count_characters(text));
   if (!course.met(characters)) return;
-  const auto paragraphs = split_at_feeds(strip(text), 2);
+  const auto paragraphs = split_at_feeds(python::strip(text), 2);
   const Repeats paragraph = repeats(paragraphs);
   if (!course.met(ratio(paragraph.elements, static_cast<double>(paragraphs.size())))) return;
   if (!course.met(ratio(paragraph.characters, characters))) return;
@@ -434,14 +377,6 @@ std::string without_citations(std::string_view line) {
   return out;
 }
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  }
-  return out;
-}
-
 // Words between white space: how many, and whether one has more than 1,000 characters.
 std::pair<int64_t, bool> count_words(std::string_view line) {
   int64_t count = 0, length = 0;
@@ -449,7 +384,7 @@ std::pair<int64_t, bool> count_words(std::string_view line) {
   for (size_t at = 0; at < line.size();) {
     const utf8::Point next = utf8::decode(line.substr(at));
     at += next.length;
-    if (is_space(next.value)) {
+    if (python::is_space(next.value)) {
       length = 0;
       continue;
     }
@@ -466,20 +401,20 @@ std::string RuleJudge::State::c4(Course& course, std::string_view text, bool is_
                                             "uses cookies", "use of cookies", "use cookies"};
   std::string kept;
   double sentences = 0;
-  split_lines(text, lines);
+  python::split_lines(text, python::LineEnds::Cut, lines);
   for (const std::string_view full : lines) {
-    const std::string_view stripped_line = strip(full);
+    const std::string_view stripped_line = python::strip(full);
     const auto [word_count, giant] = count_words(stripped_line);
     if (giant) continue;
     const std::string line = without_citations(stripped_line);
-    const char32_t last = last_character(line);
+    const char32_t last = python::last_point(line);
     const std::u32string_view ends = is_chinese ? U".?!\"'。？！”’" : U".?!\"'";
     if (line.empty() || ends.find(last) == std::u32string_view::npos || line.ends_with("...")) {
       continue;
     }
     if (!is_chinese && word_count < 3) continue;
     if (is_chinese && count_characters(line) < 6) continue;
-    const std::string small = lower(line);
+    const std::string small = ascii_lower(line);
     if (small.find("lorem ipsum") != std::string::npos) {
       course.met(1);
       return kept;
@@ -502,7 +437,7 @@ std::string RuleJudge::State::c4(Course& course, std::string_view text, bool is_
   course.met(0);
   course.met(0);
   course.met(sentences);
-  return std::string(strip(kept));
+  return std::string(python::strip(kept));
 }
 
 void RuleJudge::State::fineweb(Course& course, std::string_view text,
@@ -514,9 +449,9 @@ void RuleJudge::State::fineweb(Course& course, std::string_view text,
     const std::string_view line = text.substr(at, end - at);
     feeds += end < text.size();
     at = end + 1;
-    if (strip(line).empty()) continue;
+    if (python::strip(line).empty()) continue;
     full.push_back(line);
-    ends += ends_sentence(last_character(line));
+    ends += ends_sentence(python::last_point(line));
     shorts += count_characters(line) <= 30;
   }
   const auto count = static_cast<double>(full.size());

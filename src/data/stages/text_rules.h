@@ -42,7 +42,7 @@ class RuleJudge {
   explicit RuleJudge(Thresholds thresholds = {});
   ~RuleJudge();
 
-  // `see` is told each value that was measured, also of rules behind the one that fails if `all`.
+  // `see` is told each value that was measured, also of rules after the one that fails if `all`.
   using See = std::function<void(std::string_view rule, double value)>;
   RuleOutcome judge(std::string_view set, std::string_view text, bool chinese, bool all = false,
                     const See& see = {});

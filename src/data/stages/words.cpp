@@ -8,6 +8,8 @@
 #include <string>
 #include <unordered_map>
 
+#include "core/ascii.h"
+#include "core/python_text.h"
 #include "core/utf8.h"
 
 namespace quern {
@@ -19,16 +21,10 @@ struct Character {
   uint32_t begin;
 };
 
-using Chunk = std::vector<Character>;  // with one behind the last, of value 0
+using Chunk = std::vector<Character>;  // with one after the last, of value 0
 
 utf8proc_category_t category(char32_t c) noexcept {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
-}
-
-bool is_space(char32_t c) noexcept {
-  if (c <= 0x20) return c == ' ' || (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F);
-  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_digit(char32_t c) noexcept { return c >= '0' && c <= '9'; }
@@ -52,7 +48,10 @@ bool one_of(char32_t c, std::u32string_view set) noexcept {
 constexpr std::u32string_view kPunctuation = U"…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪";
 constexpr std::u32string_view kQuotes = U"'\"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧";
 constexpr std::u32string_view kCurrency =
-    U"$£€¥฿₽﷼₴₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₵₶₷₸₹₺₻₼"
+    U"$£€¥฿₽﷼₴₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₵₶₷₸₹"
+    U"₺"
+    U"₻"
+    U"₼"
     U"₾"
     U"₿";
 
@@ -60,7 +59,8 @@ bool is_icon(char32_t c) noexcept {
   return c >= 0x80 && c != U'°' && category(c) == UTF8PROC_CATEGORY_SO;
 }
 
-// What spaCy's English tables keep whole or split in their own way; `parts` are lengths in bytes.
+// Words that spaCy's English tables keep whole or split in their own way; `parts` are lengths in
+// bytes.
 struct Special {
   std::string_view word;
   std::array<uint8_t, 3> parts;  // 0: no more
@@ -98,14 +98,6 @@ constexpr std::string_view kPronouns[] = {"i",    "you",   "he",   "she",   "it"
                                           "they", "that",  "this", "there", "who",   "what",
                                           "when", "where", "why",  "how",   "those", "these"};
 constexpr std::string_view kModals[] = {"might", "must", "should", "would", "could", "had"};
-
-std::string ascii_lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](unsigned char c) {
-    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  });
-  return out;
-}
 
 // The parts of a special word as byte lengths; empty where it is none.
 std::vector<size_t> special_parts(std::string_view word) {
@@ -366,7 +358,7 @@ class ChunkSplitter {
   std::vector<std::string_view>& out_;
 };
 
-// Words of ASCII letters alone, with a comma or full stop behind them, are most of a text.
+// Words of ASCII letters alone, with a comma or full stop after them, are most of a text.
 bool split_plain(std::string_view chunk, std::vector<std::string_view>& out) {
   size_t letters = 0;
   while (letters < chunk.size() && static_cast<unsigned char>((chunk[letters] | 0x20) - 'a') < 26) {
@@ -390,7 +382,10 @@ bool split_plain(std::string_view chunk, std::vector<std::string_view>& out) {
 
 constexpr std::u32string_view kSentenceEnds =
     U"!.?"
-    U"։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？"
+    U"։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗"
+    U"！"
+    U"．"
+    U"？"
     U"｡"
     U"。";
 
@@ -429,7 +424,7 @@ void split_words(std::string_view text, std::vector<std::string_view>& out) {
   Chunk chunk;
   for (size_t at = 0; at < text.size();) {
     const utf8::Point first = utf8::decode(text.substr(at));
-    if (is_space(first.value)) {
+    if (python::is_space(first.value)) {
       at += first.length;
       continue;
     }
@@ -439,7 +434,7 @@ void split_words(std::string_view text, std::vector<std::string_view>& out) {
       const auto byte = static_cast<unsigned char>(text[end]);
       const utf8::Point next =
           byte < 0x80 ? utf8::Point{byte, 1, true} : utf8::decode(text.substr(end));
-      if (is_space(next.value)) break;
+      if (python::is_space(next.value)) break;
       chunk.push_back({next.value, static_cast<uint32_t>(end)});
       end += next.length;
     }

@@ -4,6 +4,7 @@
 #include <array>
 #include <numeric>
 
+#include "core/utf8.h"
 #include "evaluate/extract/regex.h"
 #include "evaluate/metrics/wratio.h"
 #include "evaluate/python_text.h"
@@ -25,7 +26,7 @@ const Rules& chinese_rules() {
     const std::string says = "(?:是|选|为|：|:|】)";
     const std::string right = "(?:正确|对[的，。：]|符合)";
     const std::string denied = "(?:不|非)";
-    // 选 X, 答案是 X, with something that ends it behind.
+    // 选 X, 答案是 X, with something that ends it after.
     const std::string chosen = std::string("(?:选择|选定|选)[：:]?") + kSpace + "*";
     const std::string answer = "(?:答案|选项)(?!" + others + "{0,10}?" + denied + others +
                                "{0,10}?" + says + ")" + others + "{0,10}?" + says + others +
@@ -120,7 +121,7 @@ ExtractedChoice parity(const std::string& rewritten, const Rules& rules,
 std::string plain_letters(const std::string& reply) {
   std::string out;
   for (const char32_t point : python::points(reply)) {
-    python::append(out, point >= U'Ａ' && point <= U'Ｄ' ? point - U'Ａ' + U'A' : point);
+    utf8::append(out, point >= U'Ａ' && point <= U'Ｄ' ? point - U'Ａ' + U'A' : point);
   }
   return out;
 }

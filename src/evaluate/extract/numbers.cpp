@@ -2,8 +2,9 @@
 
 #include <cmath>
 
+#include "core/python_text.h"
+#include "core/utf8.h"
 #include "evaluate/extract/regex.h"
-#include "evaluate/python_text.h"
 
 namespace quern {
 namespace {
@@ -59,7 +60,7 @@ std::optional<std::string> base_number(std::string_view text) {
 }
 
 std::optional<std::string> chat_number(std::string_view text) {
-  // The sign; a digit or `.5` must follow; whole part; decimals; and no digit behind.
+  // The sign; a digit or `.5` must follow; whole part; decimals; and no digit after.
   static const python::Regex kNumber(
       R"([+-]?(?=[0-9]|\.[0-9])(?:0|[1-9]\d{0,2}(?:,\d{3})*|\d+|)(?:\.\d*)?(?=\D|$))");
   return without(kNumber.last(text), ",+");
@@ -76,7 +77,7 @@ std::optional<std::string> fixed_number(std::string_view text) {
     if (point == U'．') mapped = U'.';
     if (point == U'，') mapped = U',';
     if (point == U'－' || point == U'−') mapped = U'-';
-    python::append(plain, mapped);
+    utf8::append(plain, mapped);
   }
   return without(kNumber.last(plain), ",");
 }

@@ -9,7 +9,7 @@
 
 namespace quern {
 
-// What of a base model's text is its answer: it goes on with questions of its own.
+// The answer in a base model's text, which goes on with questions of its own.
 std::string base_answer(std::string_view text);
 
 // The reference's rule for base models: the last run of digits of any script, so that 1,000 gives

@@ -3,15 +3,15 @@
 #include <optional>
 #include <vector>
 
+#include "core/python_text.h"
 #include "evaluate/extract/regex.h"
-#include "evaluate/python_text.h"
 
 namespace quern {
 namespace {
 
 constexpr std::string_view kFence = "```";
 
-// Offset behind the first `def`, white space and `name` from `from` on.
+// The offset after the first `def`, white space and `name` from `from` on.
 std::optional<size_t> find_def(std::string_view text, std::string_view name, size_t from) {
   for (size_t at = from; (at = text.find("def", at)) != text.npos; at += 3) {
     const std::string_view rest = text.substr(at + 3);
@@ -23,7 +23,7 @@ std::optional<size_t> find_def(std::string_view text, std::string_view name, siz
   return {};
 }
 
-// Offset behind the first colon directly before a line break.
+// The offset after the first colon directly before a line break.
 std::optional<size_t> find_head_end(std::string_view text, size_t from) {
   const size_t colon = text.find(":\n", from);
   if (colon == text.npos) return {};
@@ -38,6 +38,7 @@ std::string indented_stretch(std::string_view text, size_t begin) {
     if (!line.starts_with("  ") && !line.starts_with("\t")) {
       return std::string(text.substr(begin, at - begin));
     }
+    at = next;
   }
   return std::string(text.substr(begin));
 }
@@ -45,8 +46,10 @@ std::string indented_stretch(std::string_view text, size_t begin) {
 bool is_blank(std::string_view line) { return python::strip(line).empty(); }
 
 std::string indent(std::string_view text) {
+  std::vector<std::string_view> lines;
+  python::split_lines(text, python::LineEnds::Keep, lines);
   std::string out;
-  for (const std::string_view line : python::split_lines(text)) {
+  for (const std::string_view line : lines) {
     if (!is_blank(line)) out += "    ";
     out += line;
   }
@@ -191,7 +194,7 @@ std::string chat_program(const std::string& reply, const std::string& prompt,
   const Lines lines = python::split_at(text, "\n");
   const std::vector<Lines> blocks = fenced_blocks(lines);
 
-  // What the prompt has before the function: imports and helpers.
+  // The prompt before the function: imports and helpers.
   std::string pre;
   const Lines prompt_lines = python::split_at(prompt, "\n");
   for (size_t i = prompt_lines.size(); i-- > 0;) {

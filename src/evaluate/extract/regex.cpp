@@ -68,8 +68,12 @@ Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 
-std::optional<Match> Regex::search(std::string_view text, size_t from) const {
-  if (from > text.size() || !utf8::is_valid(text)) return std::nullopt;
+std::optional<Match> Regex::search(std::string_view text) const {
+  return utf8::is_valid(text) ? search_from(text, 0) : std::nullopt;
+}
+
+std::optional<Match> Regex::search_from(std::string_view text, size_t from) const {
+  if (from > text.size()) return std::nullopt;
   const MatchData match(code_->code);
   const int count = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                                 from, PCRE2_NO_UTF_CHECK, match.data, code_->limits);
@@ -91,7 +95,7 @@ std::optional<Match> Regex::search(std::string_view text, size_t from) const {
 
 namespace {
 
-// Where the search after `match` goes on: an empty match is passed by one character.
+// The offset where the search continues after `match`: one character on after an empty match.
 size_t next_start(std::string_view text, const Match& match) {
   if (match.end > match.begin || match.end >= text.size()) {
     return match.end > match.begin ? match.end : match.end + 1;
@@ -103,7 +107,8 @@ size_t next_start(std::string_view text, const Match& match) {
 
 std::optional<Match> Regex::last(std::string_view text) const {
   std::optional<Match> last;
-  for (size_t from = 0; auto match = search(text, from);) {
+  if (!utf8::is_valid(text)) return last;
+  for (size_t from = 0; auto match = search_from(text, from);) {
     from = next_start(text, *match);
     last = std::move(match);
   }
@@ -111,9 +116,10 @@ std::optional<Match> Regex::last(std::string_view text) const {
 }
 
 std::string Regex::replace_all(std::string_view text, std::string_view with) const {
+  if (!utf8::is_valid(text)) return std::string(text);
   std::string out;
   size_t copied = 0;
-  for (size_t from = 0; const auto match = search(text, from);) {
+  for (size_t from = 0; const auto match = search_from(text, from);) {
     out.append(text.substr(copied, match->begin - copied)).append(with);
     copied = match->end;
     from = next_start(text, *match);

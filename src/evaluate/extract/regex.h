@@ -26,9 +26,9 @@ class Regex {
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
 
-  // The first match from `from` on. Text that is not UTF-8 has none. Throws Failed where the
-  // match takes more steps than kMaxSteps.
-  std::optional<Match> search(std::string_view text, size_t from = 0) const;
+  // The first match. Text that is not UTF-8 has none. Throws Failed where the match takes more
+  // steps than kMaxSteps.
+  std::optional<Match> search(std::string_view text) const;
   // The last of the matches that follow one another from left to right.
   std::optional<Match> last(std::string_view text) const;
   // re.sub() with a plain text.
@@ -39,6 +39,9 @@ class Regex {
  private:
   struct Code;
   explicit Regex(std::unique_ptr<Code> code);
+  // The first match from `from` on, in valid UTF-8.
+  std::optional<Match> search_from(std::string_view text, size_t from) const;
+
   std::unique_ptr<Code> code_;
 };
 

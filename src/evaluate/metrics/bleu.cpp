@@ -3,8 +3,8 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "core/python_text.h"
 #include "core/utf8.h"
-#include "evaluate/python_text.h"
 
 namespace quern {
 namespace {
@@ -65,20 +65,20 @@ std::string mteval_rules(const std::string& line) {
     }
     return out;
   };
-  // A full stop or comma is parted from what stands before it unless that is a digit, then from
-  // what follows it unless that is one; a dash is parted from a digit before it.
+  // A full stop or comma is split from the character before it unless that is a digit, then from
+  // the character after it unless that is one; a dash is split from a digit before it.
   const std::string before = pairs(
       symbols, [](char a, char b) { return !is_ascii_digit(a) && is_stop(b); },
       [](std::string& out, char a, char b) {
         out.append({a, ' ', b, ' '});
       });
-  const std::string behind = pairs(
+  const std::string after = pairs(
       before, [](char a, char b) { return is_stop(a) && !is_ascii_digit(b); },
       [](std::string& out, char a, char b) {
         out.append({' ', a, ' ', b});
       });
   const std::string dashes = pairs(
-      behind, [](char a, char b) { return is_ascii_digit(a) && b == '-'; },
+      after, [](char a, char b) { return is_ascii_digit(a) && b == '-'; },
       [](std::string& out, char a, char b) {
         out.append({a, ' ', b, ' '});
       });

@@ -18,7 +18,7 @@ std::string_view name(BleuTokenizer tokenizer) noexcept;
 // The segment with one space between tokens.
 std::string bleu_tokenize(std::string_view segment, BleuTokenizer tokenizer);
 
-// What a segment adds to its corpus: everything of BLEU comes from the sum of these.
+// The counts of a segment. A corpus's BLEU comes from their sum.
 struct BleuCounts {
   std::array<int64_t, 4> matches{}, totals{};  // of n-grams, by n - 1
   int64_t hypothesis_tokens = 0, reference_tokens = 0;

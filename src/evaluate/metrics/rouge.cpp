@@ -1,7 +1,7 @@
 #include "evaluate/metrics/rouge.h"
 
+#include "core/python_text.h"
 #include "evaluate/metrics/common_subsequence.h"
-#include "evaluate/python_text.h"
 
 namespace quern {
 

@@ -1,4 +1,4 @@
-// How alike two short texts are, 0 to 100, as thefuzz's WRatio over rapidfuzz has it: the best of
+// The similarity of two short texts, 0 to 100, as thefuzz's WRatio over rapidfuzz has it: the best of
 // whole, partial and word-by-word likeness, each with its weight.
 #pragma once
 
@@ -15,7 +15,7 @@ std::u32string fuzzy_text(std::string_view text);
 // time without the deletion: signs among U+0080 to U+00FF become spaces, only letters are deleted.
 std::u32string fuzzy_query(std::string_view text);
 
-// Of two texts preprocessed already; 0 where one is empty. Not rounded.
+// For texts that are preprocessed already; 0 where one is empty. Not rounded.
 double wratio(std::u32string_view a, std::u32string_view b);
 double wratio(std::string_view a, std::string_view b);
 

@@ -1,8 +1,7 @@
 // C-Eval, 5-shot (Huang et al. 2023), as the release's script asks it: no header, no space before
 // the letter, and the average over subjects, not rows.
-#include <fmt/format.h>
+#include <algorithm>
 
-#include "core/error.h"
 #include "evaluate/tasks/all.h"
 #include "evaluate/tasks/multiple_choice.h"
 
@@ -28,22 +27,11 @@ std::vector<Item> items_of(const std::string& task, const std::string& split,
                            const std::vector<Subject>& examples) {
   std::vector<Item> items;
   for (const Subject& subject : subjects) {
-    const auto dev = std::find_if(examples.begin(), examples.end(),
-                                  [&](const Subject& other) { return other.name == subject.name; });
-    if (dev == examples.end()) {
-      throw_bad_input(fmt::format("{}: the subject {} has no examples in dev", task, subject.name));
-    }
-    const std::string shots = shots_of(dev->rows);
+    const std::string shots = shots_of(examples_for(subject, examples, task).rows);
     for (size_t i = 0; i < subject.rows.size(); ++i) {
-      const ChoiceRow& row = subject.rows[i];
-      Item item{.task = task, .subset = subject.name, .split = split};
-      item.index = static_cast<int64_t>(i);
-      item.id = fmt::format("{}/{}/{}", task, subject.name, i);
-      item.prompt = shots + asked(row);
+      Item item = choice_item(task, split, subject, i);
+      item.prompt = shots + asked(subject.rows[i]);
       item.choices = {"A", "B", "C", "D"};
-      if (!row.answer.empty()) item.target = row.answer;
-      item.question = row.question;
-      item.options = row.options;
       items.push_back(std::move(item));
     }
   }

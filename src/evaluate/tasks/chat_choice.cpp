@@ -1,7 +1,4 @@
 // C-Eval and MMLU put to a chat model: it answers in words, and the letter is read out of them.
-#include <fmt/format.h>
-
-#include "core/error.h"
 #include "evaluate/extract/choices.h"
 #include "evaluate/tasks/all.h"
 #include "evaluate/tasks/multiple_choice.h"
@@ -34,15 +31,10 @@ std::vector<Item> items_of(const std::string& task, const std::string& split,
   for (const Subject& subject : subjects) {
     for (size_t i = 0; i < subject.rows.size(); ++i) {
       const ChoiceRow& row = subject.rows[i];
-      Item item{.task = task, .subset = subject.name, .split = split};
-      item.index = static_cast<int64_t>(i);
-      item.id = fmt::format("{}/{}/{}", task, subject.name, i);
+      Item item = choice_item(task, split, subject, i);
       item.messages = {{ChatRole::System, std::string(kDefaultSystem)},
                        {ChatRole::User, instruction + row.question + gap + option_lines(row)}};
-      if (!row.answer.empty()) item.target = row.answer;
       item.max_new_tokens = 512;
-      item.question = row.question;
-      item.options = row.options;
       items.push_back(std::move(item));
     }
   }

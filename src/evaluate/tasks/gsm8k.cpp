@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/python_text.h"
 #include "evaluate/extract/numbers.h"
-#include "evaluate/python_text.h"
 #include "evaluate/tasks/all.h"
 #include "evaluate/tasks/word_problems.h"
 
@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kThink = "\nLet's think step by step\n";
 
-// What stands behind the `#### ` of an answer, without commas.
+// The result after the `#### ` of an answer, without commas.
 std::string gold_of(const Json& answer) {
   const std::string& text = answer.string();
   const size_t mark = text.rfind("#### ");
@@ -29,7 +29,7 @@ ItemVerdict judge_base(const Item& item, const Response& response, const JudgeCo
 }
 
 ItemVerdict judge_chat(const Item& item, const Response& response, const JudgeContext&) {
-  // The reference looks for the gold in the worked answer by the rule that reads the reply.
+  // The reference reads the gold from the worked answer by the rule that reads the reply.
   ItemVerdict verdict =
       judge_numbers(chat_number(response.text), fixed_number(response.text), *item.target);
   const auto gold = chat_number(item.extra.at("answer").get_ref<const std::string&>());

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/python_text.h"
 #include "evaluate/judge_programs.h"
-#include "evaluate/python_text.h"
 #include "evaluate/tasks/all.h"
 
 namespace quern {

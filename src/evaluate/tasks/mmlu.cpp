@@ -2,8 +2,9 @@
 // subject, the word `Question: `, letters with a space, the average over all questions.
 #include <fmt/format.h>
 
-#include "core/error.h"
-#include "evaluate/python_text.h"
+#include <algorithm>
+
+#include "core/python_text.h"
 #include "evaluate/tasks/all.h"
 #include "evaluate/tasks/multiple_choice.h"
 
@@ -20,28 +21,19 @@ std::vector<Item> load(const DataFolder& data, const ItemOptions& options) {
   const auto examples = mmlu_subjects(data, "dev", options);
   std::vector<Item> items;
   for (const Subject& subject : mmlu_subjects(data, "test", options)) {
-    const auto dev = std::find_if(examples.begin(), examples.end(),
-                                  [&](const Subject& other) { return other.name == subject.name; });
-    if (dev == examples.end()) {
-      throw_bad_input(fmt::format("mmlu: the subject {} has no examples in dev", subject.name));
-    }
     std::string words = subject.name;
     std::replace(words.begin(), words.end(), '_', ' ');
     std::string shots = fmt::format(
         "The following are multiple choice questions (with answers) about {}.\n\n", words);
-    for (size_t i = 0; i < std::min(kShots, dev->rows.size()); ++i) {
-      shots += asked(dev->rows[i]) + " " + dev->rows[i].answer + "\n\n";
+    const std::vector<ChoiceRow>& dev = examples_for(subject, examples, "mmlu").rows;
+    for (size_t i = 0; i < std::min(kShots, dev.size()); ++i) {
+      shots += asked(dev[i]) + " " + dev[i].answer + "\n\n";
     }
     for (size_t i = 0; i < subject.rows.size(); ++i) {
-      const ChoiceRow& row = subject.rows[i];
-      Item item{.task = "mmlu", .subset = subject.name, .split = "test"};
-      item.index = static_cast<int64_t>(i);
-      item.id = fmt::format("mmlu/{}/{}", subject.name, i);
-      item.prompt = shots + asked(row);
+      Item item = choice_item("mmlu", "test", subject, i);
+      item.prompt = shots + asked(subject.rows[i]);
       item.choices = {" A", " B", " C", " D"};
-      item.target = " " + row.answer;
-      item.question = row.question;
-      item.options = row.options;
+      item.target = " " + subject.rows[i].answer;
       items.push_back(std::move(item));
     }
   }

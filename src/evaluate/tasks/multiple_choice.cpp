@@ -9,7 +9,7 @@
 namespace quern {
 namespace {
 
-// What pandas' reader takes for a missing value and prints as `nan`.
+// The cells that pandas' reader takes for missing values and prints as `nan`.
 constexpr std::string_view kMissing[] = {
     "",     "#N/A", "#N/A N/A", "#NA",  "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A",  "NA",       "NULL", "NaN",     "None",     "n/a",  "nan",  "null"};
@@ -105,6 +105,28 @@ std::vector<Subject> mmlu_subjects(const DataFolder& data, const std::string& sp
     subjects.push_back({name, choice_rows(CsvTable::headless(path, 6), true, options)});
   }
   return subjects;
+}
+
+Item choice_item(const std::string& task, const std::string& split, const Subject& subject,
+                 size_t row) {
+  const ChoiceRow& asked = subject.rows[row];
+  Item item{.task = task, .subset = subject.name, .split = split};
+  item.index = static_cast<int64_t>(row);
+  item.id = fmt::format("{}/{}/{}", task, subject.name, row);
+  if (!asked.answer.empty()) item.target = asked.answer;
+  item.question = asked.question;
+  item.options = asked.options;
+  return item;
+}
+
+const Subject& examples_for(const Subject& subject, const std::vector<Subject>& examples,
+                            const std::string& task) {
+  const auto found = std::find_if(examples.begin(), examples.end(),
+                                  [&](const Subject& other) { return other.name == subject.name; });
+  if (found == examples.end()) {
+    throw_bad_input(fmt::format("{}: the subject {} has no examples in dev", task, subject.name));
+  }
+  return *found;
 }
 
 }  // namespace quern

@@ -1,5 +1,5 @@
-// What C-Eval, CMMLU and MMLU have in common: a folder with a CSV file for each subject, five rows
-// of which are shown before the question.
+// C-Eval, CMMLU and MMLU: a folder with a CSV file for each subject, and rows of its examples that
+// are shown before the question.
 #pragma once
 
 #include <string>
@@ -20,7 +20,7 @@ struct ChoiceRow {
 std::vector<ChoiceRow> choice_rows(const CsvTable& table, bool has_answer,
                                    const ItemOptions& options);
 
-// "A. ...\nB. ...\n" with `begin` before each line instead of `\n` behind it.
+// "A. ...\nB. ...\n"
 std::string option_lines(const ChoiceRow& row);
 
 // Groups of subjects out of a JSON file {"group": ["subject", ...]}; none where there is no file.
@@ -37,6 +37,13 @@ std::vector<Subject> ceval_subjects(const DataFolder& data, const std::string& s
                                     const ItemOptions& options);
 std::vector<Subject> mmlu_subjects(const DataFolder& data, const std::string& split,
                                    const ItemOptions& options);
+
+// The item of a row, all but what is asked: id, subject, the right letter, what scorers read.
+Item choice_item(const std::string& task, const std::string& split, const Subject& subject,
+                 size_t row);
+// The subject of that name among `examples`. Throws BadInput where there is none.
+const Subject& examples_for(const Subject& subject, const std::vector<Subject>& examples,
+                            const std::string& task);
 
 inline constexpr const char* kCevalPublished = "huggingface.co/datasets/ceval/ceval-exam";
 inline constexpr const char* kMmluPublished = "github.com/hendrycks/test";

@@ -3,14 +3,13 @@
 // where they are at hand, else on queries of the Berkeley function-calling benchmark.
 #include <fmt/format.h>
 
-#include <cctype>
-#include <cmath>
-
 #include "agent/react_prompt.h"
 #include "agent/reply.h"
+#include "core/ascii.h"
 #include "core/error.h"
+#include "core/python_text.h"
+#include "evaluate/mean.h"
 #include "evaluate/metrics/rouge.h"
-#include "evaluate/python_text.h"
 #include "evaluate/tasks/all.h"
 #include "formats/byte_source.h"
 #include "text/tokenizer.h"
@@ -47,8 +46,8 @@ Item item_of(const OrderedJson& record, const std::string& where) {
     if (gold != nullptr && gold->is_object()) {
       const OrderedJson* action = gold->find("action");
       const OrderedJson* input = gold->find("action_input");
-      if (action == nullptr || input == nullptr) {
-        throw_bad_input(where + ": 'gold' lacks action or action_input");
+      if (action == nullptr || !action->is_string() || input == nullptr) {
+        throw_bad_input(where + ": 'gold' lacks action, a string, or action_input");
       }
       // Arguments given as text are read as the scorer reads a reply's.
       const std::string arguments =
@@ -97,11 +96,7 @@ std::vector<Item> load(const DataFolder& data, const ItemOptions&) {
   return items;
 }
 
-std::string lower(std::string_view text) {
-  std::string out(python::strip(text));
-  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
+std::string bare(std::string_view text) { return ascii_lower(python::strip(text)); }
 
 // ROUGE-L over the model's tokens, as the release's scorer splits: tokens joined by spaces and
 // split again, so that those of white space alone vanish.
@@ -135,9 +130,9 @@ ItemVerdict judge(const Item& item, const Response& response, const JudgeContext
   const std::string arguments =
       fixed.calls.empty() ? std::string()
                           : python_dumps(fixed.calls.front().arguments, {.sort_keys = true});
-  verdict.correct = parity.positive && lower(parity.action) == lower(*item.target);
+  verdict.correct = parity.positive && bare(parity.action) == bare(*item.target);
   verdict.correct_fixed =
-      verdict.prediction_fixed && lower(*verdict.prediction_fixed) == lower(*item.target);
+      verdict.prediction_fixed && bare(*verdict.prediction_fixed) == bare(*item.target);
   verdict.details = {{"tool_input", input_score(parity.action_input, gold, *context.tokenizer)},
                      {"tool_input_fixed", input_score(arguments, gold, *context.tokenizer)}};
   return verdict;
@@ -146,21 +141,14 @@ ItemVerdict judge(const Item& item, const Response& response, const JudgeContext
 // The mean of a number over the items that have it.
 void add_mean(std::span<const Judged> judged, const std::string& field, double scale,
               const std::string& name, Metrics& metrics, bool fixed) {
-  double sum = 0, squares = 0;
-  int64_t count = 0;
+  Mean mean;
   for (const Judged& entry : judged) {
     const auto found = entry.verdict->details.find(field);
     if (found == entry.verdict->details.end()) continue;
-    const double value = scale * (found->is_boolean() ? found->get<bool>() : found->get<double>());
-    sum += value;
-    squares += value * value;
-    ++count;
+    mean.add(scale * (found->is_boolean() ? found->get<bool>() : found->get<double>()));
   }
-  if (count == 0) return;
-  const auto n = static_cast<double>(count);
-  const double variance = std::max(0.0, squares / n - sum / n * sum / n);
-  (fixed ? metrics.fixed : metrics.parity)
-      .emplace_back(name, MetricValue{sum / n, std::sqrt(variance / n), count});
+  if (mean.count == 0) return;
+  (fixed ? metrics.fixed : metrics.parity).emplace_back(name, mean.value());
 }
 
 Summary summarize(const DataFolder&, std::span<const Judged> judged) {

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/python_text.h"
 #include "evaluate/metrics/bleu.h"
-#include "evaluate/python_text.h"
 #include "evaluate/tasks/all.h"
 #include "evaluate/tasks/translation.h"
 
@@ -18,7 +18,7 @@ struct Direction {
   std::string pair, source, target;  // "zh-en", "zh", "en"
   BleuTokenizer tokenizer;
 
-  // What is asked ends where the translation is to begin.
+  // The prompt ends where the translation begins.
   std::string asked(const std::string& text) const {
     return source == "zh" ? "中文：" + text + "\nEnglish:" : "English: " + text + "\n中文：";
   }

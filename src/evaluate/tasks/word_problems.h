@@ -1,4 +1,4 @@
-// What GSM8K and SVAMP have in common.
+// Parts that GSM8K and SVAMP share.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// What the first process of a sandbox and its caller agree on.
+// The protocol between a sandbox's first process and its caller.
 #pragma once
 
 #include <cstdint>

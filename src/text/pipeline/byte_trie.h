@@ -12,7 +12,7 @@ namespace quern {
 class ByteTrie {
  public:
   ByteTrie() = default;
-  // Of equal strings the first counts. Empty ones are left out. Values are not negative.
+  // Among equal strings the first counts. Empty ones are left out. Values are not negative.
   explicit ByteTrie(std::vector<std::pair<std::string_view, int32_t>> strings);
 
   bool empty() const noexcept { return nodes_.size() < 2; }

@@ -63,7 +63,7 @@ class Unigram : public PieceModel {
       if (!whole_character) improve(at + character, here + unknown_score, at, no_id);
       at += character;
     }
-    // From the end back; unknown neighbours are one.
+    // The best path, read backwards; neighbouring unknown tokens become one.
     path_.clear();
     for (size_t end = piece.size(); end > 0;) {
       const Node& node = best_[end];
@@ -131,7 +131,7 @@ class Unigram : public PieceModel {
 thread_local std::vector<Unigram::Node> Unigram::best_;
 thread_local std::vector<Unigram::Part> Unigram::path_;
 
-// Of a word the longest token it begins with, then the longest of the rest with the prefix.
+// Takes the longest token that a word begins with, then the longest prefixed one of the rest.
 class WordPiece : public PieceModel {
  public:
   WordPiece(const TokenModel& model, const std::string& source) : model_(model), source_(source) {

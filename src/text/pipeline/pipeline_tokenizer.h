@@ -64,7 +64,7 @@ class PipelineTokenizer : public Tokenizer {
   std::array<bool, 256> missing_{};
   bool misses_bytes_ = false, cuts_at_lines_ = false;
   mutable PieceCaches caches_;
-  // Of vocabularies that are not byte-level: what each id adds to a text; made when asked for.
+  // What each id adds to a text, for vocabularies that are not byte-level; made on first use.
   mutable std::once_flag shown_once_;
   mutable std::vector<std::string> shown_;
 };

@@ -149,8 +149,8 @@ bool SymbolBpe::bytes_of(std::string_view text, std::vector<TokenId>& out) const
   return true;
 }
 
-// As Hugging Face has it, down to where unknown characters stand: those that are pending come
-// behind bytes that follow them.
+// As Hugging Face does it, including where unknown tokens go: a pending one is put behind the bytes
+// that follow it.
 void SymbolBpe::symbols_of(std::string_view piece, std::vector<TokenId>& out) const {
   const bool affixes = !model_.prefix.empty() || !model_.suffix.empty();
   bool pending = false;

@@ -51,8 +51,9 @@ class ArgumentReader {
   const Value* operator[](size_t index) const { return found_[index]; }  // null: not given
   int64_t integer(size_t index, int64_t fallback) const;
   bool flag(size_t index, bool fallback) const;
-  // A text's bytes; None counts as not given.
+  // A text; null for what is not given and for anything else.
   const MarkedText* text(size_t index) const;
+  const MarkedText& need_text(size_t index) const;
 
  private:
   std::string function_;

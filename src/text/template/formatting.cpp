@@ -1,4 +1,4 @@
-// JSON, str.format, the % operator, and how functions read their arguments.
+// str.format and the % operator.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,123 +13,6 @@ namespace quern::chat_template {
 namespace {
 
 constexpr int kMaxWidth = 10'000;  // of a formatted value
-
-class JsonWriter {
- public:
-  JsonWriter(Interpreter& run, const JsonStyle& style) : run_(run), style_(style) {}
-
-  void write(const Value& value, int level) {
-    run_.spend(1);
-    if (value.is_none()) {
-      put("null");
-    } else if (const auto* flag = value.as<bool>()) {
-      put(*flag ? "true" : "false");
-    } else if (const auto* number = value.as<double>()) {
-      put(std::isnan(*number)   ? "NaN"
-          : std::isinf(*number) ? (*number < 0 ? "-Infinity" : "Infinity")
-                                : python_repr(*number));
-    } else if (value.is_number()) {
-      append_repr(out, value);
-    } else if (const MarkedText* text = value.as_text()) {
-      write_text(*text);
-    } else if (const Dict* dict = value.as_dict()) {
-      write_dict(*dict, level);
-    } else if (const Sequence* list = value.as_sequence();
-               list != nullptr && list->kind <= Sequence::Kind::Tuple) {
-      write_list(*list, level);
-    } else {
-      if (value.is_undefined() && value.as<Undefined>()->unsafe) Interpreter::need_defined(value);
-      fail_type(fmt::format("Object of type {} is not JSON serializable", value.type_name()));
-    }
-    if (out.size() > (size_t{1} << 20)) run_.spend_bytes(out.size() / 1024);
-  }
-
-  MarkedText out;
-
- private:
-  void put(std::string_view text) { out.append(text, kForeign); }
-  void line(int level) {
-    if (!style_.indent) return;
-    put("\n");
-    for (int i = 0; i < level; ++i) put(*style_.indent);
-    run_.spend_bytes(style_.indent->size() * static_cast<size_t>(level));
-  }
-  void write_text(const MarkedText& text) {
-    run_.spend_bytes(text.size());
-    put("\"");
-    size_t plain = 0;
-    const std::string_view bytes = text.bytes();
-    for (size_t at = 0; at < bytes.size();) {
-      const auto c = static_cast<unsigned char>(bytes[at]);
-      size_t size = 1;
-      std::string escaped;
-      if (c == '"' || c == '\\') {
-        escaped = {'\\', static_cast<char>(c)};
-      } else if (c < 0x20) {
-        constexpr std::string_view kCodes = "\b\f\n\r\t", kLetters = "bfnrt";
-        const size_t known = kCodes.find(static_cast<char>(c));
-        escaped =
-            known != kCodes.npos ? std::string{'\\', kLetters[known]} : fmt::format("\\u{:04x}", c);
-      } else if (c >= 0x7F && style_.ascii) {
-        const utf8::Point point = utf8::decode(bytes.substr(at));
-        size = point.length;
-        const auto code = static_cast<uint32_t>(point.value);
-        escaped = code < 0x10000
-                      ? fmt::format("\\u{:04x}", code)
-                      : fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((code - 0x10000) >> 10),
-                                    0xDC00 + ((code - 0x10000) & 0x3FF));
-      }
-      if (!escaped.empty()) {
-        out.append(text, plain, at);
-        out.append(escaped, text.origin_at(at));
-        plain = at + size;
-      }
-      at += size;
-    }
-    out.append(text, plain, bytes.size());
-    put("\"");
-  }
-  void write_list(const Sequence& list, int level) {
-    put("[");
-    for (size_t i = 0; i < list.items.size(); ++i) {
-      if (i > 0) put(style_.item_separator);
-      line(level + 1);
-      write(list.items[i], level + 1);
-    }
-    if (!list.items.empty()) line(level);
-    put("]");
-  }
-  void write_key(const Value& key) {
-    if (const MarkedText* text = key.as_text()) return write_text(*text);
-    if (!key.is_number() && !key.is_none()) {
-      fail_type(fmt::format("keys must be str, int, float, bool or None, not {}", key.type_name()));
-    }
-    put("\"");
-    write(key, 0);
-    put("\"");
-  }
-  void write_dict(const Dict& dict, int level) {
-    std::vector<const std::pair<Value, Value>*> order;
-    for (const auto& member : dict.members) order.push_back(&member);
-    if (style_.sort_keys) {
-      std::stable_sort(order.begin(), order.end(),
-                       [&](const auto* a, const auto* b) { return run_.less(a->first, b->first); });
-    }
-    put("{");
-    for (size_t i = 0; i < order.size(); ++i) {
-      if (i > 0) put(style_.item_separator);
-      line(level + 1);
-      write_key(order[i]->first);
-      put(style_.key_separator);
-      write(order[i]->second, level + 1);
-    }
-    if (!order.empty()) line(level);
-    put("}");
-  }
-
-  Interpreter& run_;
-  const JsonStyle& style_;
-};
 
 struct Specification {
   std::string fill = " ";
@@ -237,12 +120,6 @@ MarkedText padded(const MarkedText& text, const Specification& spec, char fallba
 }
 
 }  // namespace
-
-MarkedText to_json(Interpreter& run, const Value& value, const JsonStyle& style) {
-  JsonWriter writer(run, style);
-  writer.write(value, 0);
-  return std::move(writer.out);
-}
 
 MarkedText format_value(const Value& value, std::string_view specification) {
   MarkedText text;
@@ -535,7 +412,10 @@ MarkedText format_percent(Interpreter& run, const MarkedText& format, const Valu
       }
       const char code = type == 'i' || type == 'u' ? 'd' : type;
       Value subject = one;
-      if (!real && one.as<double>() != nullptr) subject = static_cast<int64_t>(*one.as<double>());
+      if (const auto* number = one.as<double>(); number != nullptr && !real) {
+        if (!(std::fabs(*number) < 0x1p63)) fail_overflow();
+        subject = static_cast<int64_t>(*number);
+      }
       std::string text;
       if (spec.align != 0) text += spec.fill + spec.align;
       if (spec.sign != '-') text += spec.sign;
@@ -552,51 +432,6 @@ MarkedText format_percent(Interpreter& run, const MarkedText& format, const Valu
     fail_type("not all arguments converted during string formatting");
   }
   return out;
-}
-
-ArgumentReader::ArgumentReader(std::string_view function, const Arguments& arguments,
-                               std::initializer_list<std::string_view> names, size_t required)
-    : function_(function) {
-  if (arguments.positional.size() > names.size()) {
-    fail_type(fmt::format("{} expected at most {} argument{}, got {}", function, names.size(),
-                          names.size() == 1 ? "" : "s", arguments.positional.size()));
-  }
-  for (size_t i = 0; i < arguments.positional.size(); ++i) found_[i] = &arguments.positional[i];
-  for (const auto& [name, value] : arguments.named) {
-    const auto* known = std::find(names.begin(), names.end(), name);
-    const auto index = static_cast<size_t>(known - names.begin());
-    if (known == names.end()) {
-      fail_type(fmt::format("{}() got an unexpected keyword argument '{}'", function,
-                            printable(name, 40)));
-    }
-    if (found_[index] != nullptr) {
-      fail_type(fmt::format("{}() got multiple values for argument '{}'", function, name));
-    }
-    found_[index] = &value;
-  }
-  for (size_t i = 0; i < required; ++i) {
-    if (found_[i] == nullptr) {
-      fail_type(fmt::format("{} expected at least {} argument{}, got {}", function, required,
-                            required == 1 ? "" : "s", i));
-    }
-  }
-}
-
-int64_t ArgumentReader::integer(size_t index, int64_t fallback) const {
-  if (found_[index] == nullptr || found_[index]->is_none()) return fallback;
-  const auto whole = found_[index]->as_integer();
-  if (whole) return *whole;
-  Interpreter::need_defined(*found_[index]);
-  fail_type(fmt::format("{}: '{}' object cannot be interpreted as an integer", function_,
-                        found_[index]->type_name()));
-}
-
-bool ArgumentReader::flag(size_t index, bool fallback) const {
-  return found_[index] == nullptr ? fallback : found_[index]->truthy();
-}
-
-const MarkedText* ArgumentReader::text(size_t index) const {
-  return found_[index] == nullptr ? nullptr : found_[index]->as_text();
 }
 
 }  // namespace quern::chat_template

@@ -58,10 +58,14 @@ class Interpreter {
   bool less(const Value& a, const Value& b);  // Python's <
   bool same(const Value& a, const Value& b);  // and ==
   bool contains(const Value& container, const Value& item);
+  void need_hashable(const Value& key);
+  // A dict's member, and a new one; the key can be hashed.
+  const Value* find(const Dict& dict, const Value& key);
+  void set(Dict& dict, const Value& key, Value value);
   Value binary(Operator op, const Value& a, const Value& b);
   MarkedText str(const Value& value);
 
-  // Namespaces can hold themselves: the interpreter parts them when it ends.
+  // Namespaces can hold themselves; the interpreter empties them when it ends.
   void keep(NamespacePointer space) { namespaces_.push_back(std::move(space)); }
 
   // Fails for an undefined value with its own message.
@@ -71,10 +75,24 @@ class Interpreter {
   struct Scope;
   struct Loop;
   enum class Flow : uint8_t { Normal, Break, Continue };
-  class Nesting;
+  // One level deeper, for as long as it lives.
+  class Nesting {
+   public:
+    explicit Nesting(Interpreter& interpreter) : interpreter_(interpreter) { interpreter_.enter(); }
+    ~Nesting() { --interpreter_.depth_; }
+    Nesting(const Nesting&) = delete;
+    Nesting& operator=(const Nesting&) = delete;
+
+   private:
+    Interpreter& interpreter_;
+  };
   class Inner;
 
+  static constexpr size_t kBytesOfAStep = 8, kComparisonsOfAStep = 16;
+
   [[noreturn]] void out_of_steps() const;
+  void enter();
+  void spend_search(const Dict& dict, const Value& key);
   Flow run(const Body& body);
   Flow run(const Statement& statement);
   Flow run_for(const Statement& statement, const Value& over, int depth);
@@ -88,6 +106,8 @@ class Interpreter {
 
   Value evaluate(const Expression& expression);
   Value evaluate_or_none(const ExpressionPointer& expression);
+  int id_of(std::string_view name) const;  // -1 where the template names it nowhere
+  Value* find(Scope& scope, int id);
   Value lookup(int id);
   void assign(int id, Value value);
   void assign(const Target& target, const Value& value);
@@ -101,6 +121,7 @@ class Interpreter {
   const SyntaxTree& tree_;
   TemplateLimits limits_;
   LocalTime now_;
+  const int loop_, caller_, varargs_, kwargs_;  // ids of names that have a meaning of their own
   uint64_t left_;
   int depth_ = 0;
   MarkedText* out_ = nullptr;

@@ -4,6 +4,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "core/utf8.h"
 #include "text/template/python_text.h"
@@ -118,7 +119,7 @@ class Lexer {
     }
   }
 
-  // Behind a closing delimiter that stands at `close`: what it takes away of the text after it.
+  // Steps over the closing delimiter at `close`, and over the text that it strips.
   void close_tag(size_t close, size_t sign_size, bool trims_feed) {
     const bool strips = sign_size == 1 && source_[close] == '-';
     const bool keeps = sign_size == 1 && source_[close] == '+';
@@ -196,7 +197,7 @@ class Lexer {
     }
   }
 
-  // Digits with single underscores between them; the length, 0 where there are none.
+  // Length of the digits that `text` begins with, single underscores between them included.
   static size_t digits(std::string_view text, bool (*good)(char)) {
     size_t size = 0;
     while (size < text.size() &&
@@ -317,10 +318,11 @@ class Lexer {
     return out;
   }
   char32_t code(std::string_view& text, size_t size, int base, size_t need) const {
-    const std::string digits(text.substr(0, size));
-    char* end = nullptr;
-    const unsigned long value = std::strtoul(digits.c_str(), &end, base);
-    if (digits.size() < need || *end != '\0' || value > 0x10FFFF) {
+    const std::string_view digits = text.substr(0, size);
+    uint32_t value = 0;
+    const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
+    if (digits.size() < need || read.ec != std::errc() ||
+        read.ptr != digits.data() + digits.size() || value > 0x10FFFF) {
       syntax("a string has a truncated or wrong escape");
     }
     text.remove_prefix(size);

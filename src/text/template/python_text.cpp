@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/utf8.h"
 
@@ -175,6 +176,13 @@ size_t offset_of(std::string_view text, size_t point) noexcept {
   return at;
 }
 
+size_t find(std::string_view text, std::string_view part, size_t from) noexcept {
+  if (from > text.size()) return text.npos;
+  const void* at = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  if (at == nullptr) return text.npos;
+  return static_cast<size_t>(static_cast<const char*>(at) - text.data());
+}
+
 Range strip(std::string_view text, Side side, const std::string_view* chars) {
   Points set;
   if (chars != nullptr) {
@@ -183,9 +191,10 @@ Range strip(std::string_view text, Side side, const std::string_view* chars) {
       set += point.value;
       rest.remove_prefix(point.length);
     }
+    std::sort(set.begin(), set.end());
   }
   const auto drop = [&](char32_t point) {
-    return chars != nullptr ? set.find(point) != set.npos : is_space(point);
+    return chars != nullptr ? std::binary_search(set.begin(), set.end(), point) : is_space(point);
   };
   Range out{0, text.size()};
   while (side != Side::Right && out.begin < out.end) {
@@ -274,7 +283,7 @@ MarkedText replace(const MarkedText& text, std::string_view from, const MarkedTe
       at += at < bytes.size() ? utf8::decode(bytes.substr(at)).length : 1;
     }
   } else {
-    for (size_t at = 0; count != 0 && (at = bytes.find(from, at)) != bytes.npos; --count) {
+    for (size_t at = 0; count != 0 && (at = find(bytes, from, at)) != bytes.npos; --count) {
       out.append(text, copied, at);
       out.append(to);
       copied = at += from.size();

@@ -15,6 +15,9 @@ size_t length(std::string_view text) noexcept;
 // Byte offset of a code point; the size for one past the end.
 size_t offset_of(std::string_view text, size_t point) noexcept;
 
+// As string_view::find, in time of the sizes' sum.
+size_t find(std::string_view text, std::string_view part, size_t from = 0) noexcept;
+
 // Offsets of what is left without white space (or, with `chars`, without these code points) at the
 // left and the right.
 struct Range {

@@ -59,5 +59,9 @@ void fail_type(const std::string& problem) {
 void fail_value(const std::string& problem) {
   throw TemplateError(Cause::Other, problem, "ValueError");
 }
+void fail_overflow() {
+  throw TemplateError(Cause::Other, "integers past 64 bits are not calculated with",
+                      "OverflowError");
+}
 
 }  // namespace quern::chat_template

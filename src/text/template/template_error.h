@@ -34,5 +34,6 @@ class TemplateError : public Error {
 [[noreturn]] void fail(TemplateError::Cause cause, const std::string& problem);
 [[noreturn]] void fail_type(const std::string& problem);   // a TypeError
 [[noreturn]] void fail_value(const std::string& problem);  // a ValueError
+[[noreturn]] void fail_overflow();                         // an integer past 64 bits
 
 }  // namespace quern::chat_template

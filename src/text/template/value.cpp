@@ -126,7 +126,7 @@ bool equal_numbers(const Value& a, const Value& b) {
 }  // namespace
 
 const Value* Dict::find(std::string_view key) const {
-  if (!index.empty()) {
+  if (members.size() >= kIndexFrom) {
     const auto found = index.find(std::string(key));
     return found == index.end() ? nullptr : &members[found->second].second;
   }
@@ -194,6 +194,10 @@ bool Value::truthy() const noexcept {
   return true;
 }
 
+Value undefined(std::string problem, bool unsafe) {
+  return Undefined{std::make_shared<const std::string>(std::move(problem)), unsafe};
+}
+
 uint64_t add_weights(uint64_t a, uint64_t b) noexcept {
   return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
@@ -209,6 +213,7 @@ int Value::depth() const noexcept {
   if (const Sequence* list = as_sequence()) return list->depth;
   if (const Dict* dict = as_dict()) return dict->depth;
   if (const Namespace* space = as_namespace()) return space->depth;
+  if (const Function* function = as_function()) return function->depth;
   return 0;
 }
 

@@ -73,6 +73,7 @@ struct Function {
   // Attributes of those that have some: the loop, macros.
   std::function<std::optional<Value>(Interpreter&, std::string_view)> attribute;
   const char* type = "function";
+  int depth = 0;  // one more than that of the values it holds
 };
 
 using TextPointer = std::shared_ptr<const MarkedText>;
@@ -142,6 +143,9 @@ class Value {
  private:
   Variant data_;
 };
+
+// The undefined value with this message.
+Value undefined(std::string problem, bool unsafe = false);
 
 // A sum that stays at the largest number.
 uint64_t add_weights(uint64_t a, uint64_t b) noexcept;

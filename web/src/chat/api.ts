@@ -65,7 +65,7 @@ export async function* streamChat(
     ...options.sampling,
     ...(options.stop?.length ? { stop: options.stop } : {}),
     ...(options.schema ? { response_format: formatOf(options.schema) } : {}),
-    ...(goOn ? { add_generation_prompt: false, continue_final_message: true } : {}),
+    ...(goOn ? { continue_final_message: true } : {}),
   };
   const response = await request('/v1/chat/completions', key, {
     method: 'POST',

@@ -1,6 +1,4 @@
-#include "evaluate/python_text.h"
-
-#include <utf8proc.h>
+#include "core/python_text.h"
 
 #include "core/utf8.h"
 
@@ -18,34 +16,6 @@ size_t previous(std::string_view text, size_t end) noexcept {
 }
 
 }  // namespace
-
-bool is_space(char32_t point) noexcept {
-  if (point < 0x80) return (point >= 9 && point <= 13) || (point >= 0x1C && point <= 0x20);
-  return point == 0x85 || point == 0xA0 || point == 0x1680 ||
-         (point >= 0x2000 && point <= 0x200A) || point == 0x2028 || point == 0x2029 ||
-         point == 0x202F || point == 0x205F || point == 0x3000;
-}
-
-bool is_alnum(char32_t point) noexcept {
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(point))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool is_digit(char32_t point) noexcept {
-  if (point < 0x80) return point >= '0' && point <= '9';
-  return utf8proc_category(static_cast<utf8proc_int32_t>(point)) == UTF8PROC_CATEGORY_ND;
-}
 
 std::string_view lstrip(std::string_view text) noexcept {
   while (!text.empty()) {
@@ -82,24 +52,6 @@ std::vector<std::string_view> split(std::string_view text) {
   return parts;
 }
 
-std::vector<std::string_view> split_lines(std::string_view text) {
-  std::vector<std::string_view> lines;
-  size_t begin = 0;
-  for (size_t at = 0; at < text.size();) {
-    const utf8::Point point = utf8::decode(text.substr(at));
-    at += point.length;
-    if (point.value == U'\r' && at < text.size() && text[at] == '\n') ++at;
-    const bool ends = (point.value >= 0x0A && point.value <= 0x0D) ||
-                      (point.value >= 0x1C && point.value <= 0x1E) || point.value == 0x85 ||
-                      point.value == 0x2028 || point.value == 0x2029;
-    if (!ends) continue;
-    lines.push_back(text.substr(begin, at - begin));
-    begin = at;
-  }
-  if (begin < text.size()) lines.push_back(text.substr(begin));
-  return lines;
-}
-
 std::vector<std::string_view> split_at(std::string_view text, std::string_view separator) {
   std::vector<std::string_view> parts;
   for (size_t end; (end = text.find(separator)) != text.npos;) {
@@ -108,6 +60,34 @@ std::vector<std::string_view> split_at(std::string_view text, std::string_view s
   }
   parts.push_back(text);
   return parts;
+}
+
+void split_lines(std::string_view text, LineEnds ends, std::vector<std::string_view>& lines) {
+  lines.clear();
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const auto c = static_cast<unsigned char>(text[at]);
+    size_t length = 0;  // of the line's end, where one is here
+    if (c == '\r') {
+      length = text.substr(at).starts_with("\r\n") ? 2 : 1;
+    } else if ((c >= 0x0A && c <= 0x0C) || (c >= 0x1C && c <= 0x1E)) {
+      length = 1;
+    } else if (c == 0xC2 && text.substr(at).starts_with("\u0085")) {
+      length = 2;
+    } else if (c == 0xE2 &&
+               (text.substr(at).starts_with("\u2028") || text.substr(at).starts_with("\u2029"))) {
+      length = 3;
+    }
+    if (length == 0) {
+      ++at;
+      continue;
+    }
+    const size_t end = at;
+    at += length;
+    lines.push_back(text.substr(begin, (ends == LineEnds::Keep ? at : end) - begin));
+    begin = at;
+  }
+  if (begin < text.size()) lines.push_back(text.substr(begin));
 }
 
 std::string replace(std::string_view text, std::string_view from, std::string_view to) {
@@ -136,8 +116,6 @@ std::string_view before(std::string_view text, std::string_view mark) noexcept {
   return text.substr(0, text.find(mark));
 }
 
-void append(std::string& text, char32_t point) { utf8::append(text, point); }
-
 std::u32string points(std::string_view text) {
   std::u32string out;
   out.reserve(text.size());
@@ -153,6 +131,10 @@ size_t length(std::string_view text) noexcept {
   size_t count = 0;
   for (; !text.empty(); ++count) text.remove_prefix(utf8::decode(text).length);
   return count;
+}
+
+char32_t last_point(std::string_view text) noexcept {
+  return text.empty() ? 0 : utf8::decode(text.substr(previous(text, text.size()))).value;
 }
 
 }  // namespace quern::python
