@@ -36,7 +36,7 @@ fs::path find_file(const fs::path& folder) {
 }
 
 constexpr const char* kBeside[] = {"tokenizer_config.json", "special_tokens_map.json",
-                                   "added_tokens.json",     "chat_template.jinja",
+                                   "added_tokens.json", "chat_template.jinja",
                                    "chat_template.json"};
 
 // What a file of tokens and the files beside it say. A tokenizer.json says all by itself, where it
@@ -65,6 +65,14 @@ TokenizerSpec read_spec(const fs::path& file, bool alone) {
                   "expected .tiktoken, .json, .model, .txt or .gguf");
 }
 
+fs::path found_file(const fs::path& path) {
+  fs::path file = fs::is_directory(path) ? find_file(path) : path;
+  if (!file.empty()) return file;
+  throw_bad_input(path.string() + ": has no tokenizer",
+                  "looked for tokenizer.json, *.tiktoken, vocab.json with merges.txt, "
+                  "tokenizer.model, spiece.model and vocab.txt");
+}
+
 }  // namespace
 
 bool has_tokenizer(const fs::path& path) {
@@ -83,16 +91,28 @@ void copy_tokenizer(const fs::path& path, const fs::path& to) {
   }
 }
 
+TokenizerSpec load_tokenizer_spec(const fs::path& path) {
+  if (is_gguf(path)) return gguf_tokenizer_spec(GgufFile(path));
+  const fs::path file = found_file(path);
+  if (file.extension() != ".tiktoken") return read_spec(file, !fs::is_directory(path));
+  const std::vector<std::string> tokens = read_tiktoken(file).tokens;
+  std::vector<AddedToken> added;
+  const auto tokenizer = load_tokenizer(file);
+  for (const SpecialToken& special : tokenizer->specials()) {
+    added.push_back({.id = special.id, .content = special.name});
+  }
+  TokenizerSpec spec = spec_of_byte_vocabulary(tokens, merges_of_ranks(tokens), std::move(added));
+  spec.source = file.string();
+  return spec;
+}
+
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
                                                 const TokenizerOptions& options) {
   if (is_gguf(path)) return load_gguf_tokenizer(GgufFile(path));
-  const fs::path file = fs::is_directory(path) ? find_file(path) : path;
-  if (file.empty() && has_unigram(path)) return load_unigram(path);
-  if (file.empty()) {
-    throw_bad_input(path.string() + ": has no tokenizer",
-                    "looked for tokenizer.json, *.tiktoken, vocab.json with merges.txt, "
-                    "tokenizer.model, spiece.model and vocab.txt");
+  if (fs::is_directory(path) && find_file(path).empty() && has_unigram(path)) {
+    return load_unigram(path);
   }
+  const fs::path file = found_file(path);
   if (file.extension() == ".tiktoken") {
     const auto release =
         options.first_release ? ByteBpeTokenizer::Release::First : ByteBpeTokenizer::Release::Later;
