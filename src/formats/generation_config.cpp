@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "formats/gguf_sampling.h"
 #include "formats/unread_keys.h"
 
 namespace quern {
@@ -101,8 +102,9 @@ void warn_of_unread(const Json& json) {
 }  // namespace
 
 GenerationConfig read_generation_config(const fs::path& folder) {
-  GenerationConfig out;
-  const fs::path path = folder / "generation_config.json";
+  const bool gguf = is_gguf(folder);
+  GenerationConfig out = gguf ? read_gguf_sampling(GgufFile(folder)) : GenerationConfig();
+  const fs::path path = (gguf ? folder.parent_path() : folder) / "generation_config.json";
   if (!fs::exists(path)) return out;
   const Json json = Json::parse_file(path.string(), {.max_bytes = size_t{16} << 20});
   const auto number = [&](const char* key, std::optional<double>& field) {
@@ -129,6 +131,22 @@ GenerationConfig read_generation_config(const fs::path& folder) {
   integer("max_new_tokens", out.max_new_tokens);
   integer("max_window_size", out.max_window_size);
   warn_of_unread(json);
+  return out;
+}
+
+nlohmann::ordered_json to_json(const GenerationConfig& config) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  const auto put = [&](const char* key, const auto& value) {
+    if (value) out[key] = *value;
+  };
+  put("do_sample", config.do_sample);
+  put("temperature", config.temperature);
+  put("top_k", config.top_k);
+  put("top_p", config.top_p);
+  put("min_p", config.min_p);
+  put("typical_p", config.typical_p);
+  put("repetition_penalty", config.repetition_penalty);
+  put("no_repeat_ngram_size", config.no_repeat_ngram_size);
   return out;
 }
 

@@ -26,8 +26,12 @@ struct GenerationConfig {
 nlohmann::ordered_json new_generation_config(std::optional<int64_t> end_of_text,
                                              std::optional<int64_t> im_end);
 
-// An empty one where the folder has no such file. Throws BadInput naming the field. Warns of keys
-// that ask for what is not done here.
-GenerationConfig read_generation_config(const fs::path& folder);
+// An empty one where the folder has no such file. For a GGUF file what its metadata say
+// (gguf_sampling.h), then, going before it, such a file beside it. Throws BadInput naming the field.
+// Warns of keys that ask for what is not done here.
+GenerationConfig read_generation_config(const fs::path& folder_or_gguf);
+
+// How it is to be sampled, as the file says it; without ids. Empty where nothing is said.
+nlohmann::ordered_json to_json(const GenerationConfig& config);
 
 }  // namespace quern

@@ -32,6 +32,10 @@ void GgufWriter::add_u32(std::string_view name, uint32_t value) {
   key(name, GgufValueType::U32);
   put(metadata_, value);
 }
+void GgufWriter::add_i32(std::string_view name, int32_t value) {
+  key(name, GgufValueType::I32);
+  put(metadata_, static_cast<uint32_t>(value));
+}
 void GgufWriter::add_f32(std::string_view name, float value) {
   key(name, GgufValueType::F32);
   put(metadata_, std::bit_cast<uint32_t>(value));
@@ -55,6 +59,13 @@ void GgufWriter::add_i32s(std::string_view name, const std::vector<int32_t>& val
   put(metadata_, static_cast<uint32_t>(GgufValueType::I32));
   put(metadata_, uint64_t{values.size()});
   for (const int32_t value : values) put(metadata_, static_cast<uint32_t>(value));
+}
+
+void GgufWriter::add_f32s(std::string_view name, const std::vector<float>& values) {
+  key(name, GgufValueType::Array);
+  put(metadata_, static_cast<uint32_t>(GgufValueType::F32));
+  put(metadata_, uint64_t{values.size()});
+  for (const float value : values) put(metadata_, std::bit_cast<uint32_t>(value));
 }
 
 void GgufWriter::add_tensor(std::string_view name, const GgufBlock& block, const Shape& shape) {

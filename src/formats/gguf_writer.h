@@ -18,11 +18,13 @@ class GgufWriter {
   explicit GgufWriter(fs::path path) : path_(std::move(path)) {}
 
   void add_u32(std::string_view key, uint32_t value);
+  void add_i32(std::string_view key, int32_t value);
   void add_f32(std::string_view key, float value);
   void add_bool(std::string_view key, bool value);
   void add_string(std::string_view key, std::string_view value);
   void add_strings(std::string_view key, const std::vector<std::string>& values);
   void add_i32s(std::string_view key, const std::vector<int32_t>& values);
+  void add_f32s(std::string_view key, const std::vector<float>& values);
   void add_tensor(std::string_view name, const GgufBlock& block, const Shape& shape);
 
   void begin();

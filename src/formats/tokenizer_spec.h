@@ -6,12 +6,22 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/file.h"
-#include "formats/tokenizer_json.h"
 
 namespace quern {
+
+// A token that is found in text before the rest is cut and merged.
+struct AddedToken {
+  int64_t id;
+  std::string content;
+  bool special = true;       // hidden where decoding skips special tokens; found only where allowed
+  bool single_word = false;  // only where no word character stands beside it
+  bool lstrip = false, rstrip = false;  // swallows the white space before or behind it
+  bool normalized = false;              // found in the normalized text, its content normalized, too
+};
 
 // A text to be found as it stands, or a regular expression in Oniguruma's (Ruby's) syntax.
 struct TextPattern {
@@ -141,5 +151,9 @@ std::vector<AddedToken> read_added_tokens(const Json& list);
 
 // `json` is the text of a tokenizer.json.
 TokenizerSpec parse_tokenizer_spec(std::string_view json, const std::string& source);
+
+// The text of a tokenizer.json, as Hugging Face's tokenizers read it. Throws Unsupported naming what
+// it cannot say: merges by score, SentencePiece's own normalizer, two ids of one text.
+std::string to_tokenizer_json(const TokenizerSpec& spec);
 
 }  // namespace quern

@@ -1,4 +1,4 @@
-// The data alone, and its look-up.
+// The data, its look-up, and the steps that it stands for.
 #include "text/gguf_pre_rules.h"
 
 #include <algorithm>
@@ -114,12 +114,7 @@ constexpr Text kLaguna[] = {
     R"x((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|)x"
     R"x(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)x"};
 
-struct Row {
-  Text name;
-  GgufPreRule rule;
-};
-
-const Row kRows[] = {
+const NamedGgufPreRule kRows[] = {
     {"default", {.patterns = kDefault}},
     {"minicpm5", {.patterns = kMiniCpm, .ignore_merges = true}},
     {"llama3", {.patterns = kLlama3, .ignore_merges = true, .bos = true}},
@@ -215,11 +210,43 @@ const Row kRows[] = {
 
 }  // namespace
 
+std::span<const NamedGgufPreRule> gguf_pre_rules() { return kRows; }
+
 std::optional<GgufPreRule> gguf_pre_rule(std::string_view name) {
-  const auto row = std::find_if(std::begin(kRows), std::end(kRows),
-                                [&](const Row& each) { return each.name == name; });
+  const auto row = std::ranges::find(kRows, name, &NamedGgufPreRule::name);
   if (row == std::end(kRows)) return std::nullopt;
   return row->rule;
+}
+
+std::vector<NormalizerStep> normalizers_of(const GgufPreRule& rule) {
+  using Step = NormalizerStep::Kind;
+  std::vector<NormalizerStep> steps;
+  if (rule.nfc) steps.push_back({.kind = Step::Nfc});
+  if (rule.marks) {
+    steps.push_back({.kind = Step::Replace, .pattern = {false, " "}, .content = "\u2581"});
+  }
+  return steps;
+}
+
+std::vector<PreTokenizerStep> pre_tokenizers_of(const GgufPreRule& rule, bool raw) {
+  using Step = PreTokenizerStep::Kind;
+  if (rule.falcon) {
+    return {{.kind = Step::Punctuation, .behavior = SplitBehavior::Contiguous},
+            {.kind = Step::ByteLevel},
+            {.kind = Step::Digits},
+            {.kind = Step::Split, .pattern = {true, "[0-9][0-9][0-9]"}}};
+  }
+  std::vector<PreTokenizerStep> steps;
+  for (const std::string_view pattern : rule.patterns) {
+    PreTokenizerStep step = {.kind = Step::Split, .pattern = {true, std::string(pattern)}};
+    if (rule.between_is_dropped) {
+      step.behavior = SplitBehavior::Removed;
+      step.invert = true;
+    }
+    steps.push_back(std::move(step));
+  }
+  if (!raw) steps.push_back({.kind = Step::ByteLevel, .use_regex = false});
+  return steps;
 }
 
 }  // namespace quern

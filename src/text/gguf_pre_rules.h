@@ -4,6 +4,9 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
+
+#include "formats/tokenizer_spec.h"
 
 namespace quern {
 
@@ -22,7 +25,19 @@ struct GgufPreRule {
   bool falcon = false;              // Falcon's steps, of which two come behind the byte letters
 };
 
+struct NamedGgufPreRule {
+  std::string_view name;
+  GgufPreRule rule;
+};
+
+// All of them. Of several with one rule the first is the one to write.
+std::span<const NamedGgufPreRule> gguf_pre_rules();
+
 // Nothing for a name that is not known. `default` is the rule of files that name none.
 std::optional<GgufPreRule> gguf_pre_rule(std::string_view name);
+
+// The steps that a rule comes to; `raw`: no byte letters.
+std::vector<NormalizerStep> normalizers_of(const GgufPreRule& rule);
+std::vector<PreTokenizerStep> pre_tokenizers_of(const GgufPreRule& rule, bool raw);
 
 }  // namespace quern

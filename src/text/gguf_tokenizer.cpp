@@ -10,8 +10,9 @@
 #include "core/log.h"
 #include "core/utf8.h"
 #include "text/gguf_pre_rules.h"
+#include "text/pipeline/piece_model.h"
 #include "text/pipeline/pipeline_tokenizer.h"
-#include "text/splitter.h"
+#include "text/vocabulary_files.h"
 
 namespace quern {
 namespace {
@@ -117,13 +118,11 @@ Vocabulary vocabulary_of(const GgufFile& file) {
   Vocabulary vocabulary = {tokens, checked_types(file, tokens.size())};
   const bool has_types = file.has(kTypes);
   for (size_t id = 0; has_types && id < tokens.size(); ++id) {
-    const auto among = [&](const auto& names) {
-      return std::find(std::begin(names), std::end(names), tokens[id]) != std::end(names);
-    };
     TokenType& type = vocabulary.types[id];
     if (type == TokenType::Unused || type == TokenType::Byte) continue;
-    if (among(kEnds)) type = TokenType::Control;
-    if (among(kShown)) type = TokenType::UserDefined;
+    if (const auto control = gguf_control_by_name(tokens[id])) {
+      type = *control ? TokenType::Control : TokenType::UserDefined;
+    }
   }
   return vocabulary;
 }
@@ -272,29 +271,8 @@ TokenizerSpec bpe(const GgufFile& file, std::string_view model) {
   spec.model.ignore_merges = rule->ignore_merges;
   if (!raw) spec.model.unknown = -1;  // what has no token vanishes
   spec.model.byte_fallback = raw;
-  if (rule->nfc) spec.normalizers.push_back({.kind = Normalizer::Nfc});
-  if (rule->marks) {
-    spec.normalizers.push_back(
-        {.kind = Normalizer::Replace, .pattern = {false, " "}, .content = std::string(kMark)});
-  }
-  if (rule->falcon) {
-    spec.pre_tokenizers = {
-        {.kind = PreTokenizer::Punctuation, .behavior = SplitBehavior::Contiguous},
-        {.kind = PreTokenizer::ByteLevel},
-        {.kind = PreTokenizer::Digits},
-        {.kind = PreTokenizer::Split, .pattern = {true, "[0-9][0-9][0-9]"}}};
-  } else {
-    for (const std::string_view pattern : rule->patterns) {
-      PreTokenizerStep step = {.kind = PreTokenizer::Split,
-                               .pattern = {true, std::string(pattern)}};
-      if (rule->between_is_dropped) {
-        step.behavior = SplitBehavior::Removed;
-        step.invert = true;
-      }
-      spec.pre_tokenizers.push_back(std::move(step));
-    }
-    if (!raw) spec.pre_tokenizers.push_back({.kind = PreTokenizer::ByteLevel, .use_regex = false});
-  }
+  spec.normalizers = normalizers_of(*rule);
+  spec.pre_tokenizers = pre_tokenizers_of(*rule, raw);
   put_around(file, rule->bos || model == "gemma4", false, rule->sep, spec);
   set_flags_by_name(file, name, spec);
   return spec;
@@ -435,6 +413,12 @@ bool names_none(const GgufFile& file) {
 
 bool has_gguf_tokenizer(const GgufFile& file) { return file.has(kModel) && !names_none(file); }
 
+std::optional<bool> gguf_control_by_name(std::string_view content) {
+  if (std::ranges::find(kEnds, content) != std::end(kEnds)) return true;
+  if (std::ranges::find(kShown, content) != std::end(kShown)) return false;
+  return std::nullopt;
+}
+
 TokenizerSpec gguf_tokenizer_spec(const GgufFile& file) {
   if (!file.has(kModel) || names_none(file)) {
     throw Error(Kind::Unsupported,
@@ -458,25 +442,33 @@ std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const GgufFile& file) {
   return std::make_shared<PipelineTokenizer>(gguf_tokenizer_spec(file));
 }
 
-std::optional<TokenizerJson> gguf_tokenizer_json(const GgufFile& file) {
-  if (file.string(kModel) != "gpt2" || !file.has("tokenizer.ggml.pre") ||
-      file.string("tokenizer.ggml.pre") != "qwen2") {
-    return std::nullopt;
+TokenizerSpec tokenizer_json_of_gguf(const GgufFile& file) {
+  TokenizerSpec spec = gguf_tokenizer_spec(file);
+  TokenModel& model = spec.model;
+  const auto hidden = [&](int32_t id) {
+    return !model.hidden.empty() && model.hidden[static_cast<size_t>(id)];
+  };
+  if (model.merge_by_score) {
+    merges_of_scores(model);
+    std::erase_if(model.merges, [&](const auto& merge) { return hidden(merge[2]); });
+    model.merge_by_score = false;
+    model.fuse_unknown = true;
+    model.scores.clear();
   }
-  const TokenizerSpec spec = gguf_tokenizer_spec(file);
-  TokenizerJson json;
-  json.nfc = true;
-  json.pattern = kQwenPattern;
-  json.added = spec.added;
-  json.tokens.resize(spec.model.tokens.size());
-  for (size_t id = 0; id < json.tokens.size(); ++id) {
-    if (spec.model.is_made(id)) json.tokens[id] = spec.shown[id];
+  std::erase_if(model.merges,
+                [&](const auto& merge) { return hidden(merge[0]) || hidden(merge[1]); });
+  const bool bytes = std::ranges::any_of(spec.pre_tokenizers, [](const PreTokenizerStep& step) {
+    return step.kind == PreTokenizerStep::Kind::ByteLevel;
+  });
+  if (model.kind != TokenModel::Kind::Bpe) {
+    throw Error(Kind::Unsupported,
+                spec.source + ": its tokenizer is not BPE, and is not written as tokenizer.json");
   }
-  for (const auto& [left, right, both] : spec.model.merges) {
-    json.merges.emplace_back(json.tokens[static_cast<size_t>(left)],
-                             json.tokens[static_cast<size_t>(right)]);
-  }
-  return json;
+  spec.decoders = bytes ? std::vector<DecoderStep>{{.kind = DecoderStep::Kind::ByteLevel}}
+                        : sentencepiece_decoder(spec.leads_with_space);
+  spec.shown_is_given = false;
+  spec.shown.clear();
+  return spec;
 }
 
 }  // namespace quern

@@ -4,9 +4,9 @@
 
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "formats/gguf.h"
-#include "formats/tokenizer_json.h"
 #include "formats/tokenizer_spec.h"
 #include "text/tokenizer.h"
 
@@ -21,7 +21,12 @@ bool has_gguf_tokenizer(const GgufFile& file);
 std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const GgufFile& file);
 TokenizerSpec gguf_tokenizer_spec(const GgufFile& file);
 
-// The parts of a byte-level BPE with Qwen2's rule, as tokenizer.json has them; nothing for others.
-std::optional<TokenizerJson> gguf_tokenizer_json(const GgufFile& file);
+// Whether a token is one of control (true) or of text (false) by its name alone, whatever the file
+// calls it, as llama.cpp has it.
+std::optional<bool> gguf_control_by_name(std::string_view content);
+
+// The same as tokenizer.json can say it (to_tokenizer_json): merges by score as a list, with a
+// decoder. Throws Unsupported for Unigram and WordPiece, too.
+TokenizerSpec tokenizer_json_of_gguf(const GgufFile& file);
 
 }  // namespace quern

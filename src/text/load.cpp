@@ -75,6 +75,14 @@ void refuse_options(const TokenizerOptions& options, const fs::path& file) {
               "the option belongs to a .tiktoken vocabulary");
 }
 
+fs::path found_file(const fs::path& path) {
+  fs::path file = fs::is_directory(path) ? find_file(path) : path;
+  if (!file.empty()) return file;
+  throw_bad_input(path.string() + ": has no tokenizer",
+                  "looked for tokenizer.json, *.tiktoken, vocab.json with merges.txt, "
+                  "tokenizer.model, spiece.model and vocab.txt");
+}
+
 }  // namespace
 
 bool has_tokenizer(const fs::path& path) {
@@ -93,22 +101,32 @@ void copy_tokenizer(const fs::path& path, const fs::path& to) {
   }
 }
 
+TokenizerSpec load_tokenizer_spec(const fs::path& path) {
+  if (is_gguf(path)) return gguf_tokenizer_spec(GgufFile(path));
+  const fs::path file = found_file(path);
+  if (file.extension() != ".tiktoken") return read_spec(file, !fs::is_directory(path));
+  const std::vector<std::string> tokens = read_tiktoken(file).tokens;
+  std::vector<AddedToken> added;
+  const auto tokenizer = load_tokenizer(file);
+  for (const SpecialToken& special : tokenizer->specials()) {
+    added.push_back({.id = special.id, .content = special.name});
+  }
+  TokenizerSpec spec = spec_of_byte_vocabulary(tokens, merges_of_ranks(tokens), std::move(added));
+  spec.source = file.string();
+  return spec;
+}
+
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path,
                                                 const TokenizerOptions& options) {
   if (is_gguf(path)) {
     refuse_options(options, path);
     return load_gguf_tokenizer(GgufFile(path));
   }
-  const fs::path file = fs::is_directory(path) ? find_file(path) : path;
-  if (file.empty() && has_unigram(path)) {
+  if (fs::is_directory(path) && find_file(path).empty() && has_unigram(path)) {
     refuse_options(options, path);
     return load_unigram(path);
   }
-  if (file.empty()) {
-    throw_bad_input(path.string() + ": has no tokenizer",
-                    "looked for tokenizer.json, *.tiktoken, vocab.json with merges.txt, "
-                    "tokenizer.model, spiece.model and vocab.txt");
-  }
+  const fs::path file = found_file(path);
   if (file.extension() == ".tiktoken") {
     const auto release =
         options.first_release ? ByteBpeTokenizer::Release::First : ByteBpeTokenizer::Release::Later;

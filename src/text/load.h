@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/file.h"
+#include "formats/tokenizer_spec.h"
 #include "text/tokenizer.h"
 
 namespace quern {
@@ -20,6 +21,10 @@ struct TokenizerOptions {
 // Misused for an option that does not fit the tokenizer.
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& file_or_folder,
                                                 const TokenizerOptions& options = {});
+
+// What the same files say, a .tiktoken vocabulary with its special tokens and its merges included
+// (merges_of_ranks).
+TokenizerSpec load_tokenizer_spec(const fs::path& file_or_folder);
 
 // Copies the files of a model's tokenizer into another folder, its settings and its chat template
 // included.

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
 #include "core/utf8.h"
+#include "formats/byte_level.h"
 #include "text/pipeline/piece_model.h"
 #include "text/splitter.h"
 
@@ -25,16 +27,6 @@ constexpr uint64_t kMaxFile = uint64_t{256} << 20;
 
 NormalizerStep spaces_to_marks() {
   return {.kind = Normalizer::Replace, .pattern = {false, " "}, .content = kMark};
-}
-
-// Marks become spaces, bytes characters, and the first space goes.
-std::vector<DecoderStep> sentencepiece_decoder(bool strip) {
-  std::vector<DecoderStep> steps = {
-      {.kind = Decoder::Replace, .pattern = {false, kMark}, .content = " "},
-      {.kind = Decoder::ByteFallback},
-      {.kind = Decoder::Fuse}};
-  if (strip) steps.push_back({.kind = Decoder::Strip, .content = " ", .start = 1});
-  return steps;
 }
 
 // Adds a token that text may hold; the vocabulary's own if it is there, else one with the next id.
@@ -190,6 +182,15 @@ bool says_qwen(const fs::path& folder, const TokenizerConfig& config, size_t tok
 
 }  // namespace
 
+std::vector<DecoderStep> sentencepiece_decoder(bool strip) {
+  std::vector<DecoderStep> steps = {
+      {.kind = Decoder::Replace, .pattern = {false, kMark}, .content = " "},
+      {.kind = Decoder::ByteFallback},
+      {.kind = Decoder::Fuse}};
+  if (strip) steps.push_back({.kind = Decoder::Strip, .content = " ", .start = 1});
+  return steps;
+}
+
 std::vector<PreTokenizerStep> split_then_bytes(std::string_view pattern) {
   return {{.kind = PreTokenizer::Split, .pattern = {true, std::string(pattern)}},
           {.kind = PreTokenizer::ByteLevel, .use_regex = false}};
@@ -332,6 +333,52 @@ TokenizerSpec spec_of_vocab_txt(const fs::path& vocab, const TokenizerConfig& co
   if (cls >= 0) spec.before = {static_cast<int32_t>(cls)};
   if (sep >= 0) spec.after = {static_cast<int32_t>(sep)};
   return spec;
+}
+
+TokenizerSpec spec_of_byte_vocabulary(const std::vector<std::string>& tokens,
+                                      std::vector<std::array<int32_t, 3>> merges,
+                                      std::vector<AddedToken> added) {
+  TokenizerSpec spec;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    spec.model.set(static_cast<int64_t>(id), bytes_to_byte_level(tokens[id]));
+  }
+  spec.model.merges = std::move(merges);
+  spec.added = std::move(added);
+  spec.normalizers = {{.kind = Normalizer::Nfc}};
+  spec.pre_tokenizers = split_then_bytes(kQwenPattern);
+  spec.decoders = {{.kind = Decoder::ByteLevel}};
+  return spec;
+}
+
+std::vector<std::array<int32_t, 3>> merges_of_ranks(const std::vector<std::string>& tokens) {
+  std::unordered_map<std::string_view, size_t> ranks;
+  for (size_t id = 0; id < tokens.size(); ++id) ranks.emplace(tokens[id], id);
+  std::vector<std::array<int32_t, 3>> merges;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    const std::string& token = tokens[id];
+    if (token.size() < 2) continue;
+    std::vector<std::string_view> parts;
+    for (size_t i = 0; i < token.size(); ++i) parts.push_back(std::string_view(token).substr(i, 1));
+    while (parts.size() > 2) {
+      size_t best = id, where = parts.size();
+      for (size_t i = 0; i + 1 < parts.size(); ++i) {
+        const std::string_view pair(parts[i].data(), parts[i].size() + parts[i + 1].size());
+        const auto found = ranks.find(pair);
+        if (found == ranks.end() || found->second >= best) continue;
+        best = found->second;
+        where = i;
+      }
+      if (where == parts.size()) break;
+      parts[where] = {parts[where].data(), parts[where].size() + parts[where + 1].size()};
+      parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(where) + 1);
+    }
+    if (parts.size() != 2) continue;
+    const auto left = ranks.find(parts[0]), right = ranks.find(parts[1]);
+    if (left == ranks.end() || right == ranks.end()) continue;
+    merges.push_back({static_cast<int32_t>(left->second), static_cast<int32_t>(right->second),
+                      static_cast<int32_t>(id)});
+  }
+  return merges;
 }
 
 }  // namespace quern

@@ -2,6 +2,11 @@
 // classes make of them.
 #pragma once
 
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include "core/file.h"
 #include "formats/sentencepiece_model.h"
 #include "formats/tokenizer_spec.h"
@@ -22,7 +27,20 @@ TokenizerSpec spec_of_vocab_and_merges(const fs::path& vocab, const fs::path& me
 // vocab.txt: BERT's WordPiece.
 TokenizerSpec spec_of_vocab_txt(const fs::path& vocab, const TokenizerConfig& config);
 
+// A byte-level vocabulary with Qwen's rule: tokens as bytes by id, the pairs that merge and what
+// they make, and tokens beyond the vocabulary.
+TokenizerSpec spec_of_byte_vocabulary(const std::vector<std::string>& tokens,
+                                      std::vector<std::array<int32_t, 3>> merges,
+                                      std::vector<AddedToken> added);
+
+// The merges that ranks come to, by the tokens' order. Ranks say which tokens there are, not what
+// they were merged from: a token's parts are what merging by the lower ranks leaves of its bytes.
+std::vector<std::array<int32_t, 3>> merges_of_ranks(const std::vector<std::string>& tokens);
+
 // The steps of a byte-level tokenizer with a splitting pattern before the bytes.
 std::vector<PreTokenizerStep> split_then_bytes(std::string_view pattern);
+
+// Marks become spaces, bytes characters, and with `strip` the first space goes.
+std::vector<DecoderStep> sentencepiece_decoder(bool strip);
 
 }  // namespace quern

@@ -7,11 +7,12 @@
 #include "core/json.h"
 #include "core/rng.h"
 #include "core/utf8.h"
-#include "formats/tokenizer_json.h"
+#include "formats/tokenizer_spec.h"
 #include "support/support.h"
 #include "text/byte_bpe_tokenizer.h"
 #include "text/load.h"
 #include "text/unicode.h"
+#include "text/vocabulary_files.h"
 
 namespace quern {
 namespace {
@@ -112,18 +113,12 @@ TEST(SentencePieceListC, NoModel) {
 
 // A small tokenizer.json: all bytes, and "ab".
 nlohmann::json tokenizer_json() {
-  TokenizerJson plain;
-  for (int byte = 0; byte < 256; ++byte) plain.tokens.emplace_back(1, static_cast<char>(byte));
-  plain.tokens.emplace_back("ab");
-  plain.merges = {{"a", "b"}};
-  plain.added = {{257, "<|end|>", true}};
-  plain.nfc = true;
-  plain.pattern =
-      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
-      "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-  const TempFolder folder;
-  write_tokenizer_json(folder.path() / "tokenizer.json", plain);
-  return nlohmann::json::parse(read_file(folder.path() / "tokenizer.json"));
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
+  tokens.emplace_back("ab");
+  const TokenizerSpec spec =
+      spec_of_byte_vocabulary(tokens, {{'a', 'b', 256}}, {{.id = 257, .content = "<|end|>"}});
+  return nlohmann::json::parse(to_tokenizer_json(spec));
 }
 
 void expect_bad_json(const std::function<void(nlohmann::json&)>& change,

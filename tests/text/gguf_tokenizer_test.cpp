@@ -1,6 +1,7 @@
 // Tokenizers out of GGUF metadata.
 #include "text/gguf_tokenizer.h"
 
+#include "formats/byte_level.h"
 #include "support/gguf_bytes.h"
 #include "support/support.h"
 

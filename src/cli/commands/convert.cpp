@@ -17,7 +17,7 @@
 #include "formats/convert_floats.h"
 #include "formats/safetensors.h"
 #include "formats/tiktoken.h"
-#include "formats/tokenizer_json.h"
+#include "formats/tokenizer_spec.h"
 #include "formats/torch_bin.h"
 #include "model/gguf_names.h"
 #include "text/chat_template.h"
@@ -172,9 +172,10 @@ void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DT
   Config config = gguf_config(file);
   config.dtype = dtype.value_or(DType::F16);
   write_file(to / "config.json", dump(to_json(config), 2) + "\n");
-  if (config.eos_ids.size() > 1) {
-    write_file(to / "generation_config.json",
-               dump(nlohmann::ordered_json{{"eos_token_id", config.eos_ids}}, 2) + "\n");
+  nlohmann::ordered_json generation = to_json(read_generation_config(from));
+  if (config.eos_ids.size() > 1) generation["eos_token_id"] = config.eos_ids;
+  if (!generation.empty()) {
+    write_file(to / "generation_config.json", dump(generation, 2) + "\n");
   }
   if (!has_gguf_tokenizer(file)) return;
   const ChatTemplateText chat = find_chat_template(from);
@@ -184,11 +185,12 @@ void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DT
     for (const auto& [name, content] : chat.tokens) tokens[name] = content;
     if (!tokens.empty()) write_file(to / "tokenizer_config.json", dump(tokens, 2) + "\n");
   }
-  if (const auto parts = gguf_tokenizer_json(file)) {
-    write_tokenizer_json(to / "tokenizer.json", *parts);
+  try {
+    write_file(to / "tokenizer.json", to_tokenizer_json(tokenizer_json_of_gguf(file)));
     write_tokenizer_config(file, to);
-  } else {
-    log::warning(from.string() + ": its tokenizer is SentencePiece's and is not written");
+  } catch (const Error& error) {
+    if (error.kind() != Kind::Unsupported) throw;
+    log::warning(error.line());
   }
 }
 
@@ -201,7 +203,9 @@ void write_family_files(const fs::path& from, const fs::path& to, Config config,
   for (const auto& entry : fs::directory_iterator(to)) {
     if (entry.path().extension() == ".tiktoken") fs::remove(entry.path());
   }
-  if (has_tokenizer(from)) write_tokenizer_json(to / "tokenizer.json", tokenizer_parts(from));
+  if (has_tokenizer(from)) {
+    write_file(to / "tokenizer.json", to_tokenizer_json(load_tokenizer_spec(from)));
+  }
 }
 
 // --force replaces a checkpoint, but neither the one that is read nor a folder of something else.

@@ -4,21 +4,20 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <unordered_map>
+#include <optional>
 
 #include "cli/framework/command.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
+#include "formats/gguf_sampling.h"
 #include "formats/gguf_writer.h"
 #include "formats/gptq.h"
-#include "formats/tiktoken.h"
-#include "formats/tokenizer_json.h"
 #include "model/gguf_names.h"
 #include "model/rotary.h"
 #include "text/chat_template.h"
-#include "text/gguf_pre_rules.h"
+#include "text/gguf_tokenizer_writer.h"
 #include "text/load.h"
 
 namespace quern::cli {
@@ -70,104 +69,27 @@ std::vector<float> rope_factors(const Config& c) {
   return out;
 }
 
-// Ranks say which tokens there are, not what they were merged from: each one's parts are what
-// merging by the ranks below its own leaves of its bytes.
-void add_merges(const std::vector<std::string>& tokens, TokenizerJson& out) {
-  std::unordered_map<std::string_view, size_t> ranks;
-  for (size_t id = 0; id < tokens.size(); ++id) ranks.emplace(tokens[id], id);
-  for (size_t id = 0; id < tokens.size(); ++id) {
-    const std::string& token = tokens[id];
-    if (token.size() < 2) continue;
-    std::vector<std::string_view> parts;
-    for (size_t i = 0; i < token.size(); ++i) parts.push_back(std::string_view(token).substr(i, 1));
-    while (parts.size() > 2) {
-      size_t best = id, where = parts.size();
-      for (size_t i = 0; i + 1 < parts.size(); ++i) {
-        const std::string_view pair(parts[i].data(), parts[i].size() + parts[i + 1].size());
-        const auto found = ranks.find(pair);
-        if (found == ranks.end() || found->second >= best) continue;
-        best = found->second;
-        where = i;
-      }
-      if (where == parts.size()) break;
-      parts[where] = {parts[where].data(), parts[where].size() + parts[where + 1].size()};
-      parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(where) + 1);
-    }
-    if (parts.size() == 2) out.merges.emplace_back(parts[0], parts[1]);
-  }
-}
-
-}  // namespace
-
-TokenizerJson tokenizer_parts(const fs::path& model) {
-  if (fs::exists(model / "tokenizer.json")) return read_tokenizer_json(model / "tokenizer.json");
-  if (fs::exists(model / "vocab.json")) {
-    return read_vocab_and_merges(model / "vocab.json", model / "merges.txt");
-  }
-  for (const auto& entry : fs::directory_iterator(model)) {
-    if (entry.path().extension() != ".tiktoken") continue;
-    TokenizerJson out;
-    out.nfc = true;
-    out.pattern = gguf_pre_rule("qwen2")->patterns[0];
-    out.tokens = read_tiktoken(entry.path()).tokens;
-    add_merges(out.tokens, out);
-    const auto tokenizer = load_tokenizer(model);
-    for (const SpecialToken& special : tokenizer->specials()) {
-      out.added.push_back({special.id, special.name});
-    }
-    return out;
-  }
-  throw Error(Kind::Unsupported,
-              model.string() + ": its tokenizer is not byte-level BPE, and is not written to GGUF");
-}
-
-namespace {
-
-void add_tokenizer(GgufWriter& out, const fs::path& model, const Config& c) {
+// The model's tokenizer, or nothing where it has none or, with `lossy`, one that GGUF has no model
+// for.
+std::optional<GgufTokenizer> find_tokenizer(const fs::path& model, bool lossy) {
   if (!has_tokenizer(model)) {
     log::info(model.string() + ": has no tokenizer, so the GGUF file gets none");
-    return;
+    return std::nullopt;
   }
-  const TokenizerJson parts = tokenizer_parts(model);
-  const auto count = static_cast<size_t>(c.vocab);
-  std::vector<std::string> tokens(count);
-  std::vector<int32_t> types(count, 5);  // unused
-  for (size_t id = 0; id < count; ++id) {
-    if (id < parts.tokens.size() && !parts.tokens[id].empty()) {
-      tokens[id] = bytes_to_byte_level(parts.tokens[id]);
-      types[id] = 1;
-    } else {
-      tokens[id] = fmt::format("[PAD{}]", id);
-    }
+  try {
+    return GgufTokenizer(load_tokenizer_spec(model));
+  } catch (const Error& error) {
+    if (!lossy || error.kind() != Kind::Unsupported) throw;
+    log::warning(std::string(error.what()) + "; the GGUF file gets no tokenizer");
+    return std::nullopt;
   }
-  std::optional<int64_t> end_of_text;
-  bool chatml = false;
-  for (const AddedToken& token : parts.added) {
-    if (token.id >= c.vocab) continue;  // the embedding has no row for it
-    tokens[static_cast<size_t>(token.id)] = token.content;
-    types[static_cast<size_t>(token.id)] = token.special ? 3 : 4;
-    if (token.content == "<|endoftext|>") end_of_text = token.id;
-    chatml = chatml || token.content == "<|im_start|>";
-  }
-  std::vector<std::string> merges;
-  for (const auto& [left, right] : parts.merges) {
-    merges.push_back(bytes_to_byte_level(left) + " " + bytes_to_byte_level(right));
-  }
-  out.add_string("tokenizer.ggml.model", "gpt2");
-  out.add_string("tokenizer.ggml.pre", "qwen2");
-  out.add_strings("tokenizer.ggml.tokens", tokens);
-  out.add_i32s("tokenizer.ggml.token_type", types);
-  out.add_strings("tokenizer.ggml.merges", merges);
-  const auto add_id = [&](const char* key, std::optional<int64_t> id) {
-    if (id && *id < c.vocab) out.add_u32(key, static_cast<uint32_t>(*id));
-  };
-  add_id("tokenizer.ggml.bos_token_id", c.bos_id ? c.bos_id : end_of_text);
-  const auto& ends = c.eos_ids;
-  add_id("tokenizer.ggml.eos_token_id", ends.empty() ? end_of_text : ends[0]);
-  if (ends.size() > 1) add_id("tokenizer.ggml.eot_token_id", ends[1]);
-  out.add_bool("tokenizer.ggml.add_bos_token", false);
-  // A model's own template, or that of the first Qwen releases, which have it in their program.
+}
+
+// A model's own template, or that of the first Qwen releases, which have it in their program.
+void add_chat_template(GgufWriter& out, const fs::path& model, const TokenizerSpec& tokenizer) {
   std::string chat = find_chat_template(model).text;
+  const bool chatml = std::ranges::any_of(
+      tokenizer.added, [](const AddedToken& token) { return token.content == "<|im_start|>"; });
   if (chat.empty() && chatml) chat = builtin_chat_template("qwen");
   if (!chat.empty()) out.add_string("tokenizer.chat_template", chat);
 }
@@ -228,12 +150,23 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
     throw_bad_input(model.string() + ": is quantized already", "convert the float checkpoint");
   }
   const Config c = load_config(model);
-  report_lost(path.string(), lost_in_gguf(c), lossy);
+  std::vector<std::string> lost = lost_in_gguf(c);
+  const std::optional<GgufTokenizer> tokenizer = find_tokenizer(model, lossy);
+  if (tokenizer) lost.insert(lost.end(), tokenizer->lost().begin(), tokenizer->lost().end());
+  report_lost(path.string(), lost, lossy);
+  if (tokenizer && !tokenizer->overlap().empty()) {
+    log::warning(fmt::format("{}: a text that runs the tokens {} together is cut in another order",
+                             path.string(), tokenizer->overlap()));
+  }
   const TensorStore store = TensorStore::open(model);
   GgufWriter out(path);
   add_config(out, c, model.filename().string());
   out.add_u32("general.quantization_version", 2);
-  add_tokenizer(out, model, c);
+  add_gguf_sampling(out, read_generation_config(model));
+  if (tokenizer) {
+    tokenizer->write(out, c.vocab, c.bos_id, c.eos_ids);
+    add_chat_template(out, model, tokenizer->spec());
+  }
   const auto type_of = [&](const TensorSpec& spec) {
     if (spec.shape.rank() < 2) return *gguf_block_named("F32");
     const bool outer = spec.role == Role::Embedding || spec.role == Role::Head;

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/file.h"
-#include "formats/tokenizer_json.h"
 #include "model/config.h"
 
 namespace quern::cli {
@@ -22,8 +21,5 @@ std::vector<std::string> lost_in_gguf(const Config& config);
 
 // Says what a conversion loses: throws Unsupported, or with `lossy` warns.
 void report_lost(const std::string& where, const std::vector<std::string>& lost, bool lossy);
-
-// The parts of a folder's byte-level BPE, whatever file they are in; Unsupported for another model.
-TokenizerJson tokenizer_parts(const fs::path& model);
 
 }  // namespace quern::cli

@@ -12,9 +12,9 @@
 #include "core/thread_pool.h"
 #include "data/documents.h"
 #include "formats/tiktoken.h"
-#include "formats/tokenizer_json.h"
+#include "formats/tokenizer_spec.h"
 #include "text/bpe_trainer.h"
-#include "text/splitter.h"
+#include "text/vocabulary_files.h"
 
 namespace quern::cli {
 namespace {
@@ -30,17 +30,15 @@ struct TrainArguments {
 // tokenizer.json and .tiktoken, with the same ids; special tokens come after what was learnt.
 void write_tokenizer(const fs::path& folder, const TrainedBpe& trained,
                      const std::vector<std::string>& specials) {
-  TokenizerJson json;
-  json.tokens = trained.tokens;
-  json.nfc = true;
-  json.pattern = kQwenPattern;
-  const auto bytes = [&](TokenId id) { return trained.tokens[static_cast<size_t>(id)]; };
+  std::vector<std::array<int32_t, 3>> merges;
   for (const Bpe::Merge& merge : trained.merges) {
-    json.merges.emplace_back(bytes(merge.left), bytes(merge.right));
+    merges.push_back({merge.left, merge.right, merge.joined});
   }
+  std::vector<AddedToken> added;
   auto next = static_cast<int64_t>(trained.tokens.size());
-  for (const std::string& special : specials) json.added.push_back({next++, special, true});
-  write_tokenizer_json(folder / "tokenizer.json", json);
+  for (const std::string& special : specials) added.push_back({.id = next++, .content = special});
+  const TokenizerSpec spec = spec_of_byte_vocabulary(trained.tokens, std::move(merges), added);
+  write_file(folder / "tokenizer.json", to_tokenizer_json(spec));
   write_tiktoken(folder / "vocab.tiktoken", {.first_rank = 0, .tokens = trained.tokens});
   nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                                    {"clean_up_tokenization_spaces", false}};

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/utf8.h"
+#include "formats/byte_level.h"
 #include "text/pipeline/normalizer.h"
 #include "text/pipeline/piece_model.h"
 

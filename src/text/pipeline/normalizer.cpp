@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "formats/byte_level.h"
 #include "text/pipeline/characters.h"
 
 namespace quern {

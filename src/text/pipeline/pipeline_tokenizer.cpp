@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/utf8.h"
+#include "formats/byte_level.h"
 #include "text/piece_encoder.h"
 #include "text/unicode.h"
 

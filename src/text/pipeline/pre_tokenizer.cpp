@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "formats/tokenizer_json.h"
+#include "formats/byte_level.h"
 #include "text/pipeline/characters.h"
 #include "text/pipeline/scripts.h"
 
