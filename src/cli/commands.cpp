@@ -18,6 +18,7 @@ void add_commands(CLI::App& root) {
       add_inspect,
       add_verify,
       add_convert,
+      add_merge,
       add_quantize,
       add_compare,
       add_init,

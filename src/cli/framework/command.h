@@ -157,6 +157,7 @@ void add_chat(CLI::App& root);
 void add_compare(CLI::App& root);
 void add_completion(CLI::App& root);
 void add_convert(CLI::App& root);
+void add_merge(CLI::App& root);
 void add_data(CLI::App& root);
 void add_decode(CLI::App& root);
 void add_doctor(CLI::App& root);

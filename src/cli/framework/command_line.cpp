@@ -26,10 +26,8 @@ constexpr Habit kHabits[] = {
     {"run", "quern chat MODEL talks with a model, quern generate MODEL PROMPT continues a text"},
     {"train", "quern pretrain RUN.toml trains a model, quern tokenizer train FILES a vocabulary"},
     {"finetune", "quern pretrain RUN.toml with model.init_from goes on from a checkpoint"},
-    {"list",
-     "quern inspect MODEL describes a checkpoint, quern serve lists its models at /v1/models"},
-    {"ls",
-     "quern inspect MODEL describes a checkpoint, quern serve lists its models at /v1/models"},
+    {"list", "quern models lists those that are here, quern inspect MODEL describes one"},
+    {"ls", "quern models lists those that are here, quern inspect MODEL describes one"},
     {"ps", "a server lists what it serves at /v1/models and what runs at /metrics"},
     {"stop", "Ctrl-C or SIGTERM ends quern serve once answers under way are finished"},
     {"show", "quern inspect MODEL describes a checkpoint"},
@@ -39,7 +37,7 @@ constexpr Habit kHabits[] = {
     {"ppl", "quern perplexity MODEL FILE"},
     {"benchmark", "quern bench model MODEL"},
     {"server", "quern serve MODEL"},
-    {"pull", "name the folder of a Hugging Face checkpoint, or a GGUF file"},
+    {"merge-lora", "quern merge MODEL ADAPTER OUT"},
 };
 
 std::string see_help(const CLI::App& app) {

@@ -1,0 +1,144 @@
+// quern merge: adapters into the checkpoint that they were trained on.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands/arguments.h"
+#include "cli/commands/checkpoint_files.h"
+#include "cli/commands/model_store.h"
+#include "cli/framework/output.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "core/thread_pool.h"
+#include "formats/adapter_merge.h"
+#include "formats/convert_floats.h"
+#include "formats/gguf.h"
+#include "formats/gptq.h"
+#include "model/config.h"
+#include "text/load.h"
+
+namespace quern::cli {
+namespace {
+
+struct Arguments {
+  std::string model, out, dtype;
+  std::vector<std::string> adapters;  // as given: the folder to make stands last
+  double scale = 1;
+  int64_t shard_mb = 5000;
+  bool force = false;
+};
+
+const char* torch_name(DType dtype) {
+  return dtype == DType::F32 ? "float32" : dtype == DType::F16 ? "float16" : "bfloat16";
+}
+
+std::optional<DType> wanted_dtype(const std::string& name) {
+  if (name.empty()) return std::nullopt;
+  const auto dtype = dtype_from_user(name);
+  if (dtype && (*dtype == DType::F32 || *dtype == DType::F16 || *dtype == DType::BF16)) {
+    return dtype;
+  }
+  throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(name, 40)),
+              "expected fp32, fp16 or bf16");
+}
+
+// Only the weights of floats can hold what an adapter adds.
+void refuse_quantized(const std::string& model) {
+  if (is_gguf(model)) {
+    throw Error(Kind::Unsupported, model + ": is a GGUF file",
+                fmt::format("make a folder of floats of it first: quern convert {} FOLDER", model));
+  }
+  if (!fs::exists(model)) throw_bad_input(model + ": there is no such folder");
+  if (!fs::is_directory(model)) throw_bad_input(model + ": is a file", "name the folder");
+  if (read_gptq_config(model)) {
+    throw Error(Kind::Unsupported, model + ": is quantized",
+                "merge into the float checkpoint that it was made of, then quern quantize");
+  }
+}
+
+void write_config(const fs::path& from, const fs::path& to, std::optional<DType> dtype, bool unties,
+                  bool fp8) {
+  nlohmann::ordered_json config = Json::parse_file((from / "config.json").string()).raw();
+  if (fp8) config.erase("quantization_config");  // what is written is bfloat16
+  if (dtype) config["torch_dtype"] = torch_name(*dtype);
+  if (dtype && config.contains("dtype")) config["dtype"] = torch_name(*dtype);
+  if (unties) config["tie_word_embeddings"] = false;
+  write_file(to / "config.json", dump(config, 2) + "\n");
+}
+
+void merge(Arguments args) {
+  if (args.adapters.size() < 2) {
+    throw Error(Kind::Misused, "merge takes a model, its adapters, and the folder to make",
+                "quern merge MODEL ADAPTER OUT");
+  }
+  args.out = args.adapters.back();
+  args.adapters.pop_back();
+  const std::optional<DType> dtype = wanted_dtype(args.dtype);
+  refuse_quantized(args.model);
+  load_config(args.model);  // a checkpoint that is one
+  const TensorStore base = TensorStore::open(args.model);
+  const AdapterMerge merged(base, {args.adapters.begin(), args.adapters.end()}, args.scale);
+  std::vector<PlannedTensor> plan;
+  uint64_t total = 0;
+  for (const std::string& name : merged.names()) {
+    plan.push_back({name,
+                    dtype.value_or(merged.unties() && !base.find(name) ? merged.dtype(name)
+                                                                       : base.find(name)->dtype),
+                    merged.shape(name)});
+    total += plan.back().bytes();
+  }
+  const InterruptScope scope;
+  ThreadPool pool(globals().threads);
+  OutputFolder folder(args.out, args.force);
+  CheckpointWriter writer(folder.temporary(), plan,
+                          static_cast<uint64_t>(args.shard_mb) * 1'000'000);
+  Progress progress("writing " + args.out, total, "bytes");
+  uint64_t written = 0;
+  std::vector<std::byte> bytes;
+  for (const PlannedTensor& tensor : plan) {
+    check_interrupted();
+    const ConstTensorView view = merged.view(tensor.name);
+    if (!merged.changes(tensor.name) && view.dtype == tensor.dtype) {
+      writer.write({view.data, view.size_bytes()});
+    } else {
+      encode_floats(merged.values(tensor.name, pool), tensor.dtype, bytes);
+      writer.write(bytes);
+    }
+    written += tensor.bytes();
+    progress.update(written);
+  }
+  writer.finish();
+  copy_side_files(args.model, folder.temporary());
+  write_config(args.model, folder.temporary(), dtype, merged.unties(), base.has_fp8());
+  folder.commit();
+  progress.finish();
+  print(fmt::format("{}: {} matrices changed of {} tensors, {}\ntry: quern {} {}\n", args.out,
+                    merged.updates(), plan.size(), human_bytes(total),
+                    has_tokenizer(args.out) ? "chat" : "inspect", args.out));
+}
+
+}  // namespace
+
+void add_merge(CLI::App& root) {
+  Command command(root, "merge", "Merge LoRA adapters into a checkpoint",
+                  {{"merge SmolLM2-135M-Instruct-bf16 runs/tune/latest merged",
+                    "a checkpoint that needs no adapter"},
+                   {"merge base adapter out --scale 0.5", "half of what was learnt"}});
+  auto args = std::make_shared<Arguments>();
+  command.positional("model", args->model, "Checkpoint folder of floats")
+      .required()
+      .replaced(resolve_model);
+  command
+      .positional("adapters", args->adapters,
+                  "Adapter folders in PEFT's layout, then the folder to make")
+      .required();
+  command.option("--scale", args->scale, "Factor of the update");
+  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "the model's");
+  command.option("--shard-size", args->shard_mb, "Largest file, in MB")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.flag("--force", args->force, "Replace what is there under the name of `out`");
+  command.on_run([args] { merge(*args); });
+}
+
+}  // namespace quern::cli
