@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/json.h"
+#include "core/json_tree.h"
 #include "core/ordered_json.h"
 
 namespace quern::serve {
@@ -22,8 +23,5 @@ struct Body {
     return value == nullptr || value->is_null() ? nullptr : value;
   }
 };
-
-nlohmann::json to_json_tree(const OrderedJson& value);
-nlohmann::ordered_json to_ordered_tree(const OrderedJson& value);
 
 }  // namespace quern::serve
