@@ -34,6 +34,7 @@ def _serve():
     os.close(3)
     names = {'__name__': '__main__', '__builtins__': __builtins__}
     number = 0
+    own = os.getpid()
     while True:
         head = given.read(8)
         if len(head) < 8:
@@ -71,6 +72,8 @@ def _serve():
                 stream.flush()
             except BaseException:
                 pass
+        if os.getpid() != own:  # a child that the code forked and that came as far as this
+            os._exit(0)
         size = os.fstat(shown).st_size
         text = os.pread(shown, 65536, 0)
         if size > len(text):

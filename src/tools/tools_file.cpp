@@ -26,6 +26,40 @@ std::vector<std::string> texts(const Json& section, std::string_view key) {
   return out;
 }
 
+// A word of a command: texts, and the parameters between them. {{ and }} are braces, and so are those
+// around what can be no parameter's name.
+struct WordPart {
+  std::string text;
+  bool hole = false;
+};
+std::vector<WordPart> word_parts(const std::string& word) {
+  std::vector<WordPart> out = {{}};
+  const auto is_name = [](std::string_view name) {
+    return !name.empty() && std::ranges::all_of(name, [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+             c == '_' || c == '-';
+    });
+  };
+  for (size_t at = 0; at < word.size(); ++at) {
+    const char c = word[at];
+    if ((c == '{' || c == '}') && at + 1 < word.size() && word[at + 1] == c) {
+      out.back().text += c;
+      ++at;
+      continue;
+    }
+    const size_t close = c == '{' ? word.find('}', at) : word.npos;
+    const std::string name = close == word.npos ? "" : word.substr(at + 1, close - at - 1);
+    if (!is_name(name)) {
+      out.back().text += c;
+      continue;
+    }
+    out.push_back({name, true});
+    out.push_back({});
+    at = close;
+  }
+  return out;
+}
+
 // A command, some of whose words have {parameter} in them.
 class CommandTool : public Tool {
  public:
@@ -39,26 +73,22 @@ class CommandTool : public Tool {
     for (const std::string& word : options_.command) {
       std::string out;
       bool dropped = false;
-      for (size_t at = 0; at < word.size();) {
-        const size_t open = word.find('{', at), close = word.find('}', open);
-        if (close == word.npos) {
-          out += word.substr(at);
-          break;
+      for (const WordPart& part : word_parts(word)) {
+        if (!part.hole) {
+          out += part.text;
+          continue;
         }
-        out += word.substr(at, open - at);
-        const std::string name = word.substr(open + 1, close - open - 1);
-        const OrderedJson* value = arguments.find(name);
+        const OrderedJson* value = arguments.find(part.text);
         if (value == nullptr || value->is_null()) {
           dropped = true;
-        } else {
-          const std::string text = value->is_string() ? value->text : python_dumps(*value);
-          if (text.find('\0') != text.npos) return {name + " holds a zero byte", true};
-          if (out.empty() && !ended && value->is_string() && text.starts_with('-')) {
-            return {name + " begins with -, which the command would take for an option", true};
-          }
-          out += text;
+          continue;
         }
-        at = close + 1;
+        const std::string text = value->is_string() ? value->text : python_dumps(*value);
+        if (text.find('\0') != text.npos) return {part.text + " holds a zero byte", true};
+        if (out.empty() && !ended && value->is_string() && text.starts_with('-')) {
+          return {part.text + " begins with -, which the command would take for an option", true};
+        }
+        out += text;
       }
       if (dropped) continue;  // an argument that was not given, with what stands around it
       ended |= word == "--";
@@ -198,12 +228,12 @@ class ToolsFile {
     if (options.command.empty()) section.at("command").fail("is empty");
     const OrderedJson* properties = spec.parameters.find("properties");
     for (const std::string& word : options.command) {
-      for (size_t open = word.find('{'); open != word.npos; open = word.find('{', open + 1)) {
-        const size_t close = word.find('}', open);
-        if (close == word.npos) section.at("command").fail("has { without its }");
-        const std::string hole = word.substr(open + 1, close - open - 1);
-        if (properties == nullptr || properties->find(hole) == nullptr) {
-          section.at("command").fail("has {" + printable(hole, 40) + "}, which is no parameter");
+      for (const WordPart& part : word_parts(word)) {
+        if (!part.hole) continue;
+        if (properties == nullptr || properties->find(part.text) == nullptr) {
+          section.at("command").fail(
+              "has {" + printable(part.text, 40) + "}, which is no parameter",
+              "{{ and }} are braces");
         }
       }
     }

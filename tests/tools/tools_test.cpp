@@ -153,6 +153,8 @@ command = ["printf", "%s|%s", "{what}", "--more={more}"]
 parameters = {type = "object", properties = {what = {type = "string"}, more = {type = "integer"}}}
 side_effects = false
 timeout = 5
+[tool.braces]
+command = ["printf", "%s", "{{what}} {print $1} }{"]
 [tool.key]
 command = ["sh", "-c", "echo key $QUERN_TEST_KEY, home ${QUERN_OTHER:-none}"]
 env = ["QUERN_TEST_KEY"]
@@ -174,6 +176,7 @@ command = ["/no/such/program"]
             "$(id); `id`|--more=3");
   EXPECT_EQ(call(*t.find("say"), R"({"what": "a"})").text, "a|");
   EXPECT_TRUE(has(call(*t.find("say"), R"({"what": "-v"})").text, "take for an option"));
+  EXPECT_EQ(call(*t.find("braces"), "{}").text, "{what} {print $1} }{");
   const std::string key = call(*t.find("key"), "{}").text;
   EXPECT_EQ(key, "key sesame-1234, home none\n");
   EXPECT_EQ(t.secrets.hide(key), "key ***, home none\n");
@@ -288,9 +291,9 @@ TEST(OpenApi, MakesRequestsOfCalls) {
 }
 
 TEST(OpenApi, ReachesPublicAddressesOnly) {
-  const size_t before = 0;
-  test::ScriptedServer server(
-      [](const test::ServedRequest&, test::ServedConnection& c) { c.answer(200, "reached"); });
+  test::ScriptedServer server([](const test::ServedRequest&, test::ServedConnection& c) {
+    c.answer(200, "weather for all");
+  });
   for (const std::string& address :
        {server.url("/"), fmt::format("http://localhost:{}", server.port()),
         std::string("http://169.254.169.254"), std::string("http://10.0.0.1"),
@@ -298,9 +301,9 @@ TEST(OpenApi, ReachesPublicAddressesOnly) {
     const auto tools = openapi_tools(api(address), {}, "api.json");
     const ToolResult result = call(*tools[0], R"({"city": "x"})", 5);
     EXPECT_TRUE(result.failed) << address;
-    EXPECT_FALSE(has(result.text, "reached")) << address;
+    EXPECT_FALSE(has(result.text, "weather for all")) << address << result.text;
   }
-  EXPECT_EQ(server.requests().size(), before);
+  EXPECT_EQ(server.requests().size(), 0u);
 }
 
 TEST(OpenApi, RefusesWhatLeadsNowhere) {
