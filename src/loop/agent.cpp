@@ -319,7 +319,9 @@ class Agent::Run {
       out.calls.push_back(call);
       if (out.calls.back().id.empty()) out.calls.back().id = call_id();
     }
-    if (out.calls.empty()) {
+    if (out.calls.empty() && answer.text.find_first_not_of(" \t\n") == answer.text.npos) {
+      out.problem = "the reply has neither a call nor an answer";
+    } else if (out.calls.empty()) {
       out.final = answer.text;
     } else if (!answer.text.empty()) {
       out.thought += (out.thought.empty() ? "" : "\n") + answer.text;

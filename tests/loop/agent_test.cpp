@@ -159,6 +159,15 @@ TEST(Agent, RepairsOnceThenStops) {
       std::string::npos);
 }
 
+TEST(Agent, AnEmptyReplyIsNoAnswer) {
+  Trial t;
+  t.model.knows_tools = true;
+  t.tools.add(make_calculator());
+  t.model.replies = {" \n", "6"};
+  EXPECT_EQ(t.ask().text, "6");
+  EXPECT_EQ(t.types(), "repair final ");
+}
+
 TEST(Agent, EndsLoopsAndBudgets) {
   const std::string a1 = call("a", R"({"x": 1})"), a2 = call("a", R"({"x": 2})");
   const std::pair<std::vector<std::string>, std::string> kCases[] = {
