@@ -21,8 +21,9 @@ using nlohmann::json;
 // An OpenAI-compatible server that gives these messages in turn, and keeps what it was asked.
 class Model {
  public:
-  explicit Model(std::vector<json> messages)
-      : messages_(std::move(messages)),
+  template <class... Messages>
+  explicit Model(const Messages&... messages)
+      : messages_{json(messages)...},
         server_([this](const ServedRequest& request, ServedConnection& connection) {
           if (request.target.ends_with("/models")) {
             connection.answer(200, R"({"data": [{"id": "m"}]})", "application/json");
@@ -72,8 +73,8 @@ std::string example(const std::string& name) { return source("examples/agents/" 
 
 TEST(Agent, AnswersThroughAServersCalls) {
   const TempFolder folder;
-  Model model(
-      {call("calculator", R"({"expression": "17.5% of 2340 plus 12"})"), says("It is 421.5.")});
+  Model model(call("calculator", R"({"expression": "17.5% of 2340 plus 12"})"),
+              says("It is 421.5."));
   const std::string transcript = (folder.path() / "t.jsonl").string();
   const Outcome outcome = quern({"agent", "--server", model.url(), "--json", "--transcript",
                                  transcript, "What is 17.5% of 2340 plus 12?"});
@@ -98,27 +99,27 @@ TEST(Agent, AnswersThroughAServersCalls) {
 }
 
 TEST(Agent, ToldToAPersonTheAnswerIsStandardOutput) {
-  Model model({call("calculator", R"({"expression": "2*3"})"), says("six")});
+  Model model(call("calculator", R"({"expression": "2*3"})"), says("six"));
   const Outcome outcome = quern({"agent", "--server", model.url(), "2*3?"});
   EXPECT_EQ(outcome.out, "six\n");
   EXPECT_NE(outcome.err.find("-> calculator {\"expression\": \"2*3\"}\n<- 6\n"), std::string::npos)
       << outcome.err;
-  Model quiet({says("six")});
+  Model quiet(says("six"));
   EXPECT_EQ(quern({"agent", "-q", "--server", quiet.url(), "2*3?"}).err, "");
 }
 
 TEST(Agent, EndsWithTheCodeThatTellsHow) {
   const json again = call("calculator", R"({"expression": "1"})");
-  Model loop({again, again});
+  Model loop(again, again);
   const Outcome looped = quern({"agent", "--server", loop.url(), "--json", "x"});
   EXPECT_EQ(looped.code, 6);
   EXPECT_NE(looped.err.find("again and again"), std::string::npos);
   EXPECT_EQ(lines(looped.out).back()["text"], nullptr);
-  Model wrong({call("calculator", "null"), call("calculator", "[]")});
+  Model wrong(call("calculator", "null"), call("calculator", "[]"));
   EXPECT_EQ(quern({"agent", "--server", wrong.url(), "x"}).code, 1);
-  Model steps({call("calculator", R"({"expression": "1"})"), says("x")});
+  Model steps(call("calculator", R"({"expression": "1"})"), says("x"));
   EXPECT_EQ(quern({"agent", "--server", steps.url(), "--max-steps", "1", "x"}).code, 6);
-  Model dry({call("calculator", R"({"expression": "1"})")});
+  Model dry(call("calculator", R"({"expression": "1"})"));
   const Outcome dried = quern({"agent", "--server", dry.url(), "--dry", "--json", "x"});
   EXPECT_EQ(dried.code, 0);
   EXPECT_EQ(lines(dried.out).size(), 2u);
@@ -147,14 +148,14 @@ TEST(Agent, SideEffectsWithNobodyToAskAreNotHad) {
   const TempFolder folder;
   const std::string tools =
       folder.write("tools.toml", "[tool.touch]\ncommand = [\"touch\", \"made\"]\n").string();
-  Model model({call("touch", "{}"), says("well")});
+  Model model(call("touch", "{}"), says("well"));
   const Outcome outcome = run({"setsid", "-w", program_path(), "agent", "--server", model.url(),
                                "--tools", tools, "--json", "x"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_FALSE(fs::exists(folder.path() / "made"));
   EXPECT_EQ(lines(outcome.out)[1]["type"], "confirm");
   EXPECT_EQ(lines(outcome.out)[1]["allowed"], false);
-  Model named({call("touch", "{}"), says("well")});
+  Model named(call("touch", "{}"), says("well"));
   quern({"agent", "--server", named.url(), "--tools", tools, "--yes", "touch", "x"});
   EXPECT_TRUE(fs::exists(folder.path() / "made"));
 }
@@ -184,8 +185,8 @@ TEST(AgentExamples, Weather) {
                              "[\"loopback\"]\n",
                              example("weather/weather.json"), address))
           .string();
-  Model model({call("weather", R"({"city": "Rome"})"), call("weather", R"({"city": "Atlantis"})"),
-               says("sunny")});
+  Model model(call("weather", R"({"city": "Rome"})"), call("weather", R"({"city": "Atlantis"})"),
+              says("sunny"));
   const Outcome outcome = quern({"agent", "--server", model.url(), "--allow", "", "--tools", tools,
                                  "--json", "What is the weather in Rome?"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -196,25 +197,26 @@ TEST(AgentExamples, Weather) {
 }
 
 TEST(AgentExamples, Analysis) {
-  Model model({call("read_table", "{}"),
-               call("python", R"({"code": "rows = {'May': 3102, 'June': 3690}\nmax(rows, key=rows.get)"})"),
-               call("python", R"({"code": "rows['June']"})"), says("June, 3690")});
-const Outcome outcome =
-    quern({"agent", "--server", model.url(), "--allow", "python", "--tools",
-           example("analysis/tools.toml"), "--json", "Which month had the most visitors?"});
-EXPECT_EQ(outcome.code, 0) << outcome.err;
-const auto events = lines(outcome.out);
-ASSERT_EQ(events.size(), 7u) << outcome.out;
-EXPECT_NE(events[1]["text"].get<std::string>().find("June,3690,29520.00"), std::string::npos);
-if (events[3]["text"].get<std::string>().find("sandbox cannot start") != std::string::npos) {
-  GTEST_SKIP() << "skipped: needs the sandbox";
-}
-EXPECT_EQ(events[3]["text"], "'June'\n");
-EXPECT_EQ(events[5]["text"], "3690\n");
+  Model model(call("read_table", "{}"),
+              call("python",
+                   R"J({"code": "rows = {'May': 3102, 'June': 3690}\nmax(rows, key=rows.get)"})J"),
+              call("python", R"J({"code": "rows['June']"})J"), says("June, 3690"));
+  const Outcome outcome =
+      quern({"agent", "--server", model.url(), "--allow", "python", "--tools",
+             example("analysis/tools.toml"), "--json", "Which month had the most visitors?"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const auto events = lines(outcome.out);
+  ASSERT_EQ(events.size(), 7u) << outcome.out;
+  EXPECT_NE(events[1]["text"].get<std::string>().find("June,3690,29520.00"), std::string::npos);
+  if (events[3]["text"].get<std::string>().find("sandbox cannot start") != std::string::npos) {
+    GTEST_SKIP() << "skipped: needs the sandbox";
+  }
+  EXPECT_EQ(events[3]["text"], "'June'\n");
+  EXPECT_EQ(events[5]["text"], "3690\n");
 }
 
 TEST(AgentExamples, Folder) {
-  Model model({call("search_folder", R"({"query": "ferry to Naxos"})"), says("07:30")});
+  Model model(call("search_folder", R"({"query": "ferry to Naxos"})"), says("07:30"));
   const Outcome outcome = quern({"agent", "--server", model.url(), "--allow", "", "--folder",
                                  example("folder/notes"), "--json", "When does the ferry leave?"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
