@@ -14,6 +14,7 @@
 
 #include "core/error.h"
 #include "generate/model.h"
+#include "grammar/grammar.h"
 #include "net/http_client.h"
 #include "text/messages.h"
 
@@ -45,11 +46,19 @@ struct CompleteRequest {
   // Tells samples of one prompt apart; a server is sent the sum of the two as the seed, if one is given.
   uint64_t stream = 0;
   std::optional<bool> thinking;  // of a reasoning model; absent: as its template says
+
+  // Of conversations:
+  OrderedJson tools;           // that the answer may call, in OpenAI's form; null: none
+  bool continue_last = false;  // the last message, the assistant's, goes on
+  // What the answer is kept to, where the answerer keeps_grammars().
+  std::shared_ptr<const Grammar> grammar;
 };
 
 struct Answer {
   std::string text;
-  std::string reasoning;  // where the server tells it apart from the text
+  std::string reasoning;        // where the server tells it apart from the text
+  std::vector<ToolCall> calls;  // with CompleteRequest::tools; not in the text
+  std::string call_problem;     // why what looks like a call is none: ParsedReply::error
   FinishReason finish = FinishReason::Failed;
   std::string failure;  // one line, with FinishReason::Failed
   Kind failure_kind = Kind::Failed;
@@ -92,6 +101,11 @@ class Answerer {
   virtual ~Answerer() = default;
 
   virtual std::string name() const = 0;
+
+  // Whether conversations can offer these tools: in this process, whether the model's template
+  // writes them.
+  virtual bool offers(const OrderedJson& tools) const = 0;
+  virtual bool keeps_grammars() const = 0;
 
   virtual std::vector<Answer> complete(std::span<const CompleteRequest> requests,
                                        const CompleteEvents& events = {},

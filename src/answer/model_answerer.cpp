@@ -1,6 +1,7 @@
 // Answers of a model in this process: a Scheduler that is fed as it empties.
 #include <algorithm>
 
+#include "agent/call_grammar.h"
 #include "answer/answerer.h"
 #include "core/error.h"
 #include "model/kv_cache.h"
@@ -28,12 +29,28 @@ class ModelAnswerer : public Answerer {
 
   std::string name() const override { return model_.folder().filename().string(); }
 
+  bool offers(const OrderedJson& tools) const override {
+    ChatPrompt prompt;
+    prompt.messages.emplace_back(ChatRole::User, "?");
+    try {
+      const std::string without = model_.chat().render(prompt).text;
+      prompt.tools = tools;
+      // Templates that know no tools leave them out without a word.
+      return model_.chat().render(prompt).text != without;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+  bool keeps_grammars() const override { return model_.has_tokenizer(); }
+
   std::vector<Answer> complete(std::span<const CompleteRequest> requests,
                                const CompleteEvents& events,
                                const std::atomic<bool>* cancel) override {
     std::vector<Answer> answers(requests.size());
+    const auto marks = call_marks();
     // Split reasoning from the answer; set for conversations only.
     std::vector<std::optional<ReasoningSplitter>> splitters(requests.size());
+    std::vector<std::string> replies(requests.size());  // with tools: marks of calls are in it
     const auto give = [&](size_t i, const ReasoningSplitter::Pieces& pieces) {
       answers[i].reasoning += pieces.reasoning;
       answers[i].text += pieces.content;
@@ -43,7 +60,11 @@ class ModelAnswerer : public Answerer {
     run(
         requests.size(), [&](size_t i) { return request_of(requests[i], splitters[i]); },
         [&](size_t i, const NewToken& token) {
-          if (splitters[i]) {
+          if (!requests[i].tools.is_null()) {
+            replies[i] += token.text;
+            const auto mark = std::ranges::find(marks, token.id, &Mark::first);
+            if (mark != marks.end()) replies[i] += mark->second;
+          } else if (splitters[i]) {
             give(i, splitters[i]->put(token.text));
           } else if (events.text && !token.text.empty()) {
             events.text(i, token.text);
@@ -53,7 +74,15 @@ class ModelAnswerer : public Answerer {
           Answer& answer = answers[i];
           answer.finish = completion.reason;
           if (completion.failure) fail(answer, completion.failure);
-          if (splitters[i]) {
+          if (!requests[i].tools.is_null() && splitters[i]) {
+            // Calls are read once they are whole; what is text is told then.
+            ReasoningSplitter::Pieces pieces = splitters[i]->put(replies[i]);
+            const ReasoningSplitter::Pieces rest = splitters[i]->flush();
+            pieces.reasoning += rest.reasoning;
+            pieces.content += rest.content;
+            read_calls(pieces.content, answer);
+            give(i, pieces);
+          } else if (splitters[i]) {
             give(i, splitters[i]->flush());
           } else {
             answer.text = std::move(completion.text);
@@ -106,13 +135,59 @@ class ModelAnswerer : public Answerer {
   }
 
  private:
-  Request request_of(const CompleteRequest& wanted,
-                     std::optional<ReasoningSplitter>& splitter) const {
+  using Mark = std::pair<TokenId, std::string>;
+  using KeptAutomaton = std::pair<std::shared_ptr<const Grammar>, std::shared_ptr<Automaton>>;
+
+  // Control tokens that begin or end calls: they show in no text.
+  std::vector<Mark> call_marks() const {
+    std::vector<Mark> out;
+    if (!model_.has_tokenizer()) return out;
+    const Tokenizer& tokenizer = model_.tokenizer();
+    for (const char* name : {"<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]",
+                             "[ARGS]", "<|python_tag|>"}) {
+      const auto id = tokenizer.special(name);
+      if (id && tokenizer.is_special(*id)) out.emplace_back(*id, name);
+    }
+    return out;
+  }
+
+  // Takes the calls out of a reply; what stands before them stays.
+  void read_calls(std::string& text, Answer& answer) const {
+    const ParsedReply reply = parse_reply(call_style(model_.tokenizer()), text);
+    for (const ReplyCall& call : reply.calls) {
+      answer.calls.push_back({{}, call.name, call.arguments});
+    }
+    if (reply.error != "empty") answer.call_problem = reply.error;
+    text = reply.final.value_or(reply.thought);
+  }
+
+  // A constraint of its own for each request. Automata of the last grammars are kept with the masks
+  // that they made; the tokens' tree is made once.
+  std::shared_ptr<Constraint> constraint_of(const std::shared_ptr<const Grammar>& grammar,
+                                            const StopRules& stop) {
+    const Tokenizer& tokenizer = model_.tokenizer();
+    if (trie_ == nullptr) {
+      trie_ = std::make_shared<TokenTrie>(tokenizer, model_.config().output_vocab);
+    }
+    auto found = std::ranges::find(automata_, grammar, &KeptAutomaton::first);
+    if (found == automata_.end()) {
+      constexpr size_t kKept = 4;
+      if (automata_.size() == kKept) automata_.erase(automata_.begin());
+      automata_.emplace_back(grammar, std::make_shared<Automaton>(*grammar, trie_));
+      found = automata_.end() - 1;
+    }
+    return std::make_shared<GrammarConstraint>(found->second, tokenizer, stop.ids);
+  }
+
+  Request request_of(const CompleteRequest& wanted, std::optional<ReasoningSplitter>& splitter) {
     Request request;
     if (!wanted.messages.empty()) {
       ChatPrompt prompt;
       prompt.messages = wanted.messages;
       prompt.thinking = wanted.thinking;
+      prompt.tools = wanted.tools;
+      prompt.continue_final_message = wanted.continue_last;
+      prompt.add_generation_prompt = !wanted.continue_last;
       prompt.max_window = model_.generation().max_window_size.value_or(kDefaultWindow);
       RenderedChat rendered = model_.chat().render(prompt);
       splitter.emplace(opens_reasoning(rendered.text));
@@ -128,7 +203,11 @@ class ModelAnswerer : public Answerer {
                                  ? wanted.max_new_tokens
                                  : model_.generation().max_new_tokens.value_or(512);
     request.stream = wanted.stream;
-    request.text_start = !wanted.messages.empty();
+    request.text_start = !wanted.messages.empty() && !wanted.continue_last;
+    if (wanted.grammar != nullptr) {
+      request.stop.sequences.clear();  // they would end it where the grammar does not
+      request.constraint = constraint_of(wanted.grammar, request.stop);
+    }
     return request;
   }
 
@@ -250,6 +329,8 @@ class ModelAnswerer : public Answerer {
 
   Model& model_;
   ModelAnswererOptions options_;
+  std::shared_ptr<const TokenTrie> trie_;  // shared with the automata
+  std::vector<KeptAutomaton> automata_;    // shared with the constraints of running requests
   std::unique_ptr<Scheduler> scheduler_;
   int64_t longest_ = 0, batch_ = 0;  // of scheduler_
 };

@@ -132,6 +132,9 @@ class ServerAnswerer : public Answerer {
     return fmt::format("{} at {}", printable(model_, 100), client_.url());
   }
 
+  bool offers(const OrderedJson&) const override { return true; }
+  bool keeps_grammars() const override { return false; }
+
   std::vector<Answer> complete(std::span<const CompleteRequest> requests,
                                const CompleteEvents& events,
                                const std::atomic<bool>* cancel) override;
@@ -180,6 +183,13 @@ ordered_json ServerAnswerer::body_of(const CompleteRequest& request) const {
     out["prompt"] = request.prompt;
   }
   put_sampling(out, request);
+  if (!request.tools.is_null()) {
+    out["tools"] = ordered_json::parse(python_dumps(request.tools));
+  }
+  if (request.continue_last) {  // as Quern's own server and vLLM take it
+    out["add_generation_prompt"] = false;
+    out["continue_final_message"] = true;
+  }
   if (options_.stream) {
     out["stream"] = true;
     out["stream_options"] = {{"include_usage", true}};
@@ -298,8 +308,31 @@ struct ServerAnswerer::Reading {
         break;
       }
       text(holder.string_or(delta ? "content" : "text", ""), answer->text, events->text);
+      if (const auto calls = holder.find("tool_calls")) add_calls(*calls);
       if (const auto reason = choice.find("finish_reason")) {
         answer->finish = reason->string() == "length" ? FinishReason::Length : FinishReason::Stop;
+      }
+    }
+  }
+
+  // Whole calls, or pieces of them that name their place.
+  void add_calls(const Json& calls) {
+    constexpr int64_t kMostCalls = 128;
+    const std::vector<Json> items = calls.items();
+    for (size_t i = 0; i < items.size(); ++i) {
+      const auto at = static_cast<size_t>(
+          items[i].integer_or("index", static_cast<int64_t>(i), 0, kMostCalls - 1));
+      if (at > answer->calls.size()) items[i].fail("skips a place");
+      if (at == answer->calls.size()) {
+        answer->calls.emplace_back();
+        answer->calls.back().arguments = OrderedJson::of_string({});
+        if (!std::exchange(has_text, true)) first = Clock::now();
+      }
+      ToolCall& call = answer->calls[at];
+      call.id += items[i].string_or("id", "");
+      if (const auto function = items[i].find("function")) {
+        call.name += function->string_or("name", "");
+        call.arguments.text += function->string_or("arguments", "");
       }
     }
   }

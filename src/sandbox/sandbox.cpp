@@ -284,10 +284,17 @@ class Run {
     if (scratch_) {
       ::posix_spawn_file_actions_addchdir_np(&actions, scratch_->path().c_str());
     }
-    const std::pair<int, int> places[] = {{in.read.get(), 0},
+    // Those of the caller are moved out of the way as well.
+    Descriptor own_input, own_report;
+    if (options_.input_descriptor >= 0) own_input = out_of_the_way(::dup(options_.input_descriptor));
+    if (options_.report_descriptor >= 0) {
+      own_report = out_of_the_way(::dup(options_.report_descriptor));
+    }
+    const std::pair<int, int> places[] = {{own_input ? own_input.get() : in.read.get(), 0},
                                           {out.write.get(), 1},
                                           {err.write.get(), 2},
-                                          {report.write.get(), kReportDescriptor},
+                                          {own_report ? own_report.get() : report.write.get(),
+                                           kReportDescriptor},
                                           {status.write.get(), kStatusDescriptor},
                                           {filter.get(), kSeccompDescriptor},
                                           {init.get(), kInitDescriptor}};
@@ -352,7 +359,8 @@ class Run {
       for (const Stream* stream : {&out_, &err_, &report_, &status_}) add(stream->pipe, POLLIN);
       ::poll(files, count, kTickMs);
       move(files, count);
-      if (elapsed() > limits_.wall_seconds) {
+      const bool cancelled = options_.cancel != nullptr && options_.cancel->load();
+      if (cancelled || elapsed() > limits_.wall_seconds) {
         outcome_.timed_out = true;
         kill_tree();
         return;

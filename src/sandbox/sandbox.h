@@ -7,6 +7,7 @@
 // it ended.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -29,6 +30,10 @@ struct SandboxLimits {
 struct SandboxOptions {
   std::vector<fs::path> readable;  // folders beside /usr that it may read
   std::string input;               // its standard input
+  // For a program that is talked to while it runs: descriptors of the caller's that become its
+  // standard input and its descriptor 3. Then `input` and the outcome's report stay empty.
+  int input_descriptor = -1, report_descriptor = -1;
+  const std::atomic<bool>* cancel = nullptr;  // set: it is ended as if its time were up
   // No namespaces and no filter: only limits. For machines where nothing else can be had, and only
   // when a person says so; results say that it was so.
   bool unsafe = false;

@@ -3,50 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/field_error.h"
+#include "core/json_tree.h"
 
 namespace quern::serve {
-namespace {
-
-// As deep as the parser's limit lets it be.
-template <class Tree>
-Tree convert(const OrderedJson& value) {
-  switch (value.kind) {
-    case OrderedJson::Kind::Null:
-      return nullptr;
-    case OrderedJson::Kind::Bool:
-      return value.boolean;
-    case OrderedJson::Kind::Integer: {
-      const char* end = value.text.data() + value.text.size();
-      int64_t number = 0;
-      if (std::from_chars(value.text.data(), end, number).ec == std::errc()) return number;
-      uint64_t large = 0;
-      if (std::from_chars(value.text.data(), end, large).ec == std::errc()) return large;
-      return std::stod(value.text);
-    }
-    case OrderedJson::Kind::Float:
-      return value.number;
-    case OrderedJson::Kind::String:
-      return value.text;
-    case OrderedJson::Kind::Array: {
-      Tree list = Tree::array();
-      for (const OrderedJson& item : value.items) list.push_back(convert<Tree>(item));
-      return list;
-    }
-    case OrderedJson::Kind::Object: {
-      Tree object = Tree::object();
-      for (const auto& [name, member] : value.members) object[name] = convert<Tree>(member);
-      return object;
-    }
-  }
-  return nullptr;
-}
-
-}  // namespace
-
 void fail_at(const std::string& where, const std::string& problem, std::string hint) {
   throw FieldError("request", where, problem, std::move(hint));
 }
@@ -81,12 +43,6 @@ Body Body::parse(std::string_view text) {
   if (!tree.is_object()) throw FieldError("request", "", "is not a JSON object");
   Json fields = Json::wrap(to_json_tree(tree), "request");
   return {std::move(tree), std::move(fields)};
-}
-
-nlohmann::json to_json_tree(const OrderedJson& value) { return convert<nlohmann::json>(value); }
-
-nlohmann::ordered_json to_ordered_tree(const OrderedJson& value) {
-  return convert<nlohmann::ordered_json>(value);
 }
 
 }  // namespace quern::serve

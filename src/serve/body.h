@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "core/json.h"
+#include "core/json_tree.h"
 #include "core/ordered_json.h"
 
 namespace quern::serve {
@@ -33,8 +34,5 @@ struct Body {
   // A member of the tree; null where it is absent or null.
   const OrderedJson* find(std::string_view name) const { return find_member(tree, name); }
 };
-
-nlohmann::json to_json_tree(const OrderedJson& value);
-nlohmann::ordered_json to_ordered_tree(const OrderedJson& value);
 
 }  // namespace quern::serve

@@ -8,21 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "agent/reply.h"
+#include "agent/call_grammar.h"
 #include "core/ordered_json.h"
-#include "grammar/grammar.h"
 #include "serve/body.h"
 #include "serve/parameters.h"
-#include "text/tokenizer.h"
 
 namespace quern::serve {
 
-struct Tool {
-  std::string name;
-  OrderedJson schema;  // of the arguments; null: any object
-  bool strict = false;
-  std::string where;  // "tools[0].function.parameters"
-};
+using Tool = CallableTool;
 
 struct ToolUse {
   enum class Choice { None, Auto, Required, Named } choice = Choice::Auto;
@@ -48,10 +41,6 @@ std::optional<nlohmann::ordered_json> read_arguments(const std::string& argument
 // What is wrong with a call that was not kept to its schema; empty where nothing is, or where the
 // schema has keywords that are not known here.
 std::string call_problem(const ToolUse& use, const std::string& name, const std::string& arguments);
-
-// How the model writes calls, as its vocabulary tells: Mistral's [TOOL_CALLS], Llama's
-// <|python_tag|>, else <tool_call>.
-ToolStyle call_style(const Tokenizer& tokenizer);
 
 // The grammar of a reply with calls as `use` asks for: one or more calls where it must call, text and
 // calls where it may. `reasoning`: <think> may stand before; `in_reasoning`: the prompt has opened

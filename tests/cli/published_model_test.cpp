@@ -162,5 +162,17 @@ TEST_F(Published, OtherCommandsTakeIt) {
   }
 }
 
+// By ReAct under a grammar: its template knows no tools.
+TEST_F(Published, CallsTheCalculator) {
+  const Outcome outcome =
+      quern({"agent", "--model", model.string(), "--json", "What is 17.5% of 2340 plus 12?"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("\"name\": \"calculator\", \"text\": \"421.5\""), std::string::npos)
+      << outcome.out;
+  EXPECT_NE(outcome.out.find("\"type\": \"final\", \"step\": 2, \"text\": \"421.5\""),
+            std::string::npos)
+      << outcome.out;
+}
+
 }  // namespace
 }  // namespace quern::test

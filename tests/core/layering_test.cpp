@@ -23,13 +23,15 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"quantize", {"model"}},
     {"grammar", {"text"}},
     {"generate", {"model", "text", "grammar"}},
-    {"agent", {"text"}},
+    {"agent", {"text", "grammar"}},
     {"evaluate", {"generate", "agent", "sandbox", "plot"}},
     {"sandbox", {"core"}},
-    {"answer", {"generate", "net"}},
+    {"answer", {"generate", "agent", "net"}},
+    {"tools", {"agent", "sandbox", "net"}},
+    {"loop", {"answer", "tools"}},
     {"train", {"model", "data"}},
     {"serve", {"generate", "agent"}},
-    {"cli", {"evaluate", "agent", "answer", "serve", "train", "quantize", "plot"}},
+    {"cli", {"evaluate", "loop", "serve", "train", "quantize", "plot"}},
 };
 
 // The modules that `module` may include: itself, what it uses, and what those use.

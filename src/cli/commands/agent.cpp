@@ -1,10 +1,12 @@
-// quern agent: prompts that offer tools to a model, and what its replies ask for.
+// quern agent: a question answered with tools; below it prompts that offer tools to a model, and what
+// its replies ask for.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
 #include "agent/react_prompt.h"
 #include "agent/reply.h"
+#include "cli/commands/agent_run.h"
 #include "cli/framework/command.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -109,7 +111,11 @@ void run_parse(const ParseArguments& args) {
 }  // namespace
 
 void add_agent(CLI::App& root) {
-  Command agent(root, "agent", "Tool use: prompts that offer tools, replies that call them");
+  Command agent(root, "agent", "Answer a question with tools",
+                {{"agent 'What is 17.5% of 2340 plus 12?'", "through the calculator"},
+                 {"agent --allow date,convert --json 'How many miles are 42 km?'",
+                  "what happens, as JSON lines"}});
+  agent.on_run(declare_agent(agent));
 
   auto prompt_args = std::make_shared<PromptArguments>();
   Command prompt(agent.app(), "prompt", "Print the prompt that offers tools to a model",
