@@ -96,6 +96,13 @@ class Sandbox {
     }
     put("books.jsonl.gz", gzip(records));
     put("all.jsonl.zst", zstd(records));
+    const std::string page =
+        "<p>The mill by the river has stood empty since the flood of 1820.</p>";
+    put("pages.jsonl.gz", gzip("{\"html\": \"" + page + "\"}\n"));
+    put("crawl.warc.gz",
+        gzip("WARC/1.0\r\nWARC-Type: resource\r\nWARC-Target-URI: http://mill.test/\r\n"
+             "Content-Type: text/html\r\nContent-Length: " +
+             std::to_string(page.size()) + "\r\n\r\n" + page + "\r\n\r\n"));
     put("chats.jsonl",
         "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}, "
         "{\"role\": \"assistant\", \"content\": \"Good day.\"}]}\n");

@@ -1,4 +1,4 @@
-// quern data filter, dedup: stages of the data pipeline.
+// quern data extract, filter, dedup: stages of the data pipeline.
 #include "cli/commands/data_stages.h"
 
 #include <fmt/format.h>
@@ -12,6 +12,7 @@
 #include "core/progress.h"
 #include "core/thread_pool.h"
 #include "data/stages/dedup.h"
+#include "data/stages/extract.h"
 #include "data/stages/filter.h"
 
 namespace quern::cli {
@@ -90,6 +91,23 @@ void run(const StageArguments& args, const std::string& title, const Work& work)
   const double seconds = seconds_since(start);
   progress.finish();
   report(args, counts, seconds);
+}
+
+void add_extract(CLI::App& data) {
+  auto args = std::make_shared<StageArguments>();
+  auto html_field = std::make_shared<std::string>();
+  Command command(data, "extract", "Read the main text out of web pages, web archives and files",
+                  {{"data extract pages.jsonl.gz crawl.warc.gz --out texts",
+                    "a document per page, with title, date, url and declared language"}});
+  args->declare(command);
+  command.option("--html-field", *html_field,
+                 "Field that holds a page; bytes in base64 where its name ends in _base64",
+                 "html, html_base64");
+  command.on_run([args, html_field] {
+    StageSettings settings(args->settings);
+    const auto stage = make_extract_stage(settings, *html_field);
+    run(*args, "extract", [&](StageOptions& options) { return run_stage(*stage, options); });
+  });
 }
 
 void add_filter(CLI::App& data) {
@@ -174,6 +192,7 @@ void add_dedup(CLI::App& data) {
 }  // namespace
 
 void add_data_stages(CLI::App& data) {
+  add_extract(data);
   add_filter(data);
   add_dedup(data);
 }

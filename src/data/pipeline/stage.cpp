@@ -196,10 +196,15 @@ class Run {
         }
       } catch (const Error& error) {
         if (error.kind() != Kind::BadInput) throw;
-        const std::string problem = fmt::format("{}: line {} {}", file, place.line, error.what());
+        const auto* at = dynamic_cast<const BadRecord*>(&error);
+        const std::string where = at != nullptr ? fmt::format("byte {}:", at->offset)
+                                                : fmt::format("line {}", place.line);
+        const std::string problem = fmt::format("{}: {} {}", file, where, error.what());
         if (options_.strict) throw_bad_input(problem);
-        done.bad.push_back(fmt::format("{{\"file\": {}, \"line\": {}, \"reason\": {}}}",
-                                       json_string(file), place.line, json_string(error.what())));
+        done.bad.push_back(fmt::format("{{\"file\": {}, \"{}\": {}, \"reason\": {}}}",
+                                       json_string(file), at != nullptr ? "offset" : "line",
+                                       at != nullptr ? at->offset : place.line,
+                                       json_string(error.what())));
         if (done.first_bad.empty()) done.first_bad = problem;
       }
     });
@@ -207,7 +212,7 @@ class Run {
   }
 
   void one_input(size_t index) {
-    BatchReader reader(options_, index);
+    BatchReader reader(options_, index, stage_.open(options_.inputs[index]));
     const auto make_worker = [&]() -> std::function<Done(LineBatch)> {
       auto worker = std::shared_ptr<StageWorker>(stage_.worker());
       auto parser = std::make_shared<RecordParser>();
@@ -282,7 +287,9 @@ class Run {
 }  // namespace
 
 struct BatchReader::State {
-  State(const StageOptions& stage_options, size_t index) : options(stage_options), input(index) {
+  State(const StageOptions& stage_options, size_t index, std::unique_ptr<RecordSource> own)
+      : options(stage_options), input(index), records(std::move(own)) {
+    if (records != nullptr) return;
     auto source = ByteSource::open(options.inputs[index]);
     progress = source.get();
     reader =
@@ -292,10 +299,13 @@ struct BatchReader::State {
   size_t input;
   const ByteSource* progress = nullptr;
   std::unique_ptr<LineReader> reader;
+  std::unique_ptr<RecordSource> records;
+  int64_t record_number = 0;
 };
 
-BatchReader::BatchReader(const StageOptions& options, size_t input)
-    : state_(std::make_unique<State>(options, input)) {}
+BatchReader::BatchReader(const StageOptions& options, size_t input,
+                         std::unique_ptr<RecordSource> records)
+    : state_(std::make_unique<State>(options, input, std::move(records))) {}
 BatchReader::~BatchReader() = default;
 
 std::optional<LineBatch> BatchReader::next() {
@@ -304,8 +314,17 @@ std::optional<LineBatch> BatchReader::next() {
                 "the same command goes on");
   }
   LineBatch batch;
-  batch.first = {state_->input, state_->reader->number() + 1};
   std::string line;
+  if (state_->records != nullptr) {
+    batch.first = {state_->input, state_->record_number + 1};
+    while (batch.lines.size() < kBatchBytes && state_->records->next(line)) {
+      ++state_->record_number;
+      batch.lines.append(line) += '\n';
+    }
+    if (batch.lines.empty()) return std::nullopt;
+    return batch;
+  }
+  batch.first = {state_->input, state_->reader->number() + 1};
   while (batch.lines.size() < kBatchBytes && state_->reader->next(line)) {
     const bool first = state_->reader->number() == 1;
     batch.lines.append(line, first && line.starts_with("\xEF\xBB\xBF") ? 3 : 0);
@@ -315,7 +334,10 @@ std::optional<LineBatch> BatchReader::next() {
   return batch;
 }
 
-uint64_t BatchReader::consumed_bytes() const noexcept { return state_->progress->consumed_bytes(); }
+uint64_t BatchReader::consumed_bytes() const noexcept {
+  return state_->records != nullptr ? state_->records->consumed_bytes()
+                                    : state_->progress->consumed_bytes();
+}
 
 void for_each_line(const LineBatch& batch,
                    const std::function<void(std::string_view line, const Place&)>& see) {

@@ -37,6 +37,20 @@ struct Place {
   bool operator==(const Place&) const = default;
 };
 
+// Thrown for a record that stands at a byte of its file, where a line says nothing.
+struct BadRecord : Error {
+  BadRecord(int64_t at, const std::string& reason) : Error(Kind::BadInput, reason), offset(at) {}
+  int64_t offset;
+};
+
+// Records out of a file that holds no lines: a page, a web archive. Each comes as one line of JSON.
+class RecordSource {
+ public:
+  virtual ~RecordSource() = default;
+  virtual bool next(std::string& line) = 0;
+  virtual uint64_t consumed_bytes() const = 0;
+};
+
 // Belongs to one thread.
 class StageWorker {
  public:
@@ -55,6 +69,8 @@ class Stage {
   // The field that must hold a text; empty: none must.
   virtual std::string text_field() const { return "text"; }
   virtual std::unique_ptr<StageWorker> worker() const = 0;
+  // Null for a file of lines.
+  virtual std::unique_ptr<RecordSource> open(const fs::path&) const { return nullptr; }
 };
 
 struct StageOptions {
@@ -116,7 +132,8 @@ struct LineBatch {
 class BatchReader {
  public:
   // Throws BadInput where the file cannot be read.
-  BatchReader(const StageOptions& options, size_t input);
+  BatchReader(const StageOptions& options, size_t input,
+              std::unique_ptr<RecordSource> records = nullptr);
   ~BatchReader();
   std::optional<LineBatch> next();
   uint64_t consumed_bytes() const noexcept;

@@ -1,0 +1,16 @@
+// The extract stage: pages, web archives and texts in, documents out.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "data/pipeline/stage.h"
+
+namespace quern {
+
+// Records with a page in `html_field` (a string; bytes in base64 where the name ends in _base64,
+// their Content-Type in `content_type`); .html files, web archives (.warc, .wet), .txt and .md files.
+// Empty: the fields html and html_base64 are looked for.
+std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field);
+
+}  // namespace quern
