@@ -28,6 +28,9 @@ class ProgramJudge {
   void judge(const std::string& parity, const std::string& fixed, const ProgramLimits& limits,
              ItemVerdict& verdict);
 
+  // How it ended, on its second run where the first ran out of time.
+  PythonVerdict run(const std::string& program, const ProgramLimits& limits);
+
   bool passes(const std::string& program, const ProgramLimits& limits, bool& timed_out);
 
   int64_t time_outs() const noexcept { return time_outs_; }  // that a second run did not mend
