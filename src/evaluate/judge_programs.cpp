@@ -2,8 +2,7 @@
 
 namespace quern {
 
-bool ProgramJudge::passes(const std::string& program, const ProgramLimits& limits,
-                          bool& timed_out) {
+PythonVerdict ProgramJudge::run(const std::string& program, const ProgramLimits& limits) {
   SandboxLimits bounds;
   bounds.cpu_seconds = limits.cpu_seconds;
   bounds.wall_seconds = limits.wall_seconds;
@@ -17,6 +16,12 @@ bool ProgramJudge::passes(const std::string& program, const ProgramLimits& limit
     const std::unique_lock alone(others_);
     verdict = run_python(program, bounds, options_);
   }
+  return verdict;
+}
+
+bool ProgramJudge::passes(const std::string& program, const ProgramLimits& limits,
+                          bool& timed_out) {
+  const PythonVerdict verdict = run(program, limits);
   timed_out |= verdict.outcome.timed_out;
   return verdict.reached_end;
 }

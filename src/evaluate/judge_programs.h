@@ -27,6 +27,9 @@ class ProgramJudge {
   void judge(const std::string& parity, const std::string& fixed, const ProgramLimits& limits,
              ItemVerdict& verdict);
 
+  // How it ended, on its second run where the first ran out of time.
+  PythonVerdict run(const std::string& program, const ProgramLimits& limits);
+
  private:
   bool passes(const std::string& program, const ProgramLimits& limits, bool& timed_out);
 

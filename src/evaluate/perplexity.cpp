@@ -22,8 +22,14 @@ double PerplexityResult::perplexity() const {
 
 std::vector<float> token_logprobs(Model& model, Runner& runner, KvCache& cache,
                                   std::span<const TokenId> ids) {
+  Sequence sequence(cache, model.config(), model.engine_options().rules,
+                    static_cast<int64_t>(ids.size()));
+  return token_logprobs(model, runner, cache, sequence, ids);
+}
+
+std::vector<float> token_logprobs(Model& model, Runner& runner, KvCache& cache, Sequence& sequence,
+                                  std::span<const TokenId> ids) {
   const auto length = static_cast<int64_t>(ids.size());
-  Sequence sequence(cache, model.config(), model.engine_options().rules, length);
   sequence.reserve(length);
   std::vector<float> out(ids.size() - 1);
   const int64_t chunk = std::min(runner.max_tokens(), length);

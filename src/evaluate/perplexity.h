@@ -24,5 +24,8 @@ PerplexityResult perplexity(Model& model, std::span<const TokenId> ids, int64_t 
 // Log-probabilities [ids.size() - 1] of ids[1...] in one window.
 std::vector<float> token_logprobs(Model& model, Runner& runner, KvCache& cache,
                                   std::span<const TokenId> ids);
+// The same under the rules of `sequence`, which is new, with room for all ids.
+std::vector<float> token_logprobs(Model& model, Runner& runner, KvCache& cache, Sequence& sequence,
+                                  std::span<const TokenId> ids);
 
 }  // namespace quern

@@ -23,6 +23,11 @@ std::string number(const MetricValue* value) {
   return value == nullptr ? "-" : fmt::format("{:.2f}", value->value);
 }
 
+// That the numbers come from: items, or texts that were measured.
+size_t items_of(const TaskRun& run) {
+  return run.score.task->kind == Task::Kind::Text ? run.items.size() : run.score.samples.size();
+}
+
 // The last `most` characters of a text.
 std::string tail(const std::string& text, size_t most) {
   const std::u32string points = python::points(text);
@@ -163,10 +168,12 @@ std::string result_table(std::span<const TaskRun> runs, const std::string& model
       memo = fmt::format("{} {:.1f}", figures.back().model, figures.back().value);
     }
     out +=
-        fmt::format("{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, run.score.samples.size(),
+        fmt::format("{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, items_of(run),
                     number(parity), number(fixed),
                     parity == nullptr ? "-" : fmt::format("{:.2f}", parity->standard_error), memo);
+    out += run.table;
     for (const auto& [name, metrics] : run.score.summary.groups) {
+      if (!run.table.empty()) break;
       out += fmt::format("  {:<32} {:>6}  {:>8} {:>8}\n", name, first_value(metrics.parity)->count,
                          number(first_value(metrics.parity)), number(first_value(metrics.fixed)));
     }
@@ -223,7 +230,8 @@ std::string result_html(std::span<const TaskRun> runs, const std::string& model)
         fmt::format("<tr><td><b>{}</b>, parity<td>{}\n<tr><td><b>{}</b>, fixed<td>{}\n</table>\n",
                     escape_markup(model), number(first_value(run.score.summary.all.parity)),
                     escape_markup(model), number(first_value(run.score.summary.all.fixed)));
-    out += subject_chart(run) + wrong_items(run);
+    if (!run.table.empty()) out += "<pre>" + escape_markup(run.table) + "</pre>\n";
+    out += run.chart + subject_chart(run) + wrong_items(run);
   }
   return out + "</html>\n";
 }

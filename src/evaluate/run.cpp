@@ -66,6 +66,23 @@ std::vector<Item> draw_items(std::vector<Item> items, int64_t limit, uint64_t se
   return drawn;
 }
 
+TaskRun measure_task(const Task& task, const DataFolder& data, TextMeter& meter,
+                     const RunOptions& options) {
+  TaskRun run;
+  run.items = task.load(data, options.items);
+  std::string records;
+  for (const Item& item : run.items) records += dump(item_record(item)) + "\n";
+  run.prompts_sha256 = sha256(records);
+  run.score.task = &task;
+  Measured measured = task.measure(run.items, meter);
+  run.score.summary = std::move(measured.summary);
+  run.table = std::move(measured.table);
+  run.chart = std::move(measured.chart);
+  run.prompt_tokens = meter.tokens();
+  run.seconds = meter.seconds();
+  return run;
+}
+
 TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
                  const RunOptions& options) {
   TaskRun run;

@@ -4,6 +4,7 @@
 #include "evaluate/answer_store.h"
 #include "evaluate/answers.h"
 #include "evaluate/score.h"
+#include "evaluate/text_meter.h"
 
 namespace quern {
 
@@ -25,12 +26,17 @@ struct TaskRun {
   int64_t truncated = 0, prompt_tokens = 0, reused_tokens = 0, new_tokens = 0;
   double seconds = 0;          // of the answers, when they were made
   std::string prompts_sha256;  // over the items asked
+  std::string table, chart;    // of a task that measures texts: see Measured
 };
 
 // Throws Partial where `cancel` ended it: what was answered is kept. Throws Failed where all choices
 // of all items have one log-probability, as a broken model or server gives them.
 TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
                  const RunOptions& options);
+
+// The same of a task of Kind::Text: its documents, or the text that the meter's options name.
+TaskRun measure_task(const Task& task, const DataFolder& data, TextMeter& meter,
+                     const RunOptions& options);
 
 // `limit` of the items, as evenly over the subjects as their numbers allow, in their order.
 std::vector<Item> draw_items(std::vector<Item> items, int64_t limit, uint64_t seed);

@@ -59,6 +59,11 @@ void judge_all(const Task& task, std::vector<Sample>& samples, const JudgeContex
 
 TaskScore score_task(const Task& task, const DataFolder& data, std::vector<Sample> samples,
                      const ScoreOptions& options) {
+  if (task.kind == Task::Kind::Text) {
+    throw Error(Kind::Misused,
+                task.name + ": is measured on a model, there are no answers to score",
+                "quern eval " + task.name + " --model MODEL");
+  }
   TaskScore score;
   score.task = &task;
   score.samples = std::move(samples);

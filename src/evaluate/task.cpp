@@ -48,11 +48,14 @@ std::optional<MetricValue> percent(std::span<const Judged> judged, Average avera
 
 const std::vector<Task>& tasks() {
   static const std::vector<Task> all = {
-      ceval_task(),     ceval_test_task(),     mmlu_task(),        cmmlu_task(),
-      humaneval_task(), mbpp_task(),           gsm8k_task(),       svamp_task(),
-      aqua_task(),      wmt22_zh_en_task(),    wmt22_en_zh_task(), chat_ceval_task(),
-      chat_mmlu_task(), chat_humaneval_task(), chat_gsm8k_task(),  chat_gsm8k_4shot_task(),
-      plugins_task(),   plugins_own_task(),    safety_task(),
+      ceval_task(),          ceval_test_task(),  mmlu_task(),
+      cmmlu_task(),          humaneval_task(),   mbpp_task(),
+      gsm8k_task(),          svamp_task(),       aqua_task(),
+      wmt22_zh_en_task(),    wmt22_en_zh_task(), wikitext2_task(),
+      longdocs_task(),       chat_ceval_task(),  chat_mmlu_task(),
+      chat_humaneval_task(), chat_gsm8k_task(),  chat_gsm8k_4shot_task(),
+      plugins_task(),        plugins_own_task(), hfagent_task(),
+      safety_task(),
   };
   return all;
 }

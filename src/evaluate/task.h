@@ -17,6 +17,7 @@ namespace quern {
 
 class Tokenizer;
 class ProgramJudge;
+class TextMeter;
 
 struct ItemOptions {
   // Cells that pandas takes for missing (`None`, `NA`, ...) are written `nan`, as the reference
@@ -46,12 +47,20 @@ struct Judged {
   const ItemVerdict* verdict;
 };
 
+// What a model made of a task's texts.
+struct Measured {
+  Summary summary;
+  std::string table;  // lines for a terminal, where the summary says too little
+  std::string chart;  // SVG
+};
+
 struct Task {
   std::string name;
   int version = 1;  // raised when prompts or rules change: results of two versions don't compare
   std::string title;
   std::vector<std::string> groups;  // names under which it runs, beside its own and `all`
-  enum class Kind { Choice, Generate, Chat } kind = Kind::Choice;
+  // Text: what is there is predicted; nothing is answered, so there is nothing to score from files.
+  enum class Kind { Choice, Generate, Chat, Text } kind = Kind::Choice;
   std::string split;
   int shots = 0;
   std::string metric;  // its first number
@@ -63,10 +72,15 @@ struct Task {
   // Says that a generated text needs no further tokens, where no stop string can; may be empty.
   std::function<bool(std::string_view text)> complete;
   std::string published;  // where the data are to be had
+  // Data that nobody publishes: where `present` says that there are none, groups do without.
+  std::function<bool(const DataFolder&)> present;
+  bool optional() const noexcept { return present != nullptr; }
 
   std::function<std::vector<Item>(const DataFolder&, const ItemOptions&)> load;
   std::function<ItemVerdict(const Item&, const Response&, const JudgeContext&)> judge;
   std::function<Summary(const DataFolder&, std::span<const Judged>)> summarize;
+  std::function<Measured(std::span<const Item>, TextMeter&)>
+      measure;  // of Kind::Text, in their place
 };
 
 // All tasks, in the order of the memo's tables.

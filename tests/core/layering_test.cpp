@@ -24,7 +24,7 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"grammar", {"text"}},
     {"generate", {"model", "text", "grammar"}},
     {"agent", {"text", "grammar"}},
-    {"evaluate", {"generate", "agent", "sandbox", "plot"}},
+    {"evaluate", {"answer", "agent", "sandbox", "plot"}},
     {"sandbox", {"core"}},
     {"answer", {"generate", "agent", "net"}},
     {"tools", {"agent", "sandbox", "net"}},

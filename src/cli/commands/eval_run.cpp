@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/chat_partner.h"
 #include "cli/commands/eval_commands.h"
 #include "cli/commands/model_store.h"
 #include "core/error.h"
@@ -12,6 +13,8 @@
 #include "core/progress.h"
 #include "evaluate/paired.h"
 #include "evaluate/results.h"
+#include "evaluate/server_source.h"
+#include "text/load.h"
 
 namespace quern::cli {
 namespace {
@@ -20,29 +23,114 @@ struct RunArguments {
   ModelArguments model;
   std::vector<std::string> tasks;
   std::string data, out, samples, cache, truncate = "none", python = "/usr/bin/python3";
+  std::string endpoint, api_key_file, trusted, tokenizer, text;
+  std::vector<int64_t> lengths;
   int64_t limit = 0;
   uint64_t seed = 0;
   bool json = false, chat = false, base = false, pandas_none = false, unsafe = false;
   bool no_cache = false;
 };
 
-// The tasks asked for that this model can do; what is left out is said.
-std::vector<const Task*> tasks_for(const RunArguments& args, const Model& model) {
+// Who answers: a model of this machine, or a server.
+struct Answering {
+  std::string name;              // as results have it
+  std::unique_ptr<Model> model;  // null: a server
+  std::unique_ptr<Answerer> server;
+  std::shared_ptr<const Tokenizer> tokenizer;  // of a server's model, where it was named
+  std::unique_ptr<AnswerSource> source;
+
+  const Tokenizer* tokenizer_or_null() const {
+    return model != nullptr ? &model->tokenizer() : tokenizer.get();
+  }
+};
+
+Answering open_server(const RunArguments& args) {
+  Answering out;
+  out.server = make_server_answerer(
+      {.client = {.url = args.endpoint,
+                  .api_key = args.api_key_file.empty() ? "" : read_api_key(args.api_key_file),
+                  .trusted = args.trusted},
+       .model = args.model.model,
+       .tries = 3});
+  if (!args.tokenizer.empty()) out.tokenizer = load_tokenizer(args.tokenizer);
+  out.name = out.server->name();
+  out.source = std::make_unique<ServerSource>(*out.server);
+  return out;
+}
+
+Answering open_model(const RunArguments& args, AnswerStore& store) {
+  Answering out;
+  const fs::path path = args.model.model.empty() ? default_model() : fs::path(args.model.model);
+  out.name = path.string();
+  out.model = std::make_unique<Model>(path, args.model.options());
+  out.source = std::make_unique<LocalModel>(
+      *out.model, store.checkpoint_sha256(path),
+      LocalModel::Options{.truncate = args.truncate == "left" ? Truncate::Left : Truncate::Refuse});
+  return out;
+}
+
+// Why who answers cannot do a task; empty where it can.
+std::string hindrance(const Task& task, const Answering& by) {
+  if (task.kind == Task::Kind::Chat && by.model != nullptr && !by.model->is_chat()) {
+    return "the model has no chat format";
+  }
+  if (task.kind == Task::Kind::Text && by.model == nullptr) {
+    return "texts are measured on a model of this machine, not through a server";
+  }
+  if (task.needs_tokenizer && by.tokenizer_or_null() == nullptr) {
+    return "its score counts the model's tokens: name the tokenizer with --tokenizer";
+  }
+  return {};
+}
+
+// The tasks asked for that can be done; what is left out is said.
+std::vector<const Task*> tasks_for(const RunArguments& args, const DataFolder& data,
+                                   const Answering& by) {
   std::vector<const Task*> selected;
   for (const Task* task : select_tasks(args.tasks)) {
     const bool chat = task->kind == Task::Kind::Chat;
     if ((args.base && chat) || (args.chat && !chat)) continue;
-    if (chat && !model.is_chat()) {
-      const bool by_name =
-          std::find(args.tasks.begin(), args.tasks.end(), task->name) != args.tasks.end();
-      if (by_name) model.chat();  // says what is missing
-      log::warning(fmt::format("{} is left out: the model has no chat format", task->name));
+    const bool by_name =
+        std::find(args.tasks.begin(), args.tasks.end(), task->name) != args.tasks.end();
+    const std::string why = hindrance(*task, by);
+    if (!why.empty()) {
+      if (by_name) {
+        if (chat && by.model != nullptr) by.model->chat();  // says what is missing
+        throw Error(Kind::Unsupported, task->name + ": " + why);
+      }
+      log::warning(fmt::format("{} is left out: {}", task->name, why));
+      continue;
+    }
+    // Cases of the user's own are no part of a group where there are none.
+    if (task->optional() && !by_name && !task->present(data)) {
+      log::warning(fmt::format("{} is left out: {} holds no {}", task->name, data.path().string(),
+                               task->published));
       continue;
     }
     selected.push_back(task);
   }
   if (selected.empty()) throw Error(Kind::Misused, "no task is left to run");
   return selected;
+}
+
+// What a model's own options say nothing of over a server.
+void check_arguments(const RunArguments& args) {
+  if (args.tasks.empty()) {
+    throw Error(Kind::Misused, "name tasks, groups of tasks, or all",
+                "quern eval list names them; quern eval --help says more");
+  }
+  if (args.data.empty()) throw Error(Kind::Misused, "--data is missing: the benchmark files");
+  if (args.chat && args.base) throw Error(Kind::Misused, "--chat and --base exclude each other");
+  if (args.endpoint.empty()) {
+    const bool server_only = !args.api_key_file.empty() || !args.trusted.empty();
+    if (server_only || !args.tokenizer.empty()) {
+      throw Error(Kind::Misused,
+                  "--api-key-file, --trusted-certificates and --tokenizer go with --endpoint");
+    }
+  } else if (args.truncate != "none") {
+    throw Error(Kind::Misused, "--truncate needs the model's tokenizer: a server cuts nothing",
+                "leave it out, or run the model with --model");
+  }
 }
 
 void write_results(const RunArguments& args, const std::string& model,
@@ -70,23 +158,30 @@ void write_results(const RunArguments& args, const std::string& model,
   write_file(folder / "report.html", result_html(runs, model));
 }
 
+TaskRun run_one(const Task& task, const DataFolder& data, Answering& by, const RunArguments& args,
+                const RunOptions& options) {
+  if (task.kind != Task::Kind::Text) return run_task(task, data, *by.source, options);
+  MeterOptions meter_options;
+  meter_options.identity = by.source->identity();
+  meter_options.store = options.store;
+  meter_options.limit = options.limit;
+  meter_options.text = args.text;
+  meter_options.lengths = args.lengths;
+  meter_options.cancel = options.cancel;
+  meter_options.on_progress = options.on_answer;
+  TextMeter meter(*by.model, std::move(meter_options));
+  return measure_task(task, data, meter, options);
+}
+
 void run(const RunArguments& args) {
-  if (args.tasks.empty()) {
-    throw Error(Kind::Misused, "name tasks, groups of tasks, or all",
-                "quern eval list names them; quern eval --help says more");
-  }
-  if (args.data.empty()) throw Error(Kind::Misused, "--data is missing: the benchmark files");
-  if (args.chat && args.base) throw Error(Kind::Misused, "--chat and --base exclude each other");
+  check_arguments(args);
   select_tasks(args.tasks);  // a wrong name is found before the model is loaded
   const DataFolder data(args.data);
-  const fs::path path = args.model.model.empty() ? default_model() : fs::path(args.model.model);
   AnswerStore store(args.no_cache        ? fs::path(":memory:")
                     : args.cache.empty() ? default_answer_store()
                                          : fs::path(args.cache));
-  Model model(path, args.model.options());
-  const auto selected = tasks_for(args, model);
-  LocalModel source(model, store.checkpoint_sha256(path),
-                    {.truncate = args.truncate == "left" ? Truncate::Left : Truncate::Refuse});
+  Answering by = args.endpoint.empty() ? open_model(args, store) : open_server(args);
+  const auto selected = tasks_for(args, data, by);
 
   RunOptions options;
   options.items.pandas_none = args.pandas_none;
@@ -96,7 +191,7 @@ void run(const RunArguments& args) {
   options.cancel = &interrupted;
   options.score.workers = globals().threads;
   options.score.python = {args.python, args.unsafe};
-  options.score.tokenizer = &model.tokenizer();
+  options.score.tokenizer = by.tokenizer_or_null();
 
   const InterruptScope scope;
   std::vector<TaskRun> runs;
@@ -105,39 +200,43 @@ void run(const RunArguments& args) {
     std::unique_ptr<Progress> counted;
     options.on_answer = [&](int64_t done, int64_t all) {
       if (!counted) {
-        counted = std::make_unique<Progress>(task->name, static_cast<uint64_t>(all), "items",
+        const char* unit = task->kind == Task::Kind::Text ? "tokens" : "items";
+        counted = std::make_unique<Progress>(task->name, static_cast<uint64_t>(all), unit,
                                              static_cast<uint64_t>(done));
       }
       counted->update(static_cast<uint64_t>(done));
     };
     try {
-      runs.push_back(run_task(*task, data, source, options));
+      runs.push_back(run_one(*task, data, by, args, options));
       if (counted) counted->finish();
     } catch (const Error& error) {
       if (interrupted) {
-        write_results(args, path.string(), source.identity(), options, runs);
+        write_results(args, by.name, by.source->identity(), options, runs);
         throw Error(Kind::Interrupted, error.what(), error.hint());
       }
       // One task of several that cannot run does not take the others with it.
       if (selected.size() == 1) throw;
       failures.push_back(fmt::format("{}: {}", task->name, error.line()));
       log::error(failures.back());
+      // A server that stopped answering answers the next task no better.
+      if (error.kind() == Kind::Partial && by.model == nullptr) break;
     }
   }
-  write_results(args, path.string(), source.identity(), options, runs);
+  write_results(args, by.name, by.source->identity(), options, runs);
   if (args.json) {
     nlohmann::ordered_json out = nlohmann::ordered_json::array();
     for (const TaskRun& one : runs) {
-      out.push_back(result_json(one, path.string(), source.identity(), options));
+      out.push_back(result_json(one, by.name, by.source->identity(), options));
     }
     print(dump(runs.size() == 1 && selected.size() == 1 ? out[0] : out) + "\n");
   } else {
-    print(result_table(runs, path.string()));
+    print(result_table(runs, by.name));
   }
   if (!failures.empty()) {
-    throw Error(Kind::Partial,
-                fmt::format("{} of {} tasks did not run", failures.size(), selected.size()),
-                failures.front());
+    throw Error(
+        Kind::Partial,
+        fmt::format("{} of {} tasks did not run", selected.size() - runs.size(), selected.size()),
+        failures.front());
   }
 }
 
@@ -178,8 +277,9 @@ void compare_runs(const CompareArguments& args) {
 void add_eval_run(Command& command) {
   auto args = std::make_shared<RunArguments>();
   command.positional("tasks", args->tasks, "Tasks, groups of tasks, or all");
-  command.option("--model", args->model.model, "Folder of a checkpoint, or a GGUF file",
-                 "the shipped model");
+  command.option("--model", args->model.model,
+                 "Folder of a checkpoint, or a GGUF file; with --endpoint, a name that it serves",
+                 "the published model, or the server's first");
   args->model.declare_options(command);
   command.group("Evaluation");
   command.option("--data", args->data, "Folder of benchmark files");
@@ -198,6 +298,21 @@ void add_eval_run(Command& command) {
   command.option("--python", args->python, "Interpreter that runs programs in the sandbox");
   command.flag("--unsafe-no-sandbox", args->unsafe,
                "Run programs without the sandbox; the result says so");
+  command.option("--text", args->text, "Measure longdocs on this text file instead").file();
+  command
+      .option("--lengths", args->lengths, "Window lengths of longdocs in tokens, comma-separated",
+              "1024 to 16384; half to eight times a shorter trained length")
+      .separated_by(',')
+      .range(int64_t{2}, int64_t{1} << 24);
+  command.group("Server");
+  command.option("--endpoint", args->endpoint,
+                 "Ask the OpenAI-compatible server at this URL instead of a model here");
+  command.option("--api-key-file", args->api_key_file, "File with the server's API key").file();
+  command
+      .option("--trusted-certificates", args->trusted, "Certificates to trust beside the system's")
+      .file();
+  command.option("--tokenizer", args->tokenizer,
+                 "Tokenizer or model whose tokens ROUGE-L of tool calls counts");
   command.group("Results");
   command.option("-o,--out", args->out, "Folder for result files, table, CSV and HTML report");
   command.option("--samples", args->samples, "JSONL file for every item");

@@ -18,6 +18,8 @@ Task gsm8k_task();
 Task svamp_task();
 Task wmt22_zh_en_task();
 Task wmt22_en_zh_task();
+Task wikitext2_task();
+Task longdocs_task();
 Task chat_ceval_task();
 Task chat_mmlu_task();
 Task chat_humaneval_task();
@@ -25,6 +27,7 @@ Task chat_gsm8k_task();
 Task chat_gsm8k_4shot_task();
 Task plugins_task();
 Task plugins_own_task();
+Task hfagent_task();
 Task safety_task();
 
 }  // namespace quern
