@@ -12,7 +12,7 @@
 namespace quern {
 namespace {
 
-constexpr size_t kMaxHeader = 64 << 10;
+constexpr size_t kMaxHeader = 32 << 10;
 constexpr size_t kStep = 64 << 10;
 
 char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
@@ -250,6 +250,8 @@ struct WarcReader::State {
       need(1);
       while (begin < text.size() && (text[begin] == '\r' || text[begin] == '\n')) ++begin;
       if (begin < text.size()) break;
+      text.clear();
+      begin = 0;
       if (broken) break;
       if (!packed) {
         if (position >= bytes.size()) return std::nullopt;
@@ -299,6 +301,15 @@ struct WarcReader::State {
     if (!length) return damaged("Content-Length is absent or no number", header - 1);
     if (*length > kMaxRecord) {
       return damaged(fmt::format("Content-Length {} is past 32 MB", *length), header - 1);
+    }
+    if (!packed) {
+      // Before anything is read for a length that lies.
+      const size_t end = static_cast<size_t>(record.offset) + header + *length;
+      if (end > bytes.size()) return damaged(std::string(cut), header - 1);
+      const std::string_view behind = bytes.substr(end, 4);
+      if (!behind.starts_with("\n\n") && !trimmed(behind).empty()) {
+        return damaged("Content-Length ends before the record does", header - 1);
+      }
     }
     need(header + *length + 5);  // to the end of its member, whose checksum is looked at
     if (text.size() - begin < header + *length) {
