@@ -73,7 +73,7 @@ class PublishedItems : public ::testing::Test {
       return item.subset.value_or("") == subject && item.index == golden.at("index").integer();
     });
     if (found == items.end()) golden.fail("names no item");
-    EXPECT_EQ(found->prompt, golden.at("prompt").string());
+    EXPECT_EQ(sha256(found->prompt), golden.at("prompt_sha256").string()) << found->id;
     return *found;
   }
 
