@@ -109,7 +109,10 @@ std::string Progress::line(bool last, std::string_view note, int columns) const 
   std::string count = amount(static_cast<double>(done_));
   std::string of = total_ != 0 ? " of " + amount(static_cast<double>(total_)) : "";
   std::string unit = bytes ? "" : " " + unit_;
-  std::string speed = fmt::format(", {}{}/s", amount(rate), unit);
+  // What takes longer than a second each is counted by the minute.
+  const bool slow = !bytes && rate > 0 && rate < 1;
+  std::string speed =
+      fmt::format(", {}{}/{}", amount(slow ? 60 * rate : rate), unit, slow ? "min" : "s");
   std::string time = last       ? ", " + human_seconds(elapsed)
                      : left > 0 ? ", " + human_seconds(left) + " left"
                                 : "";

@@ -167,10 +167,18 @@ fs::path default_answer_store() {
 
 std::string answer_key(const nlohmann::ordered_json& identity, const Question& question,
                        int task_version) {
-  return sha256(dump(nlohmann::ordered_json{{"source", identity},
-                                            {"item", item_record(*question.item)},
-                                            {"cut_above", question.cut_above},
-                                            {"task_version", task_version}}));
+  nlohmann::ordered_json all = {{"source", identity},
+                                {"item", item_record(*question.item)},
+                                {"cut_above", question.cut_above},
+                                {"task_version", task_version}};
+  if (const SamplingChoice* sampling = question.sampling) {
+    const SamplingOptions options = sampling->on({});
+    all["drawn"] = {{"sample", question.item->sample},
+                    {"temperature", options.temperature},
+                    {"top_p", options.top_p},
+                    {"seed", options.seed}};
+  }
+  return sha256(dump(all));
 }
 
 }  // namespace quern

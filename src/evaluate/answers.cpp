@@ -54,6 +54,7 @@ nlohmann::ordered_json LocalModel::identity() const {
   return {{"weights_sha256", weights_sha256_},
           {"weights", model_.loaded().description()},
           {"tokenizer_sha256", model_.tokenizer().hash()},
+          {"begins_with", model_.tokenizer().before_text()},
           {"template", model_.is_chat() ? std::string(model_.chat().title()) : std::string("none")},
           {"rules",
            {{"ntk", config.dynamic_ntk},
@@ -67,8 +68,9 @@ nlohmann::ordered_json LocalModel::identity() const {
 // A benchmark's text is text: names of special tokens in it are no tokens.
 std::vector<TokenId> LocalModel::prompt_ids(const Item& item) const {
   if (item.is_chat()) return model_.chat().render({.messages = item.messages}).ids;
-  std::vector<TokenId> ids;
-  if (const auto bos = model_.tokenizer().bos()) ids.push_back(*bos);
+  // What the tokenizer's files put before a text, and no more: many have a BOS that nothing begins
+  // with.
+  std::vector<TokenId> ids = model_.tokenizer().before_text();
   model_.tokenizer().encode(item.prompt, ids);
   return ids;
 }
@@ -125,7 +127,12 @@ void LocalModel::ask_text(Pending& pending) {
   const Item& item = *pending.question.item;
   Request request;
   request.ids = pending.ids;
-  request.sampling.greedy = true;
+  if (pending.question.sampling != nullptr) {
+    request.sampling = pending.question.sampling->on({});
+    request.stream = static_cast<uint64_t>(item.sample);
+  } else {
+    request.sampling.greedy = true;
+  }
   request.stop = model_.default_stop();
   if (!pending.question.complete) request.stop.strings = item.stop;
   request.max_new_tokens = item.max_new_tokens;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "answer/answerer.h"
 #include "evaluate/item.h"
 #include "generate/model.h"
 
@@ -31,6 +32,8 @@ struct Question {
   int64_t cut_above = 0;
   // Says that a text needs no further tokens, for ends that no stop string can say; may be empty.
   std::function<bool(std::string_view text)> complete;
+  // How a text is drawn, of which item->sample tells the draws apart; null: the likeliest tokens.
+  const SamplingChoice* sampling = nullptr;
 };
 
 enum class Truncate { Refuse, Left };

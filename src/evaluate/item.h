@@ -16,6 +16,7 @@ struct Item {
   std::string split;
   int64_t index = 0;  // row of its file, from 0
   std::string id;
+  int64_t sample = 0;  // which of several answers to the item, where more than one is drawn
 
   // The exact text that goes to the tokenizer, or the turns that go into the model's own chat
   // template: one of them.

@@ -112,6 +112,13 @@ nlohmann::ordered_json result_json(const TaskRun& run, const std::string& model_
                      {"seed", options.seed},
                      {"pandas_none", options.items.pandas_none},
                      {"greedy", true}};
+  if (options.samples_per_task > 1 && task.metric == "pass_at_1") {
+    const SamplingOptions drawn = options.sampling.on({});
+    out["settings"]["greedy"] = false;
+    out["settings"]["samples_per_task"] = options.samples_per_task;
+    out["settings"]["temperature"] = drawn.temperature;
+    out["settings"]["top_p"] = drawn.top_p;
+  }
   out["prompts_sha256"] = run.prompts_sha256;
   out.update(score_json(run.score));
   out["truncated"] = run.truncated;
@@ -137,6 +144,7 @@ std::string samples_jsonl(const TaskRun& run) {
     nlohmann::ordered_json line = sample_json(sample);
     line["prompt_sha256"] =
         sha256(sample.item->is_chat() ? dump(item_record(*sample.item)) : sample.item->prompt);
+    if (sample.item->sample > 0) line["sample"] = sample.item->sample;
     line["prompt_tokens"] = answer.prompt_tokens;
     line["truncated"] = answer.truncated;
     line["finish"] = answer.finish;
@@ -167,10 +175,23 @@ std::string result_table(std::span<const TaskRun> runs, const std::string& model
     if (!figures.empty()) {
       memo = fmt::format("{} {:.1f}", figures.back().model, figures.back().value);
     }
-    out +=
-        fmt::format("{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, items_of(run),
-                    number(parity), number(fixed),
-                    parity == nullptr ? "-" : fmt::format("{:.2f}", parity->standard_error), memo);
+    out += fmt::format("{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, items_of(run),
+                       number(parity), number(fixed),
+                       parity == nullptr || task.kind == Task::Kind::Text
+                           ? "-"
+                           : fmt::format("{:.2f}", parity->standard_error),
+                       memo);
+    for (const auto& [metric, value] : run.score.summary.all.parity) {
+      if (!run.table.empty() || metric == task.metric) continue;
+      const auto& of_fixed = run.score.summary.all.fixed;
+      const auto fixed_value =
+          std::find_if(of_fixed.begin(), of_fixed.end(),
+                       [&](const auto& entry) { return entry.first == metric; });
+      out += fmt::format("  {:<32} {:>6}  {:>8} {:>8}  {:>7.2f}\n", metric, value.count,
+                         number(&value),
+                         number(fixed_value == of_fixed.end() ? nullptr : &fixed_value->second),
+                         value.standard_error);
+    }
     out += run.table;
     for (const auto& [name, metrics] : run.score.summary.groups) {
       if (!run.table.empty()) break;

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/rng.h"
+#include "evaluate/metrics/pass_at_k.h"
 #include "evaluate/prompts.h"
 
 namespace quern {
@@ -32,6 +34,37 @@ void refuse_equal_choices(const Task& task, const std::vector<Sample>& samples) 
               fmt::format("{}: all choices of all {} items have the same log-probability",
                           task.name, samples.size()),
               "the model or server gives none: its answers would all be A");
+}
+
+// pass@k of what was drawn, for 1, 10, 100 as far as there are so many.
+void add_pass_at_k(TaskScore& score, int64_t samples) {
+  for (const bool fixed : {false, true}) {
+    std::map<std::string, SampleCounts> items;
+    for (const Sample& sample : score.samples) {
+      SampleCounts& counts = items[sample.item->id];
+      ++counts.samples;
+      counts.passed += (fixed ? sample.verdict.correct_fixed : sample.verdict.correct) == 1;
+    }
+    std::vector<SampleCounts> counts;
+    for (const auto& [id, of_item] : items) counts.push_back(of_item);
+    auto& values = fixed ? score.summary.all.fixed : score.summary.all.parity;
+    values.clear();
+    const auto n = static_cast<double>(counts.size());
+    for (const int64_t k : {1, 10, 100}) {
+      if (k > samples) break;
+      // The error is over the items: draws of one item are no independent items.
+      double sum = 0, squares = 0;
+      for (const SampleCounts& of_item : counts) {
+        const double x = 100 * pass_at_k(of_item, k);
+        sum += x;
+        squares += x * x;
+      }
+      const double variance = n < 2 ? 0 : std::max(0.0, (squares - sum * sum / n) / (n - 1));
+      values.emplace_back(
+          fmt::format("pass_at_{}", k),
+          MetricValue{sum / n, std::sqrt(variance / n), static_cast<int64_t>(counts.size())});
+    }
+  }
 }
 
 }  // namespace
@@ -87,6 +120,17 @@ TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
                  const RunOptions& options) {
   TaskRun run;
   run.items = draw_items(task.load(data, options.items), options.limit, options.seed);
+  const bool draws = options.samples_per_task > 1 && task.runs_code && task.metric == "pass_at_1";
+  if (draws) {
+    std::vector<Item> drawn;
+    for (const Item& item : run.items) {
+      for (int64_t i = 0; i < options.samples_per_task; ++i) {
+        drawn.push_back(item);
+        drawn.back().sample = i;
+      }
+    }
+    run.items = std::move(drawn);
+  }
   std::string records;
   for (const Item& item : run.items) records += dump(item_record(item)) + "\n";
   run.prompts_sha256 = sha256(records);
@@ -98,7 +142,8 @@ TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
   std::vector<size_t> asked;
   int64_t done = 0;
   for (size_t i = 0; i < run.items.size(); ++i) {
-    const Question question{&run.items[i], task.cut_above, task.complete};
+    const Question question{&run.items[i], task.cut_above, task.complete,
+                            draws ? &options.sampling : nullptr};
     keys[i] = answer_key(identity, question, task.version);
     if (options.store != nullptr) answers[i] = options.store->find(keys[i]);
     if (answers[i]) {
@@ -140,6 +185,7 @@ TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
   }
   refuse_equal_choices(task, samples);
   run.score = score_task(task, data, std::move(samples), options.score);
+  if (draws) add_pass_at_k(run.score, options.samples_per_task);
   return run;
 }
 

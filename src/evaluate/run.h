@@ -12,6 +12,9 @@ struct RunOptions {
   ItemOptions items;
   int64_t limit = 0;  // items of a task, drawn evenly over its subjects; 0: all
   uint64_t seed = 0;  // of the draw
+  // Programs drawn for each item of a task that runs them, for pass@k; 1: the likeliest one.
+  int64_t samples_per_task = 1;
+  SamplingChoice sampling;  // of several
   ScoreOptions score;
   AnswerStore* store = nullptr;  // null: nothing is kept
   const std::atomic<bool>* cancel = nullptr;

@@ -39,7 +39,12 @@ void ServerSource::ask_texts(std::span<const Question> questions, size_t first,
     const Item& item = *questions[i].item;
     requests[i].prompt = item.prompt;
     requests[i].messages = item.messages;
-    requests[i].sampling.greedy = true;
+    if (questions[i].sampling != nullptr) {
+      requests[i].sampling = *questions[i].sampling;
+      requests[i].stream = static_cast<uint64_t>(item.sample);
+    } else {
+      requests[i].sampling.greedy = true;
+    }
     requests[i].max_new_tokens = item.max_new_tokens;
     // No stop string says when a text is complete that a function judges: it runs to its limit.
     if (!questions[i].complete) requests[i].stop = item.stop;

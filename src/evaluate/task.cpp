@@ -32,14 +32,17 @@ std::optional<MetricValue> percent(std::span<const Judged> judged, Average avera
   if (all.count == 0) return {};
   MetricValue value = all.value();
   if (average == Average::Subjects) {
-    double sum = 0, squares = 0;
+    double squares = 0;
+    Mean means;
+    bool single = false;  // a subject of one item, which tells nothing of its spread
     for (const auto& [name, mean] : by_subject) {
-      sum += mean.mean();
+      means.add(mean.mean());
       squares += mean.error() * mean.error();
+      single |= mean.count < 2;
     }
-    const auto n = static_cast<double>(by_subject.size());
-    value.value = sum / n;
-    value.standard_error = std::sqrt(squares) / n;
+    value.value = means.mean();
+    value.standard_error =
+        single ? means.error() : std::sqrt(squares) / static_cast<double>(by_subject.size());
   }
   return value;
 }

@@ -6,7 +6,6 @@
 
 #include "core/json.h"
 #include "evaluate/answers.h"
-#include "evaluate/extract/programs.h"
 #include "evaluate/task.h"
 #include "evaluate/text_meter.h"
 #include "support/support.h"
@@ -73,15 +72,8 @@ class PublishedItems : public ::testing::Test {
       return item.subset.value_or("") == subject && item.index == golden.at("index").integer();
     });
     if (found == items.end()) golden.fail("names no item");
-    EXPECT_EQ(found->prompt, golden.at("prompt").string());
+    EXPECT_EQ(sha256(found->prompt), golden.at("prompt_sha256").string()) << found->id;
     return *found;
-  }
-
-  // Steps that no choice between two nearly equal tokens could part.
-  static bool is_decided(const Json& golden) {
-    const auto margins = golden.at("margins").items();
-    return std::all_of(margins.begin(), margins.end(),
-                       [](const Json& margin) { return margin.number() > 5e-3; });
   }
 
   fs::path goldens, data;
@@ -116,51 +108,6 @@ TEST_F(PublishedItems, LettersAreAsLikelyAsTheReferenceSays) {
             << items[i].id;
       }
     }
-  }
-}
-
-TEST_F(PublishedItems, WordProblemsAreAnsweredAsTheReferenceDoes) {
-  const Task& task = find_task("gsm8k");
-  const std::vector<Item> loaded = task.load(DataFolder(data), {});
-  std::vector<Json> chosen;
-  std::vector<Item> items;
-  for (const Json& golden : records("gsm8k.jsonl")) {
-    if (!is_decided(golden)) continue;
-    chosen.push_back(golden);
-    items.push_back(item_of(loaded, golden));
-    items.back().max_new_tokens = 200;  // as the golden's run had
-  }
-  ASSERT_GE(items.size(), 4u);
-  const auto got = answers(task, items);
-  for (size_t i = 0; i < items.size(); ++i) {
-    EXPECT_EQ(got[i].response.text, chosen[i].at("cut").string()) << items[i].id;
-    const ItemVerdict verdict = task.judge(items[i], got[i].response, {});
-    EXPECT_EQ(verdict.correct == 1, chosen[i].at("right_release_rule").boolean()) << items[i].id;
-    EXPECT_EQ(verdict.correct_fixed == 1, chosen[i].at("right_better_rule").boolean())
-        << items[i].id;
-  }
-}
-
-TEST_F(PublishedItems, ProgramsAreContinuedAsTheReferenceDoes) {
-  const Task& task = find_task("humaneval");
-  const std::vector<Item> loaded = task.load(DataFolder(data), {});
-  std::vector<Json> chosen;
-  std::vector<Item> items;
-  for (const Json& golden : records("humaneval.jsonl")) {
-    if (!is_decided(golden)) continue;
-    chosen.push_back(golden);
-    items.push_back(item_of(loaded, golden));
-    items.back().max_new_tokens = 200;
-  }
-  ASSERT_FALSE(items.empty());
-  const auto got = answers(task, items);
-  for (size_t i = 0; i < items.size(); ++i) {
-    // The golden runs on where both rules have their end.
-    const std::string& want = chosen[i].at("completion").string();
-    const std::string& text = got[i].response.text;
-    EXPECT_EQ(text, want.substr(0, text.size())) << items[i].id;
-    EXPECT_EQ(base_completion(text), chosen[i].at("cut").string()) << items[i].id;
-    EXPECT_EQ(whole_body(text), whole_body(want)) << items[i].id;
   }
 }
 

@@ -111,6 +111,49 @@ TEST(Run, ADrawIsEvenOverSubjectsAndFixedByItsSeed) {
   EXPECT_EQ(draw_items(items, 0, 1).size(), 60u);
 }
 
+// Writes a right program for every third draw.
+class Drawing : public AnswerSource {
+ public:
+  void answer(std::span<const Question> questions,
+              const std::function<void(size_t, ItemAnswer)>& take,
+              const std::atomic<bool>&) override {
+    for (size_t i = 0; i < questions.size(); ++i) {
+      EXPECT_NE(questions[i].sampling, nullptr);
+      ItemAnswer answer;
+      answer.response.text =
+          questions[i].item->sample % 3 == 0 ? "    return 7\n" : "    return 8\n";
+      ++asked;
+      take(i, std::move(answer));
+    }
+  }
+  nlohmann::ordered_json identity() const override { return {{"name", "drawing"}}; }
+  bool is_chat() const override { return false; }
+  int asked = 0;
+};
+
+TEST(Run, ProgramsThatAreDrawnGivePassAtK) {
+  const test::TempFolder folder;
+  fs::create_directories(folder.path() / "humaneval");
+  folder.write("humaneval/HumanEval.jsonl",
+               "{\"task_id\": \"HumanEval/0\", \"prompt\": \"def seven():\\n\", \"entry_point\": "
+               "\"seven\", \"test\": \"def check(f):\\n    assert f() == 7\\n\"}\n");
+  AnswerStore store(folder.path() / "answers.sqlite");
+  RunOptions options;
+  options.store = &store;
+  options.samples_per_task = 12;
+  Drawing source;
+  const TaskRun run = run_task(find_task("humaneval"), DataFolder(folder.path()), source, options);
+  EXPECT_EQ(source.asked, 12);  // each draw has a key of its own
+  const auto& values = run.score.summary.all.parity;
+  ASSERT_EQ(values.size(), 2u);
+  EXPECT_EQ(values[0].first, "pass_at_1");
+  EXPECT_NEAR(values[0].second.value, 100.0 * 4 / 12, 1e-9);
+  // 1 - C(8, 10) / C(12, 10), and ten of eight cannot be drawn.
+  EXPECT_EQ(values[1].first, "pass_at_10");
+  EXPECT_NEAR(values[1].second.value, 100, 1e-9);
+  EXPECT_EQ(values[0].second.count, 1);
+}
+
 TEST(Paired, McNemarIsTheExactBinomialTest) {
   EXPECT_EQ(mcnemar_p(0, 0), 1);
   EXPECT_NEAR(mcnemar_p(0, 5), 2.0 / 32, 1e-12);

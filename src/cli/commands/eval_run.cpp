@@ -25,7 +25,8 @@ struct RunArguments {
   std::string data, out, samples, cache, truncate = "none", python = "/usr/bin/python3";
   std::string endpoint, api_key_file, trusted, tokenizer, text;
   std::vector<int64_t> lengths;
-  int64_t limit = 0;
+  int64_t limit = 0, samples_per_task = 1;
+  double temperature = 0.8, top_p = 0.95;
   uint64_t seed = 0;
   bool json = false, chat = false, base = false, pandas_none = false, unsafe = false;
   bool no_cache = false;
@@ -121,6 +122,14 @@ void check_arguments(const RunArguments& args) {
   }
   if (args.data.empty()) throw Error(Kind::Misused, "--data is missing: the benchmark files");
   if (args.chat && args.base) throw Error(Kind::Misused, "--chat and --base exclude each other");
+  const auto selected = select_tasks(args.tasks);  // a wrong name is found before the model loads
+  const bool none_drawn = std::none_of(selected.begin(), selected.end(), [](const Task* task) {
+    return task->metric == "pass_at_1";
+  });
+  if (args.samples_per_task > 1 && none_drawn) {
+    throw Error(Kind::Misused, "--samples-per-task: none of these tasks counts programs that pass",
+                "humaneval, mbpp and chat-humaneval do");
+  }
   if (args.endpoint.empty()) {
     const bool server_only = !args.api_key_file.empty() || !args.trusted.empty();
     if (server_only || !args.tokenizer.empty()) {
@@ -175,7 +184,6 @@ TaskRun run_one(const Task& task, const DataFolder& data, Answering& by, const R
 
 void run(const RunArguments& args) {
   check_arguments(args);
-  select_tasks(args.tasks);  // a wrong name is found before the model is loaded
   const DataFolder data(args.data);
   AnswerStore store(args.no_cache        ? fs::path(":memory:")
                     : args.cache.empty() ? default_answer_store()
@@ -187,6 +195,10 @@ void run(const RunArguments& args) {
   options.items.pandas_none = args.pandas_none;
   options.limit = args.limit;
   options.seed = args.seed;
+  options.samples_per_task = args.samples_per_task;
+  options.sampling.temperature = args.temperature;
+  options.sampling.top_p = args.top_p;
+  options.sampling.seed = args.seed;
   options.store = &store;
   options.cancel = &interrupted;
   options.score.workers = globals().threads;
@@ -287,6 +299,14 @@ void add_eval_run(Command& command) {
       .option("--limit", args->limit, "Items of each task, drawn evenly over its subjects; 0: all")
       .range(int64_t{0}, int64_t{1} << 40);
   command.option("--seed", args->seed, "Of the draw");
+  command
+      .option("--samples-per-task", args->samples_per_task,
+              "Programs drawn for each item of humaneval, mbpp and chat-humaneval, for pass@k; 1: "
+              "the likeliest")
+      .range(int64_t{1}, int64_t{1000});
+  command.option("--temperature", args->temperature, "Of programs that are drawn")
+      .range(0.01, 10.0);
+  command.option("--top-p", args->top_p, "Of programs that are drawn").range(0.01, 1.0);
   command.flag("--chat", args->chat, "Only tasks put to a chat model");
   command.flag("--base", args->base, "Only tasks put to a base model");
   command

@@ -112,7 +112,8 @@ std::string markdown(const CLI::App& root) {
       "may be set is said in\n[cli.md](cli.md).\n\n## Options of every command\n\n";
   option_table(root, text);
   for (const CLI::App* app : all_commands(root)) {
-    if (!commands_of(*app).empty()) continue;
+    // A word that only leads to commands has nothing of its own; `eval` takes tasks itself.
+    if (!commands_of(*app).empty() && positionals(*app).empty()) continue;
     text += fmt::format("\n## quern {}\n\n{}.\n\n    {}\n\n", full_name(*app),
                         app->get_description(), usage(*app));
     for (const CLI::Option* argument : positionals(*app)) {

@@ -7,6 +7,7 @@
 
 #include "core/base64.h"
 #include "core/error.h"
+#include "core/json_string.h"
 #include "core/utf8.h"
 #include "data/extract/charset.h"
 #include "data/extract/html_page.h"
