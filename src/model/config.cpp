@@ -43,11 +43,12 @@ const FamilyRow& detect_family(const Json& json) {
                   fmt::format("known are {}", fmt::join(known, ", ")));
 }
 
-constexpr std::initializer_list<std::string_view> kDTypeKeys = {"torch_dtype", "dtype",
-                                                                "params_dtype"};
+std::optional<Json> dtype_field(const Json& json) {
+  return find_any(json, {"torch_dtype", "dtype", "params_dtype"});
+}
 
 DType parse_dtype(const Json& json) {
-  const auto value = find_any(json, kDTypeKeys);
+  const auto value = dtype_field(json);
   if (!value) {
     if (json.boolean_or("bf16", false)) return DType::BF16;
     return json.boolean_or("fp16", false) ? DType::F16 : DType::F32;
@@ -158,7 +159,7 @@ Config parse_config(const Json& whole) {
     return json.has(key) ? json : whole;
   };
   c.tied = holder("tie_word_embeddings").boolean_or("tie_word_embeddings", row.ties);
-  c.dtype = parse_dtype(find_any(json, kDTypeKeys) ? json : whole);
+  c.dtype = parse_dtype(dtype_field(json) ? json : whole);
   c.initializer_range = json.number_or("initializer_range", 0.02, 0, 10);
   if (const auto ids = parse_token_ids(holder("bos_token_id"), "bos_token_id"); !ids.empty()) {
     c.bos_id = ids[0];

@@ -861,93 +861,94 @@ constexpr TensorNames kGemma2Names = with(kLlamaNames, [](TensorNames& n) {
 
 // ---- Keys of config.json beyond the usual ----
 
-using Keys = std::initializer_list<std::string_view>;
-
-constexpr Keys kQwenKeys = {"activation",        "kv_channels",     "no_bias",
-                            "padded_vocab_size", "pos_emb",         "rotary_emb_base",
-                            "rotary_pct",        "use_dynamic_ntk", "use_logn_attn"};
-constexpr Keys kLlamaKeys = {"attention_bias", "hidden_act", "mlp_bias", "use_dynamic_ntk",
-                             "use_logn_attn"};
+constexpr std::string_view kQwenKeys[] = {"activation",        "kv_channels",     "no_bias",
+                                          "padded_vocab_size", "pos_emb",         "rotary_emb_base",
+                                          "rotary_pct",        "use_dynamic_ntk", "use_logn_attn"};
+constexpr std::string_view kLlamaKeys[] = {"attention_bias", "hidden_act", "mlp_bias",
+                                           "use_dynamic_ntk", "use_logn_attn"};
 // Without use_sliding_window the other keys of windows mean nothing.
-constexpr Keys kQwen2Keys = {"attention_bias",     "hidden_act",      "layer_types",
-                             "max_window_layers",  "qkv_bias",        "sliding_window",
-                             "use_sliding_window", "use_dynamic_ntk", "use_logn_attn"};
-constexpr Keys kMistralKeys = {"attention_bias", "hidden_act",      "mlp_bias",
-                               "sliding_window", "use_dynamic_ntk", "use_logn_attn"};
-constexpr Keys kMixtralKeys = {"attention_bias",      "hidden_act",        "mlp_bias",
-                               "num_experts_per_tok", "num_local_experts", "sliding_window",
-                               "use_dynamic_ntk",     "use_logn_attn"};
-constexpr Keys kQwenMoeKeys = {"attention_bias",
-                               "decoder_sparse_step",
-                               "hidden_act",
-                               "layer_types",
-                               "max_window_layers",
-                               "mlp_only_layers",
-                               "moe_intermediate_size",
-                               "norm_topk_prob",
-                               "num_experts",
-                               "num_experts_per_tok",
-                               "num_local_experts",
-                               "qkv_bias",
-                               "shared_expert_intermediate_size",
-                               "sliding_window",
-                               "use_dynamic_ntk",
-                               "use_logn_attn",
-                               "use_sliding_window"};
-constexpr Keys kInternLmKeys = {"bias", "hidden_act", "rotary"};
-constexpr Keys kBaichuanKeys = {"hidden_act", "model_max_length", "z_loss_weight"};
-constexpr Keys kChatGlmKeys = {"add_bias_linear",
-                               "add_qkv_bias",
-                               "apply_residual_connection_post_layernorm",
-                               "kv_channels",
-                               "multi_query_attention",
-                               "multi_query_group_num",
-                               "original_rope",
-                               "padded_vocab_size",
-                               "post_layer_norm",
-                               "rmsnorm",
-                               "rope_ratio"};
-constexpr Keys kFalconKeys = {"activation",
-                              "alibi",
-                              "apply_residual_connection_post_layernorm",
-                              "bias",
-                              "multi_query",
-                              "n_head_kv",
-                              "new_decoder_architecture",
-                              "num_kv_heads",
-                              "num_ln_in_parallel_attn",
-                              "parallel_attn",
-                              "rope_theta"};  // also where there is ALiBi
+constexpr std::string_view kQwen2Keys[] = {
+    "attention_bias", "hidden_act",         "layer_types",     "max_window_layers", "qkv_bias",
+    "sliding_window", "use_sliding_window", "use_dynamic_ntk", "use_logn_attn"};
+constexpr std::string_view kMistralKeys[] = {"attention_bias", "hidden_act",      "mlp_bias",
+                                             "sliding_window", "use_dynamic_ntk", "use_logn_attn"};
+constexpr std::string_view kMixtralKeys[] = {
+    "attention_bias",    "hidden_act",     "mlp_bias",        "num_experts_per_tok",
+    "num_local_experts", "sliding_window", "use_dynamic_ntk", "use_logn_attn"};
+constexpr std::string_view kQwenMoeKeys[] = {"attention_bias",
+                                             "decoder_sparse_step",
+                                             "hidden_act",
+                                             "layer_types",
+                                             "max_window_layers",
+                                             "mlp_only_layers",
+                                             "moe_intermediate_size",
+                                             "norm_topk_prob",
+                                             "num_experts",
+                                             "num_experts_per_tok",
+                                             "num_local_experts",
+                                             "qkv_bias",
+                                             "shared_expert_intermediate_size",
+                                             "sliding_window",
+                                             "use_dynamic_ntk",
+                                             "use_logn_attn",
+                                             "use_sliding_window"};
+constexpr std::string_view kInternLmKeys[] = {"bias", "hidden_act", "rotary"};
+constexpr std::string_view kBaichuanKeys[] = {"hidden_act", "model_max_length", "z_loss_weight"};
+constexpr std::string_view kChatGlmKeys[] = {"add_bias_linear",
+                                             "add_qkv_bias",
+                                             "apply_residual_connection_post_layernorm",
+                                             "kv_channels",
+                                             "multi_query_attention",
+                                             "multi_query_group_num",
+                                             "original_rope",
+                                             "padded_vocab_size",
+                                             "post_layer_norm",
+                                             "rmsnorm",
+                                             "rope_ratio"};
+constexpr std::string_view kFalconKeys[] = {"activation",
+                                            "alibi",
+                                            "apply_residual_connection_post_layernorm",
+                                            "bias",
+                                            "multi_query",
+                                            "n_head_kv",
+                                            "new_decoder_architecture",
+                                            "num_kv_heads",
+                                            "num_ln_in_parallel_attn",
+                                            "parallel_attn",
+                                            "rope_theta"};  // also where there is ALiBi
 // MPT's learned_pos_emb is ignored where there is ALiBi.
-constexpr Keys kMptKeys = {"attn_config", "expansion_ratio", "learned_pos_emb",
-                           "logit_scale", "no_bias",         "norm_type"};
-constexpr Keys kBloomKeys = {"apply_residual_connection_post_layernorm"};
-constexpr Keys kGpt2Keys = {"activation_function", "add_cross_attention", "multi_query",
-                            "scale_attn_by_inverse_layer_idx", "scale_attn_weights"};
-constexpr Keys kStarCoder2Keys = {"hidden_act", "mlp_type", "norm_type", "sliding_window",
-                                  "use_bias"};
-constexpr Keys kNeoXKeys = {"attention_bias", "hidden_act", "rotary_emb_base", "rotary_pct",
-                            "use_parallel_residual"};
-constexpr Keys kPhiKeys = {"hidden_act", "qk_layernorm"};
-constexpr Keys kPhi3Keys = {"attention_bias", "hidden_act", "sliding_window"};
+constexpr std::string_view kMptKeys[] = {"attn_config", "expansion_ratio", "learned_pos_emb",
+                                         "logit_scale", "no_bias",         "norm_type"};
+constexpr std::string_view kBloomKeys[] = {"apply_residual_connection_post_layernorm"};
+constexpr std::string_view kGpt2Keys[] = {"activation_function", "add_cross_attention",
+                                          "multi_query", "scale_attn_by_inverse_layer_idx",
+                                          "scale_attn_weights"};
+constexpr std::string_view kStarCoder2Keys[] = {"hidden_act", "mlp_type", "norm_type",
+                                                "sliding_window", "use_bias"};
+constexpr std::string_view kNeoXKeys[] = {"attention_bias", "hidden_act", "rotary_emb_base",
+                                          "rotary_pct", "use_parallel_residual"};
+constexpr std::string_view kPhiKeys[] = {"hidden_act", "qk_layernorm"};
+constexpr std::string_view kPhi3Keys[] = {"attention_bias", "hidden_act", "sliding_window"};
 // The activation is the same whatever the first two say.
-constexpr Keys kGemmaKeys = {"hidden_act",
-                             "hidden_activation",
-                             "attention_bias",
-                             "attn_logit_softcapping",
-                             "final_logit_softcapping",
-                             "layer_types",
-                             "query_pre_attn_scalar",
-                             "sliding_window"};
-constexpr Keys kGemma3Keys = {"hidden_act",     "hidden_activation",      "_sliding_window_pattern",
-                              "attention_bias", "attn_logit_softcapping", "final_logit_softcapping",
-                              "layer_types",    "query_pre_attn_scalar",  "rope_local_base_freq",
-                              "sliding_window", "sliding_window_pattern"};
-constexpr Keys kSmolLm3Keys = {"attention_bias", "hidden_act",        "layer_types",
-                               "mlp_bias",       "max_window_layers", "no_rope_layer_interval",
-                               "no_rope_layers", "sliding_window",    "use_dynamic_ntk",
-                               "use_logn_attn",  "use_sliding_window"};
-constexpr Keys kGraniteKeys = {
+constexpr std::string_view kGemmaKeys[] = {"hidden_act",
+                                           "hidden_activation",
+                                           "attention_bias",
+                                           "attn_logit_softcapping",
+                                           "final_logit_softcapping",
+                                           "layer_types",
+                                           "query_pre_attn_scalar",
+                                           "sliding_window"};
+constexpr std::string_view kGemma3Keys[] = {
+    "hidden_act",     "hidden_activation",      "_sliding_window_pattern",
+    "attention_bias", "attn_logit_softcapping", "final_logit_softcapping",
+    "layer_types",    "query_pre_attn_scalar",  "rope_local_base_freq",
+    "sliding_window", "sliding_window_pattern"};
+constexpr std::string_view kSmolLm3Keys[] = {
+    "attention_bias", "hidden_act",        "layer_types",
+    "mlp_bias",       "max_window_layers", "no_rope_layer_interval",
+    "no_rope_layers", "sliding_window",    "use_dynamic_ntk",
+    "use_logn_attn",  "use_sliding_window"};
+constexpr std::string_view kGraniteKeys[] = {
     "attention_bias",      "attention_multiplier", "embedding_multiplier",
     "hidden_act",          "logits_scaling",       "mlp_bias",
     "residual_multiplier", "use_dynamic_ntk",      "use_logn_attn"};

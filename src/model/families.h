@@ -50,7 +50,7 @@ struct FamilyRow {
   void (*read)(const Json& json, Config& config);
   void (*write)(const Config& config, nlohmann::ordered_json& json);
   // Keys that `read` reads, or that say what holds anyway; so they are not warned of.
-  std::initializer_list<std::string_view> reads = {};
+  std::span<const std::string_view> reads = {};
 };
 
 std::span<const FamilyRow> families() noexcept;
