@@ -49,6 +49,26 @@ std::string_view part_name(Part part) {
       return "output_norm";
     case Part::LmHead:
       return "output";
+    case Part::Positions:
+      return "position_embd";
+    case Part::EmbeddingNorm:
+      return "token_embd_norm";
+    case Part::Norm1After:
+      return "post_attention_norm";
+    case Part::Norm2After:
+      return "post_ffw_norm";
+    case Part::GateUp:
+      return "ffn_up";
+    case Part::Router:
+      return "ffn_gate_inp";
+    case Part::SharedRouter:
+      return "ffn_gate_inp_shexp";
+    case Part::ExpertUp:
+      return "ffn_up_exps";
+    case Part::ExpertGate:
+      return "ffn_gate_exps";
+    case Part::ExpertDown:
+      return "ffn_down_exps";
   }
   return {};
 }
@@ -122,13 +142,19 @@ RopeScaling rope_scaling(const GgufFile& file, const std::string& arch, const Co
   return s;
 }
 
+constexpr std::pair<std::string_view, Family> kKnown[] = {{"qwen", Family::Qwen},
+                                                          {"qwen2", Family::Qwen2},
+                                                          {"qwen3", Family::Qwen3},
+                                                          {"llama", Family::Llama}};
+
 }  // namespace
 
+bool has_gguf_layout(Family family) noexcept {
+  return std::ranges::find(kKnown, family, &std::pair<std::string_view, Family>::second) !=
+         std::end(kKnown);
+}
+
 Config gguf_config(const GgufFile& file) {
-  constexpr std::pair<std::string_view, Family> kKnown[] = {{"qwen", Family::Qwen},
-                                                            {"qwen2", Family::Qwen2},
-                                                            {"qwen3", Family::Qwen3},
-                                                            {"llama", Family::Llama}};
   const std::string arch(file.string("general.architecture"));
   Config c;
   bool known = false;
@@ -194,7 +220,8 @@ Config gguf_config(const GgufFile& file) {
                file.find("blk.0.attn_q.bias") != nullptr;
   c.out_bias = file.find("blk.0.attn_output.bias") != nullptr;
   c.mlp_bias = file.find("blk.0.ffn_down.bias") != nullptr;
-  c.qk_norm = c.family == Family::Qwen3;
+  if (c.family == Family::Qwen) c.qkv_order = QkvOrder::Concat;
+  c.qk_norm = c.family == Family::Qwen3 ? QkNorm::Heads : QkNorm::None;
   c.rope_scaling = rope_scaling(file, arch, c);
   c.dtype = DType::F16;
   const auto id = [&](const char* name) -> std::optional<int64_t> {

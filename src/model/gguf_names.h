@@ -16,6 +16,9 @@ namespace quern {
 // From the metadata of the architectures qwen, qwen2, qwen3 and llama; others are refused by name.
 Config gguf_config(const GgufFile& file);
 
+// Whether models of a family are read from and written to GGUF files.
+bool has_gguf_layout(Family family) noexcept;
+
 // "blk.3.attn_q.weight" for a tensor of ours.
 std::string gguf_name(const TensorSpec& spec);
 

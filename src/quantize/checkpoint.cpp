@@ -66,6 +66,13 @@ class Quantizer {
         partial_(job.out.string() + ".quantizing"),
         specs_(tensor_specs(config_)) {
     for (const TensorSpec& spec : specs_) {
+      if (!in_file_order(spec, config_)) {
+        throw Error(Kind::Unsupported,
+                    fmt::format("{}: GPTQ's layout is not written for models that keep {} in an "
+                                "order of their own",
+                                job_.model.string(), spec.module),
+                    "run the checkpoint as it is, in float");
+      }
       if (!quantized(spec)) continue;
       total_ += static_cast<uint64_t>(spec.shape.count());
       if (spec.role == Role::Head) outer_.insert(outer_.begin(), spec);
@@ -91,7 +98,7 @@ class Quantizer {
                             [this] { tell_progress(); });
     if (needs_stream(next)) {
       if (next == 0) {
-        calibration.embed(weights_.embedding, job_.calibration);
+        calibration.embed(weights_, job_.calibration);
       } else {
         recall_stream(calibration.stream(), next);
       }
@@ -123,7 +130,8 @@ class Quantizer {
     });
   }
   bool quantized(const TensorSpec& spec) const {
-    if (spec.role == Role::Embedding) return job_.embedding_int8;
+    if (spec.role == Role::Embedding) return job_.embedding_int8 && spec.part == Part::Embedding;
+    if (spec.part == Part::Router || spec.part == Part::SharedRouter) return false;
     if (spec.role == Role::Head && job_.head_int8) return true;
     return (spec.role == Role::Matrix || spec.role == Role::Head) && !kept(spec);
   }
@@ -321,11 +329,9 @@ class Quantizer {
         matrices.push_back(spec);
         values.push_back(reader_.all(spec));
       } else if (spec.role == Role::Norm) {
-        const std::span<const float> norm = spec.part == Part::Norm1   ? live.norm_1
-                                            : spec.part == Part::Norm2 ? live.norm_2
-                                            : spec.part == Part::QNorm ? live.q_norm
-                                                                       : live.k_norm;
-        tensors_.push_back(half_tensor(spec.name, spec.shape, norm));
+        tensors_.push_back(half_tensor(spec.name, spec.shape, *norm_field(weights_, spec)));
+      } else if (const auto* norm = norm_field(weights_, spec)) {  // its bias
+        tensors_.push_back(half_tensor(spec.name, spec.shape, *norm));
       } else if (spec.role == Role::Bias) {
         TensorSpec matrix = spec;
         matrix.role = Role::Matrix;
@@ -370,7 +376,9 @@ class Quantizer {
     };
     stage({Part::Qkv, Part::Q, Part::K, Part::V}, [&] { return calibration.qkv_inputs(live); });
     stage({Part::AttnOut}, [&] { return calibration.attn_out_inputs(live, layer); });
-    stage({Part::Up, Part::Gate}, [&] { return calibration.up_gate_inputs(live); });
+    stage({Part::Up, Part::Gate, Part::GateUp, Part::Router, Part::SharedRouter, Part::ExpertUp,
+           Part::ExpertGate, Part::ExpertDown},
+          [&] { return calibration.up_gate_inputs(live); });
     stage({Part::Down}, [&] { return calibration.down_inputs(live); });
     if (job_.gptq) calibration.finish(live);
     live = loaded_.weights().layers[at(layer)];  // the floats end with this block
@@ -442,8 +450,11 @@ class Quantizer {
     }
     for (const TensorSpec& spec : specs_) {
       if (spec.layer >= 0 || quantized(spec)) continue;
-      if (spec.role == Role::Norm) {
-        writer.write(half_tensor(spec.name, spec.shape, weights_.final_norm).bytes);
+      if (spec.shape.rank() == 1) {
+        const auto* norm = norm_field(weights_, spec);
+        writer.write(
+            half_tensor(spec.name, spec.shape, norm != nullptr ? *norm : weights_.lm_head.bias)
+                .bytes);
         continue;
       }
       std::future<void> written;  // what came before, while the next rows are made

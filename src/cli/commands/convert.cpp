@@ -18,6 +18,7 @@
 #include "formats/tiktoken.h"
 #include "formats/tokenizer_json.h"
 #include "formats/torch_bin.h"
+#include "model/families.h"
 #include "model/gguf_names.h"
 #include "text/chat_template.h"
 #include "text/gguf_tokenizer.h"
@@ -75,8 +76,22 @@ struct Growth {
   int64_t rows(int64_t rows_now) const { return std::max(rows_now, (end_id + 127) / 128 * 128); }
 };
 
+// Embedding and head have a row for each token.
+bool has_token_rows(const std::string& name) {
+  return name == "transformer.wte.weight" || name == "wte.weight" ||
+         name == "model.embed_tokens.weight" || name == "lm_head.weight";
+}
+
 std::optional<Growth> read_growth(const Arguments& args) {
   if (args.extra_vocab.empty()) return std::nullopt;
+  const Config config = load_config(args.model);
+  const TensorNames& names = row_of(config.family).names;
+  for (const std::string_view table : {names.embedding, names.lm_head}) {
+    if (has_token_rows(std::string(table) + ".weight")) continue;
+    throw Error(
+        Kind::Unsupported,
+        fmt::format("--extra-vocab does not know the tensors of {} models", name(config.family)));
+  }
   const auto before = load_tokenizer(args.model);
   const RankedTokens extra = read_tiktoken(args.extra_vocab);
   load_tokenizer(args.model,
@@ -88,12 +103,6 @@ std::optional<Growth> read_growth(const Arguments& args) {
     growth.pieces.push_back(before->encode_bytes(token, BadText::Keep));
   }
   return growth;
-}
-
-// Embedding and head have a row for each token.
-bool has_token_rows(const std::string& name) {
-  return name == "transformer.wte.weight" || name == "model.embed_tokens.weight" ||
-         name == "lm_head.weight";
 }
 
 // Fills the rows of new tokens in `bytes`, the table with all its rows in `dtype`.

@@ -228,6 +228,12 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
     throw_bad_input(model.string() + ": is quantized already", "convert the float checkpoint");
   }
   const Config c = load_config(model);
+  if (!has_gguf_layout(c.family)) {
+    throw Error(Kind::Unsupported,
+                fmt::format("{}: models of the family {} are not written to GGUF", model.string(),
+                            quern::name(c.family)),
+                "GGUF is for qwen, qwen2, qwen3 and llama");
+  }
   report_lost(path.string(), lost_in_gguf(c), lossy);
   const TensorStore store = TensorStore::open(model);
   GgufWriter out(path);
