@@ -410,6 +410,8 @@ TEST_P(EveryIsa, AttentionOverBytes) {
         std::vector<float> out(static_cast<size_t>(count * stride));
         std::vector<float> slopes;
         for (int64_t h = 0; h < c.heads; ++h) slopes.push_back(0.5f / static_cast<float>(h + 1));
+        // A rounded query moves a score of many dims by 1e-4; with slopes a few positions have all
+        // the weight, so that these errors do not average out.
         for (const AttentionRules& rules :
              {AttentionRules{.window = c.window},
               AttentionRules{.window = c.window, .cap = 3, .slopes = slopes}}) {
@@ -419,7 +421,10 @@ TEST_P(EveryIsa, AttentionOverBytes) {
           check_close(out,
                       attention_reference(q, k, v, c.tokens, c.heads, kKvHeads, c.dim, 0.25,
                                           c.window, past, rules),
-                      past == 0 ? test::Tolerance{5e-6, 1e-5} : test::Tolerance{5e-5, 1e-5},
+                      {past == 0              ? 5e-6
+                       : rules.slopes.empty() ? 5e-5
+                                              : 2e-4,
+                       1e-5},
                       std::string(name(dtype)) + " tokens " + std::to_string(c.tokens) + " past " +
                           std::to_string(past) + " cap " + std::to_string(rules.cap));
         }
