@@ -4,15 +4,18 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "formats/safetensors.h"
 #include "model/config_keys.h"
 #include "model/config_rope.h"
 #include "model/families.h"
-#include "model/gguf_names.h"
+#include "model/gguf_config.h"
+#include "model/stored_tensors.h"
 
 namespace quern {
 namespace {
@@ -139,14 +142,53 @@ void check(const Json& json, const Config& c) {
   }
 }
 
+// The language model's part of a config. Models that also see keep it inside, where their makers left
+// out what their library fills in: Gemma 3's.
+Json text_part(const Json& whole, const FamilyRow& row) {
+  const auto inner = whole.find("text_config");
+  if (!inner) return whole;
+  if (row.family != Family::Gemma3) return *inner;
+  nlohmann::json filled = {{"num_attention_heads", 8},
+                           {"num_key_value_heads", 4},
+                           {"head_dim", 256},
+                           {"vocab_size", 262208},
+                           {"max_position_embeddings", 131072}};
+  if (!inner->is_object()) inner->fail("is no object");
+  for (const auto& [key, value] : inner->members()) {
+    if (!value.is_null()) filled[key] = value.raw();
+  }
+  return Json::wrap(std::move(filled), inner->where());
+}
+
+bool says_tied(const Json& whole) {
+  const auto inner = whole.find("text_config");
+  return whole.has("tie_word_embeddings") || (inner && inner->has("tie_word_embeddings"));
+}
+
+// Where config.json does not say whether the embedding is the head, it is that in a checkpoint without
+// a head.
+bool lacks_head(const std::filesystem::path& folder, const Config& c) {
+  if (!std::filesystem::exists(folder / "model.safetensors") &&
+      !std::filesystem::exists(folder / "model.safetensors.index.json")) {
+    return false;
+  }
+  const TensorStore store = TensorStore::open(folder);
+  const TensorNames& names = row_of(c.family).names;
+  const auto has = [&](std::string_view module) {
+    return std::ranges::any_of(std::array{".weight", ".qweight"}, [&](const char* ending) {
+      return store.find(stored_name(store, std::string(module) + ending)).has_value();
+    });
+  };
+  return has(names.embedding) && !has(names.lm_head);
+}
+
 }  // namespace
 
 std::string_view name(Family family) noexcept { return row_of(family).type; }
 
 Config parse_config(const Json& whole) {
   const FamilyRow& row = detect_family(whole);
-  // Models that also see keep the language model's config inside.
-  const Json json = whole.find("text_config").value_or(whole);
+  const Json json = text_part(whole, row);
   if (whole.has("auto_map")) {
     log::debug(whole.where() + ": auto_map names Python code, which Quern never runs");
   }
@@ -190,7 +232,12 @@ Config load_config(const std::filesystem::path& model_folder) {
                         ? "it is a training run; its newest checkpoint is " + latest.string()
                         : "name the folder of a Hugging Face checkpoint");
   }
-  return parse_config(Json::parse_file(path.string(), {.max_bytes = size_t{16} << 20}));
+  const Json json = Json::parse_file(path.string(), {.max_bytes = size_t{16} << 20});
+  Config config = parse_config(json);
+  if (!config.tied && config.vocab == config.output_vocab && !says_tied(json)) {
+    config.tied = lacks_head(model_folder, config);
+  }
+  return config;
 }
 
 nlohmann::ordered_json to_json(const Config& c) {

@@ -147,6 +147,8 @@ struct Config {
   bool mlp_bias = false;
   Experts experts;
 
+  bool transposed = false;  // matrices of the blocks are kept [in, out] in the file
+
   // Embedding and head.
   bool tied = false;  // lm_head is the embedding
   bool head_bias = false;

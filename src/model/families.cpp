@@ -67,6 +67,9 @@ void like_gpt(Config& c) {
   c.gated = false;
 }
 
+// One key stands for all of these in most families.
+bool has_attention_bias(const Config& c) noexcept { return c.qkv_bias || c.out_bias; }
+
 void all_biases(Config& c, bool present = true) { c.qkv_bias = c.out_bias = c.mlp_bias = present; }
 
 // Angles over a part of each head, as a share of it.
@@ -126,7 +129,7 @@ void read_llama(const Json& json, Config& c) {
 }
 void write_llama(const Config& c, ordered_json& out) {
   out["hidden_act"] = activation_name(c);
-  if (c.qkv_bias) out["attention_bias"] = true;
+  if (has_attention_bias(c)) out["attention_bias"] = true;
   if (c.mlp_bias) out["mlp_bias"] = true;
   if (c.dynamic_ntk) out["use_dynamic_ntk"] = true;
   if (c.logn) out["use_logn_attn"] = true;
@@ -306,7 +309,7 @@ void read_internlm(const Json& json, Config& c) {
 }
 void write_internlm(const Config& c, ordered_json& out) {
   out["hidden_act"] = activation_name(c);
-  out["bias"] = c.qkv_bias;
+  out["bias"] = has_attention_bias(c);
   if (c.family != Family::InternLm) return;
   const bool dynamic = c.rope_scaling.type == RopeScaling::Type::Dynamic;
   out["rotary"] = {{"base", c.rope_theta}, {"type", dynamic ? "dynamic" : "origin"}};
@@ -383,8 +386,9 @@ void read_falcon(const Json& json, Config& c) {
   c.kv_heads = modern && groups ? groups->integer(1, c.heads) : modern || !one_head ? c.heads : 1;
   c.qkv_order = QkvOrder::Grouped;
   c.parallel = modern || json.boolean_or("parallel_attn", true);
-  const int64_t norms = json.integer_or("num_ln_in_parallel_attn", modern ? 2 : 1, 1, 2);
-  c.mlp_norm = !c.parallel || norms == 2;
+  // The first decoder has one norm, whatever this says.
+  const int64_t norms = json.integer_or("num_ln_in_parallel_attn", 2, 1, 2);
+  c.mlp_norm = !c.parallel || (modern && norms == 2);
   if (json.boolean_or("alibi", false)) {
     no_rotary(c);
     c.alibi_max = 8;
@@ -397,7 +401,7 @@ void write_falcon(const Config& c, ordered_json& out) {
   out.erase("num_key_value_heads");
   out.erase("head_dim");
   out["activation"] = activation_name(c);
-  out["bias"] = c.qkv_bias;
+  out["bias"] = has_attention_bias(c) || c.mlp_bias;
   out["new_decoder_architecture"] = modern;
   out["multi_query"] = c.kv_heads == 1;
   if (modern) {
@@ -412,7 +416,6 @@ void write_falcon(const Config& c, ordered_json& out) {
 
 void read_mpt(const Json& json, Config& c) {
   like_gpt(c);
-  c.norm_eps = 1e-5f;
   c.norm_bias = !json.boolean_or("no_bias", false);
   all_biases(c, c.norm_bias);
   c.activation = Activation::Gelu;
@@ -483,6 +486,7 @@ void read_gpt2(const Json& json, Config& c) {
   c.qkv_order = QkvOrder::Concat;
   no_rotary(c);
   c.learned_positions = c.max_context;
+  c.transposed = true;
 }
 void write_gpt2(const Config& c, ordered_json& out) {
   for (const char* key : {"num_key_value_heads", "head_dim"}) out.erase(key);
@@ -493,6 +497,7 @@ void read_starcoder(const Json& json, Config& c) {
   read_gpt2(json, c);
   c.kv_heads = json.boolean_or("multi_query", true) ? 1 : c.heads;
   c.qkv_order = QkvOrder::Grouped;  // with one key/value head all rows of q come first
+  c.transposed = false;
 }
 void write_starcoder(const Config& c, ordered_json& out) {
   write_gpt2(c, out);
@@ -509,7 +514,7 @@ void read_starcoder2(const Json& json, Config& c) {
 }
 void write_starcoder2(const Config& c, ordered_json& out) {
   out["hidden_act"] = activation_name(c);
-  out["use_bias"] = c.qkv_bias;
+  out["use_bias"] = has_attention_bias(c) || c.mlp_bias;
   write_window(c, out);
 }
 
@@ -530,7 +535,7 @@ void write_neox(const Config& c, ordered_json& out) {
     out.erase(key);
   }
   out["hidden_act"] = activation_name(c);
-  out["attention_bias"] = c.qkv_bias;
+  out["attention_bias"] = has_attention_bias(c);
   out["use_parallel_residual"] = c.parallel;
   out["rotary_emb_base"] = c.rope_theta;
   out["rotary_pct"] = rotary_share(c);
@@ -564,6 +569,7 @@ void read_phi3(const Json& json, Config& c) {
 void write_phi3(const Config& c, ordered_json& out) {
   out.erase("head_dim");
   out["hidden_act"] = activation_name(c);
+  if (has_attention_bias(c)) out["attention_bias"] = true;
   if (c.rope_scaling.type == RopeScaling::Type::LongRope) {
     out["original_max_position_embeddings"] = static_cast<int64_t>(c.rope_scaling.original_context);
   }
@@ -581,7 +587,7 @@ void read_gemma(const Json& json, Config& c) {
 }
 void write_gemma(const Config& c, ordered_json& out) {
   out["hidden_activation"] = "gelu_pytorch_tanh";
-  if (c.qkv_bias) out["attention_bias"] = true;
+  if (has_attention_bias(c)) out["attention_bias"] = true;
 }
 
 // A cap that is on with its usual size unless the config turns it off by null.
@@ -657,9 +663,10 @@ void read_smollm3(const Json& json, Config& c) {
       c.rope_layers.push_back((i + 1) % every != 0 ? RopeUse::Global : RopeUse::None);
     }
   }
-  if (json.boolean_or("use_sliding_window", false) && json.has("sliding_window")) {
-    windows_by_type(json, json.at("sliding_window").integer(1, kMaxContext), c);
-  }
+  if (!json.boolean_or("use_sliding_window", false) || !json.has("sliding_window")) return;
+  const int64_t window = json.at("sliding_window").integer(1, kMaxContext);
+  if (windows_by_type(json, window, c)) return;
+  for (const RopeUse use : c.rope_layers) c.windows.push_back(use == RopeUse::None ? window : 0);
 }
 void write_smollm3(const Config& c, ordered_json& out) {
   write_llama(c, out);
@@ -808,7 +815,7 @@ constexpr TensorNames kMptNames = {
     .down = "ffn.down_proj",
 };
 
-constexpr TensorNames kStarCoderNames = {
+constexpr TensorNames kGpt2Names = {
     .embedding = "transformer.wte",
     .positions = "transformer.wpe",
     .blocks = "transformer.h",
@@ -821,9 +828,6 @@ constexpr TensorNames kStarCoderNames = {
     .up = "mlp.c_fc",
     .down = "mlp.c_proj",
 };
-constexpr TensorNames kGpt2Names =
-    with(kStarCoderNames, [](TensorNames& n) { n.transposed = true; });
-
 constexpr TensorNames kStarCoder2Names = with(kLlamaNames, [](TensorNames& n) {
   n.up = "mlp.c_fc";
   n.down = "mlp.c_proj";
@@ -1131,7 +1135,7 @@ const FamilyRow kFamilies[] = {
      {},
      {"GPTBigCodeForCausalLM"},
      kGptKeys,
-     kStarCoderNames,
+     kGpt2Names,
      true,
      read_starcoder,
      write_starcoder,

@@ -22,7 +22,6 @@ struct TensorNames {
   // Experts: their modules stand inside "<experts>.<index>.".
   std::string_view router, experts, expert_up, expert_gate, expert_down;
   std::string_view shared_up, shared_gate, shared_down, shared_router;
-  bool transposed = false;  // matrices of the blocks are stored [in, out]
 };
 
 // Names of the usual fields in config.json; the first one is written, and each is read under any of

@@ -19,6 +19,7 @@
 #include "model/gguf_names.h"
 #include "model/pack_weights.h"
 #include "model/packed_file.h"
+#include "model/relayout.h"
 #include "model/stored_tensors.h"
 #include "model/weights.h"
 
@@ -68,6 +69,12 @@ bool is_buffer(std::string_view name, const ConstTensorView& view) {
           (name.ends_with("attn.bias") || name.ends_with("attention.bias")));
 }
 
+// Models that also see have another tower beside the language model.
+bool is_of_vision(std::string_view name) {
+  if (name.starts_with("model.")) name.remove_prefix(std::string_view("model.").size());
+  return name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.");
+}
+
 }  // namespace
 
 struct LoadedWeights::State {
@@ -104,7 +111,8 @@ struct LoadedWeights::State {
   void write_packed(const fs::path& file) const;
   std::span<const float> vector(const TensorSpec& spec);
   std::string head_name() const;  // in the files, whether or not it is there
-  Weight dense(const TensorStore& from, const TensorSpec& spec, const std::string& name);
+  Weight dense(const TensorStore& from, const TensorSpec& spec, const Config& layout,
+               const std::string& name);
   void apply_adapter(const std::filesystem::path& folder);
 
   Config config;
@@ -112,8 +120,8 @@ struct LoadedWeights::State {
 };
 
 Weight LoadedWeights::State::dense(const TensorStore& from, const TensorSpec& spec,
-                                   const std::string& name) {
-  const ConstTensorView stored = checked_tensor(from, name, file_shape(spec, config));
+                                   const Config& layout, const std::string& name) {
+  const ConstTensorView stored = checked_tensor(from, name, file_shape(spec, layout));
   const std::string where = from.file_of(name) + ": " + name;
   used.insert(name);
   const bool widened = float32 && format_of(stored.dtype, where) != WeightFormat::F32;
@@ -126,11 +134,11 @@ Weight LoadedWeights::State::dense(const TensorStore& from, const TensorSpec& sp
                    .rows = spec.shape[0],
                    .cols = spec.shape[1],
                    .data = view.data};
-  if (spec.part == Part::LmHead && config.head_normalized) {
+  if (spec.part == Part::LmHead && layout.head_normalized) {
     weight.data = copies.emplace_back(normalized_rows(view, where)).data();
-  } else if (!in_file_order(spec, config)) {
+  } else if (!in_file_order(spec, layout)) {
     std::vector<std::byte>& copy = copies.emplace_back(view.size_bytes());
-    reorder_tensor(copy, {view.data, view.size_bytes()}, spec, config, size_bytes(view.dtype),
+    reorder_tensor(copy, {view.data, view.size_bytes()}, spec, layout, size_bytes(view.dtype),
                    TensorOrder::Ours);
     forget_mapped(stored.data, stored.size_bytes());
     weight.data = copy.data();
@@ -150,16 +158,13 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
     });
   }
   if (!gptq || !store.find(spec.module + ".qweight")) {
-    return dense(store, spec, stored_name(store, spec.name));
-  }
-  if (!in_file_order(spec, config)) {
-    throw Error(Kind::Unsupported,
-                fmt::format("{}: {} is quantized by GPTQ in an order of rows that is not read",
-                            store.source().string(), spec.module),
-                "take the float checkpoint, or a GGUF file of it");
+    return dense(store, spec, config, stored_name(store, spec.name));
   }
   const int64_t out = spec.shape[0], in = spec.shape[1];
   GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
+  if (const std::vector<int32_t> rows = file_rows(spec, config); !rows.empty()) {
+    reorder_outputs(tensors, rows);
+  }
   used.insert(tensors.names.begin(), tensors.names.end());
   const size_t made_before = made.size();
   for (std::vector<std::byte>& bytes : tensors.made) made.push_back(std::move(bytes));
@@ -242,7 +247,9 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder) {
                                 bad.count));
   }
   std::set<std::string, std::less<>> taken;
-  std::vector<TensorSpec> specs = tensor_specs(config);
+  // An adapter is made for the family's own files, also where the model is a GGUF file.
+  const Config layout = is_gguf(store.source()) ? family_layout(config) : config;
+  std::vector<TensorSpec> specs = tensor_specs(layout);
   if (config.tied) {  // an adapter may have a head of its own, trained apart from the embedding
     const std::string head(row_of(config.family).names.lm_head);
     specs.push_back({head + ".weight",
@@ -255,7 +262,7 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder) {
   for (const TensorSpec& spec : specs) {
     const std::string prefix = "base_model.model." + spec.module;
     if (spec.role != Role::Bias && tensors.find(prefix + ".weight")) {  // saved in full
-      const Weight full = dense(tensors, spec, prefix + ".weight");
+      const Weight full = dense(tensors, spec, layout, prefix + ".weight");
       if (spec.part == Part::Embedding) {
         weights.embedding = full;
       } else if (spec.part == Part::LmHead) {
@@ -306,9 +313,9 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder) {
       factor.shape = shape;
       std::vector<float> values = to_floats(view, name);
       floats.push_back(values);
-      if (!in_file_order(factor, config)) {
+      if (!in_file_order(factor, layout)) {
         reorder_tensor(std::as_writable_bytes(std::span(floats.back())),
-                       std::as_bytes(std::span(std::as_const(values))), factor, config,
+                       std::as_bytes(std::span(std::as_const(values))), factor, layout,
                        sizeof(float), TensorOrder::Ours);
       }
       return Weight{.format = WeightFormat::F32,
@@ -446,7 +453,8 @@ std::string LoadedWeights::description() const {
 std::vector<std::string> LoadedWeights::unused() const {
   std::vector<std::string> names;
   for (const std::string& name : state_->store.names()) {
-    if (state_->used.contains(name) || is_buffer(name, state_->store.at(name))) continue;
+    if (state_->used.contains(name) || is_of_vision(name)) continue;
+    if (is_buffer(name, state_->store.at(name))) continue;
     names.push_back(name);
   }
   names.insert(names.end(), state_->gguf_unused.begin(), state_->gguf_unused.end());
@@ -455,6 +463,11 @@ std::vector<std::string> LoadedWeights::unused() const {
 
 void LoadedWeights::report_unused(const Config& config, bool strict) const {
   const std::vector<std::string> names = unused();
+  const auto seeing = std::ranges::count_if(state_->store.names(), is_of_vision);
+  if (seeing > 0) {
+    log::info(fmt::format("{}: text only: {} tensors of its vision tower are left out",
+                          state_->store.source().string(), seeing));
+  }
   if (names.empty()) return;
   constexpr size_t kShown = 20;
   std::string list =

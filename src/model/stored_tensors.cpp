@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -52,6 +53,19 @@ std::vector<float> tensor_floats(const TensorStore& store, const TensorSpec& spe
                  std::as_bytes(std::span<const float>(values)), spec, config, sizeof(float),
                  TensorOrder::Ours);
   return ours;
+}
+
+std::vector<int32_t> file_rows(const TensorSpec& spec, const Config& config) {
+  TensorSpec column = spec;  // a number for each row, reordered as a bias is
+  column.shape = Shape{spec.shape[0]};
+  column.role = Role::Bias;
+  if (in_file_order(column, config)) return {};
+  std::vector<int32_t> theirs(static_cast<size_t>(spec.shape[0])), rows(theirs.size());
+  std::iota(theirs.begin(), theirs.end(), 0);
+  reorder_tensor(std::as_writable_bytes(std::span(rows)),
+                 std::as_bytes(std::span<const int32_t>(theirs)), column, config, sizeof(int32_t),
+                 TensorOrder::Ours);
+  return rows;
 }
 
 std::vector<float> floats_for_file(std::span<const float> values, const TensorSpec& spec,

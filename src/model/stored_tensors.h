@@ -25,6 +25,10 @@ ConstTensorView checked_tensor(const TensorStore& store, const std::string& name
 std::vector<float> tensor_floats(const TensorStore& store, const TensorSpec& spec,
                                  const Config& config);
 
+// The file's row of each of ours, of a matrix [out, in] or its bias. Empty where the order is the
+// same.
+std::vector<int32_t> file_rows(const TensorSpec& spec, const Config& config);
+
 // The tensor's floats in the file's order, for writing.
 std::vector<float> floats_for_file(std::span<const float> values, const TensorSpec& spec,
                                    const Config& config);

@@ -8,6 +8,14 @@
 #include "model/families.h"
 
 namespace quern {
+namespace {
+
+// A GGUF file may keep apart what the family's own files fuse, or the other way round.
+std::string_view or_else(std::string_view name, std::string_view usual) noexcept {
+  return name.empty() ? usual : name;
+}
+
+}  // namespace
 
 std::vector<TensorSpec> tensor_specs(const Config& c) {
   const TensorNames& names = row_of(c.family).names;
@@ -45,11 +53,12 @@ std::vector<TensorSpec> tensor_specs(const Config& c) {
       norm(two_parallel ? names.norm_1_parallel : names.norm_1, Part::Norm1, c.hidden);
     }
     if (c.qkv_order != QkvOrder::Separate) {
-      matrix(names.qkv, Part::Qkv, c.qkv_dim(), c.hidden, c.qkv_bias);
+      matrix(or_else(names.qkv, "self_attn.qkv_proj"), Part::Qkv, c.qkv_dim(), c.hidden,
+             c.qkv_bias);
     } else {
-      matrix(names.q, Part::Q, c.query_dim(), c.hidden, c.qkv_bias);
-      matrix(names.k, Part::K, c.kv_dim(), c.hidden, c.qkv_bias);
-      matrix(names.v, Part::V, c.kv_dim(), c.hidden, c.qkv_bias);
+      matrix(or_else(names.q, "self_attn.q_proj"), Part::Q, c.query_dim(), c.hidden, c.qkv_bias);
+      matrix(or_else(names.k, "self_attn.k_proj"), Part::K, c.kv_dim(), c.hidden, c.qkv_bias);
+      matrix(or_else(names.v, "self_attn.v_proj"), Part::V, c.kv_dim(), c.hidden, c.qkv_bias);
     }
     if (c.qk_norm != QkNorm::None) {
       const bool whole = c.qk_norm == QkNorm::Whole;
@@ -63,10 +72,13 @@ std::vector<TensorSpec> tensor_specs(const Config& c) {
     }
     if (!c.has_experts(layer)) {
       if (c.fused_gate_up) {
-        matrix(names.gate_up, Part::GateUp, 2 * c.ffn, c.hidden, c.mlp_bias);
+        matrix(or_else(names.gate_up, "mlp.gate_up_proj"), Part::GateUp, 2 * c.ffn, c.hidden,
+               c.mlp_bias);
       } else {
-        matrix(names.up, Part::Up, c.ffn, c.hidden, c.mlp_bias);
-        if (c.gated) matrix(names.gate, Part::Gate, c.ffn, c.hidden, c.mlp_bias);
+        matrix(or_else(names.up, "mlp.up_proj"), Part::Up, c.ffn, c.hidden, c.mlp_bias);
+        if (c.gated) {
+          matrix(or_else(names.gate, "mlp.gate_proj"), Part::Gate, c.ffn, c.hidden, c.mlp_bias);
+        }
       }
       matrix(names.down, Part::Down, c.hidden, c.ffn, c.mlp_bias);
     } else {
@@ -159,7 +171,7 @@ int64_t file_row(const TensorSpec& spec, const Config& c, int64_t row) noexcept 
 }
 
 bool transposed(const TensorSpec& spec, const Config& c) noexcept {
-  return spec.role == Role::Matrix && row_of(c.family).names.transposed;
+  return spec.role == Role::Matrix && c.transposed;
 }
 
 }  // namespace

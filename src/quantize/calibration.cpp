@@ -197,6 +197,10 @@ void Calibration::finish(const Layer& layer) {
     MlpBuffers buffers = mlp_buffers(end - begin);
     if (config_.parallel) buffers.norm = mlp_in.slice(begin, end);
     const Block block = block_of(layer, stream.rows);
+    if (!layer.experts.empty()) {
+      block.feed_forward(stream, stream, buffers);
+      return;
+    }
     if (gated_.empty()) {
       block.gated(stream, buffers);
     } else {

@@ -3,8 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "core/file.h"
+#include "formats/safetensors.h"
 #include "model/families.h"
 #include "model/tensors.h"
+#include "model/weights.h"
 #include "support/support.h"
 
 namespace quern {
@@ -144,6 +146,81 @@ TEST(FamilyConfigs, LayersOfSlidingAttentionHaveTheirOwnBase) {
   config["rope_parameters"]["sliding_attention"] = config["rope_parameters"]["full_attention"];
   test::expect_error([&] { parsed(config); }, Kind::Unsupported,
                      {"rope_parameters", "sliding_attention"});
+}
+
+// Gemma 3's releases that also see: the language model's config is inside, and says only what differs
+// from its library's defaults; the vision tower's tensors are no mistake.
+TEST(FamilyConfigs, AModelThatAlsoSees) {
+  const json whole = json::parse(R"({"architectures": ["Gemma3ForConditionalGeneration"],
+      "eos_token_id": [1, 106], "model_type": "gemma3", "mm_tokens_per_image": 256,
+      "vision_config": {"hidden_size": 1152}, "torch_dtype": "bfloat16",
+      "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+      "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+      "sliding_window": 1024}})");
+  testing::internal::CaptureStderr();
+  const Config c = parsed(whole);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(c.heads, 8);
+  EXPECT_EQ(c.kv_heads, 4);
+  EXPECT_EQ(c.head_dim, 256);
+  EXPECT_EQ(c.vocab, 262208);
+  EXPECT_EQ(c.layers, 34);
+  EXPECT_EQ(c.max_context, 131072);
+  EXPECT_EQ(c.window(0), 1024);
+  EXPECT_EQ(c.window(5), 0);
+  EXPECT_EQ(c.eos_ids, (std::vector<int64_t>{1, 106}));
+  EXPECT_TRUE(c.tied);
+  // As published: 3.88 billion parameters of text (the release's card counts the tower's, too).
+  EXPECT_EQ(count_parameters(c).total, 3880263168);
+
+  const test::TempFolder folder;
+  const fs::path tiny = test::case_folder("gemma3-tiny");
+  json inside = {{"architectures", {"Gemma3ForConditionalGeneration"}},
+                 {"text_config", config_of("gemma3-tiny")},
+                 {"vision_config", {{"hidden_size", 8}}}};
+  inside["text_config"].erase("architectures");
+  folder.write("config.json", inside.dump());
+  const SafetensorsFile file(tiny / "model.safetensors");
+  std::vector<PlannedTensor> plan;
+  for (const NamedTensor& tensor : file.tensors()) {
+    plan.push_back({"language_model." + tensor.name, tensor.view.dtype, tensor.view.shape});
+  }
+  plan.push_back({"multi_modal_projector.mm_input_projection_weight", DType::F32, {2}});
+  plan.push_back({"vision_tower.vision_model.head.weight", DType::F32, {2}});
+  SafetensorsWriter writer(folder.path() / "model.safetensors", plan);
+  for (const NamedTensor& tensor : file.tensors()) {
+    writer.write(std::span(tensor.view.data, tensor.view.size_bytes()));
+  }
+  const std::vector<float> two(2);
+  writer.write(std::as_bytes(std::span(two)));
+  writer.write(std::as_bytes(std::span(two)));
+  writer.finish();
+  testing::internal::CaptureStderr();
+  const LoadedWeights loaded =
+      LoadedWeights::load(folder.path(), load_config(folder.path()), {.strict = true});
+  EXPECT_TRUE(loaded.unused().empty());
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("text only: 2 tensors"), std::string::npos);
+}
+
+// A config that does not say it: a file without a head has the embedding for one.
+TEST(FamilyConfigs, WithoutAHeadTheEmbeddingIsIt) {
+  const test::TempFolder folder;
+  const fs::path tiny = test::case_folder("smollm3-tiny");  // tied
+  json config = config_of("smollm3-tiny");
+  config.erase("tie_word_embeddings");
+  for (const char* key : {"no_rope_layers", "no_rope_layer_interval", "max_window_layers"}) {
+    config.erase(key);
+  }
+  config["architectures"] = {"LlamaForCausalLM"};
+  config["model_type"] = "llama";
+  EXPECT_FALSE(parsed(config).tied);
+  folder.write("config.json", config.dump());
+  EXPECT_FALSE(load_config(folder.path()).tied);  // nothing is there to tell
+  fs::copy_file(tiny / "model.safetensors", folder.path() / "model.safetensors");
+  EXPECT_TRUE(load_config(folder.path()).tied);
+  config["tie_word_embeddings"] = false;
+  folder.write("config.json", config.dump());
+  EXPECT_FALSE(load_config(folder.path()).tied);
 }
 
 TEST(FamilyConfigs, AnUnknownArchitectureListsThoseThatAreKnown) {

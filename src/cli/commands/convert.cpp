@@ -19,7 +19,9 @@
 #include "formats/tokenizer_json.h"
 #include "formats/torch_bin.h"
 #include "model/families.h"
+#include "model/gguf_config.h"
 #include "model/gguf_names.h"
+#include "model/relayout.h"
 #include "text/chat_template.h"
 #include "text/gguf_tokenizer.h"
 #include "text/load.h"
@@ -40,9 +42,13 @@ bool is_float(DType dtype) {
 // The tensors to write, wherever they come from.
 struct Source {
   std::vector<NamedTensor> tensors;
-  std::optional<TensorStore> store;
+  std::unique_ptr<TensorStore> store;
   std::optional<TorchBin> pickle;
-  std::vector<std::string> unused;  // of a GGUF file: what a folder has no place for
+  // Of a GGUF file: what a folder has no place for, and its tensors as the family's files have them,
+  // which are made when they are written; until then there is no data in `tensors`.
+  std::vector<std::string> unused;
+  std::optional<Relayout> relayout;
+  std::vector<TensorSpec> specs;
 };
 
 Source open_source(const Arguments& args, std::optional<DType> dtype) {
@@ -51,16 +57,26 @@ Source open_source(const Arguments& args, std::optional<DType> dtype) {
     source.pickle = TorchBin::open(args.model);
     source.tensors = source.pickle->tensors();
   } else {
-    source.store =
-        is_gguf(args.model)
-            ? gguf_tensors(args.model, load_config(args.model),
-                           {.blocks = dtype.value_or(DType::F16), .unused = &source.unused})
-            : TensorStore::open(args.model);
+    const bool gguf = is_gguf(args.model);
+    source.store = std::make_unique<TensorStore>(
+        gguf ? gguf_tensors(args.model, load_config(args.model),
+                            {.blocks = dtype.value_or(DType::F16), .unused = &source.unused})
+             : TensorStore::open(args.model));
+    if (gguf) {
+      const Config config = load_config(args.model), files = family_layout(config);
+      source.relayout.emplace(*source.store, config, files);
+      source.specs = tensor_specs(files);
+      std::ranges::sort(source.specs, {}, &TensorSpec::name);
+      for (const TensorSpec& spec : source.specs) {
+        source.tensors.push_back(
+            {spec.name, {source.relayout->dtype(spec), file_shape(spec, files), nullptr}});
+      }
+    }
     if (!source.unused.empty()) {
       log::warning(fmt::format("{}: not written, for the model has no use for it: {}", args.model,
                                fmt::join(source.unused, ", ")));
     }
-    for (const std::string& name : source.store->names()) {
+    for (const std::string& name : gguf ? std::vector<std::string>() : source.store->names()) {
       source.tensors.push_back({name, source.store->at(name)});
     }
   }
@@ -177,7 +193,7 @@ void write_tokenizer_config(const GgufFile& file, const fs::path& to) {
 // What a folder has beside the weights, out of a GGUF file's metadata.
 void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
   const GgufFile file(from);
-  Config config = gguf_config(file);
+  Config config = family_layout(gguf_config(file));
   config.dtype = dtype.value_or(DType::F16);
   write_file(to / "config.json", dump(to_json(config), 2) + "\n");
   if (config.eos_ids.size() > 1) {
@@ -254,6 +270,9 @@ void convert(const Arguments& args) {
     convert_to_gguf(args.model, args.out, args.type, args.lossy);
     return;
   }
+  if (!args.family.empty() && is_gguf(args.model)) {
+    throw Error(Kind::Misused, "--family is for folders", "convert in two steps");
+  }
   Source source = open_source(args, dtype);
   const fs::path folder_of_model =
       fs::is_directory(args.model) ? fs::path(args.model) : fs::path(args.model).parent_path();
@@ -290,9 +309,14 @@ void convert(const Arguments& args) {
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
   Progress progress("writing " + args.out, total, "bytes");
   uint64_t written = 0;
-  std::vector<std::byte> bytes;
-  for (const NamedTensor& tensor : source.tensors) {
+  std::vector<std::byte> bytes, made;
+  for (size_t i = 0; i < source.tensors.size(); ++i) {
     check_interrupted();
+    NamedTensor tensor = source.tensors[i];
+    if (source.relayout) {
+      encode_floats(source.relayout->floats(source.specs[i]), tensor.view.dtype, made);
+      tensor.view.data = made.data();
+    }
     const std::span<const std::byte> raw(tensor.view.data, tensor.view.size_bytes());
     if (growth && has_token_rows(tensor.name)) {
       if (target(tensor) == tensor.view.dtype) {
