@@ -17,15 +17,21 @@ void Backend::matmul_backward_weight(MutRows, std::span<float>, ConstRows, Const
   cannot_train();
 }
 void Backend::rms_norm_backward(MutRows, std::span<float>, ConstRows, ConstRows,
-                                std::span<const float>, float) {
+                                std::span<const float>, float, float) {
   cannot_train();
 }
+void Backend::layer_norm_backward(MutRows, std::span<float>, std::span<float>, ConstRows, ConstRows,
+                                  std::span<const float>, float) {
+  cannot_train();
+}
+void Backend::soft_cap_backward(MutRows, ConstRows, float) { cannot_train(); }
+void Backend::clamp_backward(MutRows, ConstRows, float) { cannot_train(); }
 void Backend::rms_norm_heads_backward(MutHeads, std::span<float>, ConstHeads,
-                                      std::span<const float>, float) {
+                                      std::span<const float>, float, float) {
   cannot_train();
 }
 void Backend::rope_backward(MutHeads, ConstRows, ConstRows) { cannot_train(); }
-void Backend::silu_mul_backward(MutRows, MutRows, ConstRows, ConstRows, ConstRows) {
+void Backend::activate_backward(MutRows, MutRows, ConstRows, ConstRows, ConstRows, Activation) {
   cannot_train();
 }
 void Backend::embed_backward(MutRows, ConstRows, std::span<const int32_t>) { cannot_train(); }
@@ -38,8 +44,8 @@ void Backend::attention_training_backward(MutHeads, MutHeads, MutHeads, ConstHea
                                           const TrainingAttention&) {
   cannot_train();
 }
-LossSum Backend::cross_entropy(MutRows, MutRows, ConstRows, const Weight&, std::span<const int32_t>,
-                               float) {
+LossSum Backend::cross_entropy(MutRows, MutRows, std::span<float>, ConstRows, const LossHead&,
+                               std::span<const int32_t>, float) {
   cannot_train();
 }
 double Backend::squared_norm(std::span<const float>) { cannot_train(); }

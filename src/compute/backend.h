@@ -104,16 +104,37 @@ struct AttentionSpan {
   int64_t first_position = 0;
 };
 
+// What scores go through between q·kᵀ and the softmax.
+struct AttentionRules {
+  int64_t window = 0;  // a query at p sees j > p - window; 0: no limit
+  float cap = 0;       // a score s becomes cap · tanh(s / cap); 0: no cap
+  // [heads]: ALiBi (Press et al. 2021) adds slope · (j - p). Empty: none.
+  std::span<const float> slopes;
+
+  bool adjust() const noexcept { return cap > 0 || !slopes.empty(); }
+};
+
+enum class Activation : uint8_t { Silu, Gelu, GeluTanh };
+
 // The dense causal attention of training: tokens of [batch, seq] one sequence after another.
 struct TrainingAttention {
   int64_t batch = 0;
   int64_t seq = 0;
   float scale = 1;
-  int64_t window = 0;   // a query at p sees j > p - window; 0: no limit
+  AttentionRules rules;
   float out_scale = 1;  // backward: what a dropout multiplied the elements of `out` that it kept by
   // [batch, seq]: the first position of the sequence that each may see, its document's first; never
   // falling within a sequence, never above the position itself. Empty: 0.
   std::span<const int32_t> starts;
+};
+
+// From hidden states to the logits that a loss is of: those of the product, plus a bias, times a
+// scale, capped.
+struct LossHead {
+  const Weight* weight;              // [vocab, hidden]
+  std::span<const float> bias = {};  // [vocab], or empty
+  float scale = 1;
+  float cap = 0;  // a logit x becomes cap · tanh(x / cap); 0: no cap
 };
 
 // The sum of -log p over the targets that count, and their number.
@@ -150,12 +171,19 @@ class Backend {
   // Ids were checked where they entered.
   virtual void embed(MutRows out, const Weight& table, std::span<const int32_t> ids) = 0;
 
-  // out[r, i] = x[r, i] · weight[i] / sqrt(mean over i of x[r, i]² + eps).      x, out: [rows, dim]
-  // RMSNorm (Zhang, Sennrich 2019). `out` may be `x`.
-  virtual void rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps) = 0;
+  // out[r, i] = x[r, i] · (weight[i] + offset) / sqrt(mean over i of x[r, i]² + eps).
+  // RMSNorm (Zhang, Sennrich 2019). `out` may be `x`.                            x, out: [rows, dim]
+  virtual void rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps,
+                        float offset = 0) = 0;
 
   // The same over each head of each token, in place: Qwen3's QK-norm.
-  virtual void rms_norm_heads(MutHeads x, std::span<const float> weight, float eps) = 0;
+  virtual void rms_norm_heads(MutHeads x, std::span<const float> weight, float eps,
+                              float offset = 0) = 0;
+
+  // out = (x - mean) / sqrt(variance + eps) · weight (+ bias), of each row.      x, out: [rows, dim]
+  // LayerNorm (Ba et al. 2016). `bias` may be empty, `out` may be `x`.
+  virtual void layer_norm(MutRows out, ConstRows x, std::span<const float> weight,
+                          std::span<const float> bias, float eps) = 0;
 
   // Every part: out = x · weightᵀ (+ bias) (+ out).               x: [rows, cols]
   virtual void matmul(ConstRows x, std::span<const MatmulPart> parts) = 0;
@@ -171,19 +199,37 @@ class Backend {
 
   // Causal attention of each span's queries over its sequence's cache, new tokens included:
   // out = softmax(q·kᵀ · scale[row]) · v, head h reading kv head h / (heads / kv_heads).
-  // A query at p sees positions j with p - window < j <= p; window 0: no limit. Online softmax by
-  // blocks (Milakov, Gimelshein 2018; Dao et al. 2022): no score matrix.    q, out: [tokens, heads,
-  // d]
+  // A query at p sees positions j with p - window < j <= p. Online softmax by blocks (Milakov,
+  // Gimelshein 2018; Dao et al. 2022): no score matrix.              q, out: [tokens, heads, d]
   virtual void attention(MutHeads out, ConstHeads q, const KvLayout& layout,
                          std::span<const AttentionSpan> spans, std::span<const float> scale,
-                         int64_t window) = 0;
+                         const AttentionRules& rules) = 0;
 
-  // out = silu(gate) · up, silu(x) = x / (1 + exp(-x)).  SwiGLU (Shazeer 2020).  all: [rows, ffn]
-  // `out` may be `gate`.
-  virtual void silu_mul(MutRows out, ConstRows gate, ConstRows up) = 0;
+  // out = act(x), or act(x) · factor: SwiGLU, GeGLU (Shazeer 2020).              all: [rows, ffn]
+  // `factor` may be empty, `out` may be `x`.
+  virtual void activate(MutRows out, ConstRows x, ConstRows factor, Activation activation) = 0;
+
+  // x = value.
+  virtual void fill(MutRows x, float value) = 0;
 
   // x = x · factor, in place.
   virtual void scale(MutRows x, float factor) = 0;
+
+  // x = x cut to [-limit, limit], in place.
+  virtual void clamp(MutRows x, float limit) = 0;
+
+  // x = cap · tanh(x / cap), in place.
+  virtual void soft_cap(MutRows x, float cap) = 0;
+
+  // out += factor · x.                                            both: [rows, cols]
+  virtual void add(MutRows out, ConstRows x, float factor) = 0;
+
+  // out[rows[i]] += weights[i] · x[i].                            x: [count, cols]
+  virtual void add_rows(MutRows out, ConstRows x, std::span<const int32_t> rows,
+                        std::span<const float> weights) = 0;
+
+  // x[r] = x[r] · sigmoid(gate[r, 0]), in place.                  gate: [rows, 1]
+  virtual void gate_rows(MutRows x, ConstRows gate) = 0;
 
   // out = x.                                                      both: [rows, cols]
   virtual void copy(MutRows out, ConstRows x) = 0;
@@ -209,19 +255,32 @@ class Backend {
 
   // Of rms_norm with input x: d_x +=, d_weight += unless it is empty.           all: [rows, dim]
   virtual void rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
-                                 ConstRows x, std::span<const float> weight, float eps);
+                                 ConstRows x, std::span<const float> weight, float eps,
+                                 float offset = 0);
+
+  // Of layer_norm with input x: d_x +=, d_weight += and d_bias += unless they are empty.
+  virtual void layer_norm_backward(MutRows d_x, std::span<float> d_weight, std::span<float> d_bias,
+                                   ConstRows d_out, ConstRows x, std::span<const float> weight,
+                                   float eps);
 
   // Of rms_norm_heads with input x: `d` holds d_out and becomes d_x; d_weight +=
   // unless it is empty.
   virtual void rms_norm_heads_backward(MutHeads d, std::span<float> d_weight, ConstHeads x,
-                                       std::span<const float> weight, float eps);
+                                       std::span<const float> weight, float eps, float offset = 0);
 
   // Of rope: `d` holds d_out and becomes d_x, turned by the opposite angle.
   virtual void rope_backward(MutHeads d, ConstRows cos, ConstRows sin);
 
-  // Of silu_mul: d_gate =, d_up =; they may be `gate` and `up`.                 all: [rows, ffn]
-  virtual void silu_mul_backward(MutRows d_gate, MutRows d_up, ConstRows d_out, ConstRows gate,
-                                 ConstRows up);
+  // Of activate: d_x =, d_factor = where there is a factor; they may be x and factor.
+  //                                                                             all: [rows, ffn]
+  virtual void activate_backward(MutRows d_x, MutRows d_factor, ConstRows d_out, ConstRows x,
+                                 ConstRows factor, Activation activation);
+
+  // d = d · (1 - (y / cap)²), of soft_cap with output y.        both: [rows, cols]
+  virtual void soft_cap_backward(MutRows d, ConstRows y, float cap);
+
+  // d = d where |x| < limit, else 0: of clamp with output x.                    both: [rows, cols]
+  virtual void clamp_backward(MutRows d, ConstRows x, float limit);
 
   // Of embed: d_table[ids[t]] += d_out[t], t rising.
   virtual void embed_backward(MutRows d_table, ConstRows d_out, std::span<const int32_t> ids);
@@ -238,13 +297,14 @@ class Backend {
                                            ConstHeads q, ConstHeads k, ConstHeads v,
                                            const TrainingAttention& shape);
 
-  // The loss of logits = hidden · lm_headᵀ, fused with the product in blocks of tokens, so that the
-  // logits never exist as a whole. targets[r] is what hidden[r] should predict, already shifted;
-  // negative ones don't count. With gradients of loss · scale: d_hidden =, d_lm_head += unless it
-  // is empty. With d_hidden empty the loss alone.    hidden, d_hidden: [tokens, hidden]
-  virtual LossSum cross_entropy(MutRows d_hidden, MutRows d_lm_head, ConstRows hidden,
-                                const Weight& lm_head, std::span<const int32_t> targets,
-                                float scale);
+  // The loss of the head's logits, fused with the product in blocks of tokens, so that the logits
+  // never exist as a whole. targets[r] is what hidden[r] should predict, already shifted;
+  // negative ones don't count. With gradients of loss · scale: d_hidden =, d_weight += and d_bias
+  // += unless they are empty. With d_hidden empty the loss alone.
+  //                                                  hidden, d_hidden: [tokens, hidden]
+  virtual LossSum cross_entropy(MutRows d_hidden, MutRows d_weight, std::span<float> d_bias,
+                                ConstRows hidden, const LossHead& head,
+                                std::span<const int32_t> targets, float scale);
 
   // The sum of squares, added up in double.
   virtual double squared_norm(std::span<const float> x);

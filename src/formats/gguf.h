@@ -72,6 +72,7 @@ class GgufFile {
   // Metadata by key: throw BadInput naming the key where it has another type or is out of range;
   // the _or forms take its absence, the others do not.
   bool has(std::string_view key) const { return metadata_.find(key) != metadata_.end(); }
+  bool is_array(std::string_view key) const { return std::holds_alternative<GgufArray>(at(key)); }
   int64_t integer(std::string_view key, int64_t min, int64_t max) const;
   int64_t integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const;
   double number(std::string_view key, double min, double max) const;  // finite

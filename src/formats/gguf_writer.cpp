@@ -54,6 +54,12 @@ void GgufWriter::add_strings(std::string_view name, const std::vector<std::strin
   put(metadata_, uint64_t{values.size()});
   for (const std::string& value : values) put_text(metadata_, value);
 }
+void GgufWriter::add_bools(std::string_view name, const std::vector<bool>& values) {
+  key(name, GgufValueType::Array);
+  put(metadata_, static_cast<uint32_t>(GgufValueType::Bool));
+  put(metadata_, uint64_t{values.size()});
+  for (const bool value : values) put(metadata_, static_cast<uint8_t>(value));
+}
 void GgufWriter::add_i32s(std::string_view name, const std::vector<int32_t>& values) {
   key(name, GgufValueType::Array);
   put(metadata_, static_cast<uint32_t>(GgufValueType::I32));

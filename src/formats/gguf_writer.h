@@ -23,6 +23,7 @@ class GgufWriter {
   void add_bool(std::string_view key, bool value);
   void add_string(std::string_view key, std::string_view value);
   void add_strings(std::string_view key, const std::vector<std::string>& values);
+  void add_bools(std::string_view key, const std::vector<bool>& values);
   void add_i32s(std::string_view key, const std::vector<int32_t>& values);
   void add_f32s(std::string_view key, const std::vector<float>& values);
   void add_tensor(std::string_view name, const GgufBlock& block, const Shape& shape);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -213,6 +214,31 @@ GptqTensors read_gptq(const TensorStore& store, const std::string& module, const
                                 module, scale));
   }
   return tensors;
+}
+
+void reorder_outputs(GptqTensors& tensors, std::span<const int32_t> rows) {
+  // `bits` wide values in lines of `width` values each, read and written by their place in a line.
+  const auto reorder = [&](ConstTensorView& view, int64_t lines, int64_t bits) {
+    std::vector<std::byte>& out = tensors.made.emplace_back(view.size_bytes());
+    const int64_t line_bytes = static_cast<int64_t>(view.size_bytes()) / lines;
+    for (int64_t line = 0; line < lines; ++line) {
+      const std::byte* from = view.data + line * line_bytes;
+      std::byte* to = out.data() + line * line_bytes;
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const auto at = static_cast<int64_t>(i), there = int64_t{rows[i]};
+        if (bits >= 8) {
+          std::memcpy(to + at * bits / 8, from + there * bits / 8, static_cast<size_t>(bits / 8));
+          continue;
+        }
+        const auto nibble = static_cast<unsigned>(from[there / 2] >> (there % 2 * 4)) & 15;
+        to[at / 2] |= static_cast<std::byte>(nibble << (at % 2 * 4));
+      }
+    }
+    view.data = out.data();
+  };
+  reorder(tensors.qweight, tensors.qweight.shape[0], 32);
+  reorder(tensors.scales, tensors.scales.shape[0], 16);
+  reorder(tensors.qzeros, tensors.qzeros.shape[0], tensors.bits);
 }
 
 }  // namespace quern

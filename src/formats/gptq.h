@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,5 +49,9 @@ struct GptqTensors {
 // Without g_idx groups follow the inputs' order, unless desc_act says that they do not.
 GptqTensors read_gptq(const TensorStore& store, const std::string& module, const GptqConfig& config,
                       int64_t in, int64_t out);
+
+// The outputs in another order: output i of the result is output rows[i] of what was given. Everything
+// that has a number for each output is copied into `made`.
+void reorder_outputs(GptqTensors& tensors, std::span<const int32_t> rows);
 
 }  // namespace quern

@@ -82,6 +82,12 @@ Model::Model(const fs::path& folder, const ModelOptions& options)
                         : parse_kv_type(options.kv_cache, config_);
   engine_.context = options.context > 0 ? options.context : config_.max_context;
   engine_.rules = {config_.dynamic_ntk, config_.logn};
+  if (config_.learned_positions > 0 && engine_.context > config_.learned_positions) {
+    throw Error(Kind::Misused,
+                fmt::format("{}: a context of {} tokens goes past its table of {} positions",
+                            folder.string(), engine_.context, config_.learned_positions),
+                "the model has no embedding for what lies behind; use a shorter --context");
+  }
   // The weights are mapped and can be dropped and read again; the cache cannot.
   const uint64_t per_token = KvCache::bytes_per_token(config_, engine_.kv_type);
   const uint64_t cache = per_token * static_cast<uint64_t>(engine_.context);

@@ -110,6 +110,7 @@ class Scheduler {
   bool make_room(int64_t pages);
   bool grow(size_t index, int64_t tokens);
   void preempt_last();
+  void restart(Stream& stream);
   void plan();
   void make_runner(int64_t tokens);
   // What a step feeds at most while nothing unusual happens, and the rows of logits at a time.

@@ -129,13 +129,25 @@ bool Scheduler::grow(size_t index, int64_t tokens) {
   return true;
 }
 
-// How many ids may be guessed: the last that a request makes is never one.
+// Begins a sequence anew that has outgrown its rotary frequencies: all of it is fed again.
+void Scheduler::restart(Stream& stream) {
+  stream.sequence.restart(config_, stream.length());
+  stream.guessed.clear();
+  stream.place.node = nullptr;
+  stream.place.key.alpha = stream.sequence.rotation();
+  stream.kept_length = 0;
+}
+
+// How many ids may be guessed: the last that a request makes is never one, and none is fed beyond a
+// length that restarts the sequence.
 int64_t Scheduler::guesses_wanted(const Stream& stream) const {
   if (!stream.decoding() || stream.request.constraint != nullptr) return 0;
   const int64_t left = std::min(options_.context - stream.length(),
                                 stream.request.max_new_tokens - size_of(stream.completion.ids)) -
                        1;
-  return std::clamp<int64_t>(left, 0, options_.speculate);
+  int64_t most = std::min(left, options_.speculate);
+  while (most > 0 && stream.sequence.outgrown_by(config_, stream.length() + most)) --most;
+  return std::max<int64_t>(most, 0);
 }
 
 // A text goes on as it did the last time its newest ids stood in it.
@@ -274,7 +286,11 @@ void Scheduler::plan() {
   guess();
   for (size_t i = 0; i < running_.size(); ++i) {
     Stream& stream = *running_[i];
-    if (!stream.decoding()) continue;
+    if (stream.sequence.outgrown_by(config_, stream.length())) restart(stream);
+    if (!stream.decoding()) {
+      if (stream.sequence.page_count() == 0 && !grow(i, stream.length() + 1)) break;
+      continue;
+    }
     if (!grow(i, stream.length() + size_of(stream.guessed))) break;
     // Guesses stand behind the history while they are fed; its memory is reserved for them.
     stream.history.insert(stream.history.end(), stream.guessed.begin(), stream.guessed.end());

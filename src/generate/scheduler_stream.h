@@ -38,7 +38,7 @@ struct Scheduler::Stream {
     completion.ids.reserve(static_cast<size_t>(most));
     completion.prompt_tokens = prompt_length;
     if (tokenizer != nullptr) decoder.emplace(*tokenizer, true, request.text_start);
-    place.key = {request.cache_salt, sequence.rotary_key()};
+    place.key = {request.cache_salt, sequence.rotation()};
   }
 
   int64_t length() const { return size_of(history); }

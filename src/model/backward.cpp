@@ -13,6 +13,8 @@
 namespace quern {
 namespace {
 
+constexpr float kHeadEps = 1e-30f;
+
 Dropout of_layer(Dropout dropout, int64_t layer) noexcept {
   dropout.stream = dropout.stream << 16 | static_cast<uint64_t>(layer + 1);
   return dropout;
@@ -23,6 +25,30 @@ void check_head(const Weights& weights) {
   if (weights.lm_head.lora.a.empty()) return;
   throw Error(Kind::Unsupported, "training does not support an adapter of the output head",
               "leave lm_head out of the targets, or train it in full");
+}
+
+// Columns of q, k (and v) that are kept as they are before they go on: before QK-norm, or where they
+// were cut.
+int64_t raw_columns(const Config& c) noexcept {
+  if (c.clip_qkv > 0) return c.qkv_dim();
+  return c.qk_norm != QkNorm::None ? c.query_dim() + c.kv_dim() : 0;
+}
+
+bool any_mlp(const Config& c) noexcept {
+  for (int64_t l = 0; l < c.layers; ++l) {
+    if (!c.has_experts(l)) return true;
+  }
+  return false;
+}
+
+// Floats of a token that a pass has beside what blocks keep.
+int64_t scratch_floats(const Config& c) noexcept {
+  int64_t floats = 3 * c.hidden + c.ffn + c.query_dim() + 2 * c.rotary_dim;
+  if (needs_branch(c)) floats += 2 * c.hidden;
+  if (c.experts.count > 0) {
+    floats += 2 * c.experts.count + 3 * c.hidden + 3 * mlp_width(c);
+  }
+  return floats;
 }
 
 std::vector<TensorSpec> trained_specs(const Config& config, const TrainingOptions& options) {
@@ -84,10 +110,10 @@ TrainingPass::Plan TrainingPass::plan_memory(const Config& c, const TrainingOpti
     const int64_t begin = plan.floats;
     saved.rounded = -1;
     saved.qkv = take(c.query_dim() + 2 * c.kv_dim());
-    saved.qk_raw = take(c.qk_norm ? c.query_dim() + c.kv_dim() : 0);
+    saved.qk_raw = take(raw_columns(c));
     saved.attended = take(c.query_dim());
-    saved.gate = take(c.ffn);
-    saved.up = take(c.ffn);
+    saved.gate = take(any_mlp(c) ? c.ffn : 0);
+    saved.up = take(any_mlp(c) ? c.ffn : 0);
     plan.inner_floats = plan.floats - begin;
   };
   Saved shared = {};
@@ -138,6 +164,12 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
     gradients_.emplace(c, trained_specs(c, options_),
                        block_.floats().subspan(static_cast<size_t>(plan_.gradients)));
   }
+  if (c.learned_positions > 0 && options.seq > c.learned_positions) {
+    throw Error(Kind::Misused,
+                fmt::format("sequences of {} tokens do not fit the model's {} learned positions",
+                            options.seq, c.learned_positions),
+                "train with shorter sequences");
+  }
   norm_ = floats(c.hidden);
   swiglu_ = floats(c.ffn);
   d_x_ = floats(c.hidden);
@@ -145,12 +177,28 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   d_attended_ = floats(c.query_dim());
   cos_ = floats(c.rotary_dim / 2);
   sin_ = floats(c.rotary_dim / 2);
+  if (c.rope_local_theta > 0) {
+    local_cos_ = floats(c.rotary_dim / 2);
+    local_sin_ = floats(c.rotary_dim / 2);
+  }
+  if (needs_branch(c)) {
+    branch_ = floats(c.hidden);
+    d_branch_ = floats(c.hidden);
+  }
+  if (c.experts.count > 0) {
+    router_ = floats(c.experts.count);
+    d_router_ = floats(c.experts.count);
+    for (Tensor* rows : {&expert_rows_, &expert_out_, &d_expert_}) *rows = floats(c.hidden);
+    for (Tensor* rows : {&expert_gate_, &expert_up_, &expert_gated_}) *rows = floats(mlp_width(c));
+  }
+  slopes_ = alibi_slopes(c);
   targets_.resize(static_cast<size_t>(tokens));
+  positions_.resize(static_cast<size_t>(tokens));
 }
 
 uint64_t TrainingPass::memory_bytes(const Config& c, const TrainingOptions& options) {
-  const int64_t scratch = 3 * c.hidden + c.ffn + c.query_dim() + c.rotary_dim;
-  const int64_t floats = plan_memory(c, options).floats + options.batch * options.seq * scratch;
+  const int64_t tokens = options.batch * options.seq;
+  const int64_t floats = plan_memory(c, options).floats + tokens * scratch_floats(c);
   return static_cast<uint64_t>(floats) * sizeof(float);
 }
 
@@ -176,35 +224,52 @@ MutRows TrainingPass::x_of(int64_t layer) noexcept {
   return rows_at(plan_.x[static_cast<size_t>(layer)], config_.hidden);
 }
 
-Angles TrainingPass::angles() noexcept {
+Angles TrainingPass::angles(int64_t layer) noexcept {
   const int64_t tokens = batch_ * seq_, half = config_.rotary_dim / 2;
-  return {{cos_.floats().data(), tokens, half, half}, {sin_.floats().data(), tokens, half, half}};
+  const RopeUse use = config_.rope(layer);
+  if (use == RopeUse::None || half == 0) return {};
+  Tensor& cos = use == RopeUse::Local ? local_cos_ : cos_;
+  Tensor& sin = use == RopeUse::Local ? local_sin_ : sin_;
+  return {{cos.floats().data(), tokens, half, half}, {sin.floats().data(), tokens, half, half}};
+}
+
+BlockScratch TrainingPass::scratch() noexcept {
+  const int64_t tokens = batch_ * seq_;
+  const auto rows = [&](Tensor& tensor) {
+    return tensor.empty() ? MutRows{} : rows_of(tensor, tokens);
+  };
+  return {.lora = rank_ > 0 ? MutRows{lora_.floats().data(), tokens, rank_, rank_} : MutRows{},
+          .branch = rows(branch_),
+          .router = rows(router_),
+          .expert_rows = rows(expert_rows_),
+          .routing = &routing_};
 }
 
 TrainingPass::Buffers TrainingPass::buffers(int64_t layer) {
   const Config& c = config_;
   const Saved& s = saved(layer);
-  const int64_t tokens = batch_ * seq_;
-  const int64_t qk_dim = c.query_dim() + c.kv_dim();
+  const int64_t tokens = batch_ * seq_, raw = raw_columns(c);
+  const bool experts = c.has_experts(layer);
+  const MutRows gated = experts ? rows_of(expert_gate_, tokens) : rows_of(swiglu_, tokens);
   return {.x_in = x_of(layer),
           .x_mid = rows_at(s.x_mid, c.hidden),
           .x_out = x_of(layer + 1),
           .qkv = {.norm = rows_of(norm_, tokens),
-                  .qkv = rows_at(s.qkv, qk_dim + c.kv_dim()),
-                  .qk_raw = c.qk_norm ? rows_at(s.qk_raw, qk_dim) : MutRows{},
-                  .angles = angles()},
+                  .qkv = rows_at(s.qkv, c.qkv_dim()),
+                  .qk_raw = raw > 0 ? rows_at(s.qk_raw, raw) : MutRows{},
+                  .angles = angles(layer)},
           .attended = rows_at(s.attended, c.query_dim()),
           .mlp = {.norm = rows_of(norm_, tokens),
-                  .gate = rows_at(s.gate, c.ffn),
-                  .up = rows_at(s.up, c.ffn),
-                  .gated = rows_of(swiglu_, tokens)}};
+                  .gate = experts ? rows_of(expert_gate_, tokens) : rows_at(s.gate, c.ffn),
+                  .up = experts ? rows_of(expert_up_, tokens) : rows_at(s.up, c.ffn),
+                  .gated = gated}};
 }
 
 TrainingAttention TrainingPass::attention(int64_t layer) const noexcept {
   return {.batch = batch_,
           .seq = seq_,
-          .scale = 1 / std::sqrt(static_cast<float>(config_.head_dim)),
-          .window = config_.window(layer),
+          .scale = config_.score_scale(),
+          .rules = {config_.window(layer), config_.score_cap, slopes_},
           .out_scale = 1 / (1 - options_.dropout),
           .starts = starts_};
 }
@@ -219,7 +284,9 @@ void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
   const int64_t lora_floats = 2 * options_.batch * options_.seq * rank_;
   if (lora_.count() < lora_floats) lora_ = run_.allocate(DType::F32, {lora_floats});
   const int64_t half = config_.rotary_dim / 2;
-  const std::vector<float> frequencies = inverse_frequencies(config_, /*alpha=*/1, seq_);
+  const std::vector<float> frequencies =
+      inverse_frequencies(config_, dynamic_alpha(config_.rope_scaling, seq_), seq_);
+  const std::vector<float> local = local_inverse_frequencies(config_);
   const float magnitude = rotary_magnitude(config_);
   for (int64_t row = 0; row < batch_ * seq_; ++row) {
     const int64_t position = row % seq_;
@@ -231,6 +298,11 @@ void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
       std::copy_n(cos - seq_ * half, half, cos);
       std::copy_n(sin - seq_ * half, half, sin);
     }
+    if (!local.empty()) {
+      fill_rotary(local_cos_.floats().data() + row * half, local_sin_.floats().data() + row * half,
+                  local, position, 1);
+    }
+    positions_[static_cast<size_t>(row)] = static_cast<int32_t>(position);
     const bool last = position + 1 == seq_;
     targets_[static_cast<size_t>(row)] =
         last ? kIgnoredLabel : batch.labels[static_cast<size_t>(row + 1)];
@@ -239,15 +311,13 @@ void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
 
 void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropout) {
   const Buffers b = buffers(index);
-  const MutRows lora =
-      rank_ > 0 ? MutRows{lora_.floats().data(), batch_ * seq_, rank_, rank_} : MutRows{};
-  const Block block(run_, config_, layer, lora);
+  const Block block(run_, config_, layer, scratch());
   const QkvHeads heads = block.qkv(b.x_in, b.qkv);
   run_.attention_training(query_heads(config_, b.attended),
                           rows_at(saved(index).log_sum, config_.heads), heads.q, heads.k, heads.v,
                           attention(index));
   run_.dropout(b.attended, of_layer(dropout, index));
-  block.attention_output(b.x_mid, b.x_in, b.attended);
+  block.attention_output(b.x_mid, b.x_in, b.attended, b.mlp.norm);
   block.feed_forward(b.x_out, b.x_mid, b.mlp);
 }
 
@@ -257,20 +327,44 @@ void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const D
   begin(w, batch);
   const int64_t tokens = batch_ * seq_;
   const MutRows embedded = x_of(0);
-  run_.embed(embedded, w.embedding, batch.ids);
+  embed_tokens(run_, config_, w, embedded, batch.ids,
+               std::span(positions_).first(static_cast<size_t>(tokens)), rows_of(norm_, tokens));
   run_.dropout(embedded, of_layer(dropout, -1));
   for (int64_t l = 0; l < config_.layers; ++l) {
     block(w.layers[static_cast<size_t>(l)], l, dropout);
     if (keep && saved(l).rounded >= 0) run_.narrow(rounded(l), inner(l));
   }
-  run_.rms_norm(rows_of(norm_, tokens), x_of(config_.layers), w.final_norm, config_.norm_eps);
+  normalize(run_, config_, rows_of(norm_, tokens), x_of(config_.layers), w.final_norm);
+}
+
+// A normalized head has rows of length 1: an RMS norm with the weight 1 / sqrt(hidden), which is
+// applied to a head that is normalized already without harm.
+LossHead TrainingPass::head(const Weights& w) {
+  const Linear& linear = w.lm_head;
+  LossHead out = {&linear.weight, linear.bias, config_.logit_scale, config_.logit_cap};
+  if (!config_.head_normalized) return out;
+  const int64_t vocab = linear.weight.rows, hidden = config_.hidden;
+  if (linear.weight.format != WeightFormat::F32) return out;  // loading has normalized it
+  if (head_.empty()) {
+    head_ = run_.allocate(DType::F32, {vocab, hidden});
+    d_head_ = run_.allocate(DType::F32, {vocab, hidden});
+    const auto size = static_cast<float>(hidden);
+    head_scale_.assign(static_cast<size_t>(hidden), 1 / std::sqrt(size));
+  }
+  run_.rms_norm(rows_of(head_, vocab),
+                {reinterpret_cast<const float*>(linear.weight.data), vocab, hidden, hidden},
+                head_scale_, kHeadEps);
+  head_weight_ = linear.weight;
+  head_weight_.data = head_.data();
+  out.weight = &head_weight_;
+  return out;
 }
 
 LossSum TrainingPass::loss(const Weights& weights, const TrainingBatch& batch) {
   check_head(weights);
   forward(weights, batch, {}, /*keep=*/false);
   const int64_t tokens = batch_ * seq_;
-  return run_.cross_entropy({}, {}, rows_of(norm_, tokens), weights.lm_head.weight,
+  return run_.cross_entropy({}, {}, {}, rows_of(norm_, tokens), head(weights),
                             std::span(targets_).first(static_cast<size_t>(tokens)), 1);
 }
 
@@ -292,12 +386,23 @@ LossSum TrainingPass::forward_backward(const Weights& w, const GradientSink& gra
   };
   begin_layer(c.layers);
   if (c.tied) begin_layer(-1);
+  const LossHead loss_head = head(w);
+  const bool normalized = loss_head.weight == &head_weight_ && !sink.lm_head.weight.empty();
+  if (normalized) run_.fill(rows_of(d_head_, w.lm_head.weight.rows), 0);
   const LossSum sum = run_.cross_entropy(
-      d_norm, sink_->matrix(sink.lm_head.weight), rows_of(norm_, tokens), w.lm_head.weight,
+      d_norm,
+      normalized ? rows_of(d_head_, w.lm_head.weight.rows) : sink_->matrix(sink.lm_head.weight),
+      sink_->vector(sink.lm_head.bias), rows_of(norm_, tokens), loss_head,
       std::span(targets_).first(static_cast<size_t>(tokens)), scale);
+  if (normalized) {
+    const int64_t vocab = w.lm_head.weight.rows;
+    run_.rms_norm_backward(
+        sink_->matrix(sink.lm_head.weight), {}, rows_of(d_head_, vocab),
+        {reinterpret_cast<const float*>(w.lm_head.weight.data), vocab, c.hidden, c.hidden},
+        head_scale_, kHeadEps);
+  }
   std::fill_n(d_x.data, tokens * c.hidden, 0.0f);
-  run_.rms_norm_backward(d_x, sink_->vector(sink.final_norm), d_norm, x_of(config_.layers),
-                         w.final_norm, c.norm_eps);
+  norm_backward(w.final_norm, sink.final_norm, d_x, d_norm, x_of(config_.layers));
   for (int64_t l = c.layers - 1; l >= 0; --l) {
     if (!sink_->any_up_to(l)) return sum;  // nothing that is trained lies below
     const auto index = static_cast<size_t>(l);
@@ -307,10 +412,47 @@ LossSum TrainingPass::forward_backward(const Weights& w, const GradientSink& gra
     block_backward(w.layers[index], sink.layers[index], l, dropout);
   }
   if (!c.tied) begin_layer(-1);
-  if (sink.embedding.empty()) return sum;
-  run_.dropout(d_x, of_layer(dropout, -1));
-  run_.embed_backward(sink_->matrix(sink.embedding), d_x, batch.ids);
+  embedding_backward(w, sink, batch.ids, dropout);
   return sum;
+}
+
+void TrainingPass::embedding_backward(const Weights& w, const Weights& sink,
+                                      std::span<const int32_t> ids, const Dropout& dropout) {
+  if (!sink_->any_up_to(-1)) return;
+  const Config& c = config_;
+  const int64_t tokens = batch_ * seq_;
+  const auto positions = std::span(positions_).first(static_cast<size_t>(tokens));
+  MutRows d_x = rows_of(d_x_, tokens);
+  run_.dropout(d_x, of_layer(dropout, -1));
+  if (c.embedding_norm) {  // its input is computed again
+    Weights without = {.embedding = w.embedding, .positions = w.positions};
+    const MutRows x = rows_of(norm_, tokens), d = rows_of(d_norm_, tokens);
+    embed_tokens(run_, c, without, x, ids, positions, d);
+    run_.fill(d, 0);
+    norm_backward(w.embedding_norm, sink.embedding_norm, d, d_x, x);
+    d_x = d;
+  }
+  if (!sink.positions.empty()) {
+    run_.embed_backward(sink_->matrix(sink.positions), d_x, positions);
+  }
+  if (sink.embedding.empty()) return;
+  if (c.embed_scale != 1) run_.scale(d_x, c.embed_scale);
+  run_.embed_backward(sink_->matrix(sink.embedding), d_x, ids);
+}
+
+// d_x += the gradient of a norm's input x, or of what reads the stream without a norm.
+void TrainingPass::norm_backward(const Norm& norm, const Norm& sink, MutRows d_x, ConstRows d_out,
+                                 ConstRows x) {
+  const Config& c = config_;
+  if (norm.empty()) {
+    run_.add(d_x, d_out, 1);
+  } else if (c.norm == NormKind::Layer) {
+    run_.layer_norm_backward(d_x, sink_->vector(sink.weight), sink_->vector(sink.bias), d_out, x,
+                             norm.weight, c.norm_eps);
+  } else {
+    run_.rms_norm_backward(d_x, sink_->vector(sink.weight), d_out, x, norm.weight, c.norm_eps,
+                           c.norm_offset);
+  }
 }
 
 void TrainingPass::linear_backward(const Linear& linear, const Linear& sink, MutRows d_x,
@@ -340,48 +482,214 @@ void TrainingPass::linear_backward(const Linear& linear, const Linear& sink, Mut
   run_.matmul_backward(d_x, d_inner, lora.a, true);
 }
 
-// d_x_ holds the gradient of the block's output and becomes that of its input. The norms and the
-// product behind the gate are cheaper to compute again than to keep.
-void TrainingPass::block_backward(const Layer& layer, const Layer& sink, int64_t index,
-                                  const Dropout& dropout) {
-  const Config& c = config_;
-  const int64_t tokens = batch_ * seq_;
-  const int64_t query_dim = c.query_dim(), kv_dim = c.kv_dim();
-  const Buffers b = buffers(index);
-  const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
-
-  const MlpBuffers& mlp = b.mlp;
-  run_.silu_mul(mlp.gated, mlp.gate, mlp.up);
-  const MutRows d_gated = mlp.gated;  // takes its place once the weight's gradient is known
-  linear_backward(layer.down, sink.down, d_gated, d_x, mlp.gated, false);
-  run_.silu_mul_backward(mlp.gate, mlp.up, d_gated, mlp.gate, mlp.up);
-  run_.rms_norm(mlp.norm, b.x_mid, layer.norm_2, c.norm_eps);
-  linear_backward(layer.up, sink.up, d_norm, mlp.up, mlp.norm, false);
-  linear_backward(layer.gate, sink.gate, d_norm, mlp.gate, mlp.norm, true);
-  run_.rms_norm_backward(d_x, sink_->vector(sink.norm_2), d_norm, b.x_mid, layer.norm_2,
-                         c.norm_eps);
-
-  const MutRows d_attended = rows_of(d_attended_, tokens);
-  const MutRows d_qkv = b.qkv.qkv;  // takes its place
-  linear_backward(layer.attn_out, sink.attn_out, d_attended, d_x, b.attended, false);
-  run_.dropout(d_attended, of_layer(dropout, index));
-  const QkvHeads d = split_heads(c, d_qkv);
-  run_.attention_training_backward(
-      d.q, d.k, d.v, query_heads(c, d_attended), query_heads(c, b.attended),
-      rows_at(saved(index).log_sum, c.heads), d.q, d.k, d.v, attention(index));
-  run_.rope_backward(d.q, b.qkv.angles.cos, b.qkv.angles.sin);
-  run_.rope_backward(d.k, b.qkv.angles.cos, b.qkv.angles.sin);
-  if (c.qk_norm) {
-    const QkvHeads raw = split_heads(c, b.qkv.qk_raw);
-    run_.rms_norm_heads_backward(d.q, sink_->vector(sink.q_norm), raw.q, layer.q_norm, c.norm_eps);
-    run_.rms_norm_heads_backward(d.k, sink_->vector(sink.k_norm), raw.k, layer.k_norm, c.norm_eps);
+ConstRows TrainingPass::branch_gradient(const Linear& linear, ConstRows x, const Norm& after,
+                                        const Norm& sink) {
+  if (after.empty() && config_.residual_scale == 1) return rows_of(d_x_, x.rows);
+  if (!after.empty()) {  // the norm's input is computed again
+    apply_linear(run_, x, {{&linear, rows_of(branch_, x.rows)}}, scratch().lora);
   }
-  run_.rms_norm(b.qkv.norm, b.x_in, layer.norm_1, c.norm_eps);
+  return through_norm_after(after, sink);
+}
+
+// With the branch in branch_, where a norm follows it.
+ConstRows TrainingPass::through_norm_after(const Norm& after, const Norm& sink) {
+  const int64_t tokens = batch_ * seq_;
+  const MutRows d_x = rows_of(d_x_, tokens), d = rows_of(d_branch_, tokens);
+  run_.copy(d, d_x);
+  if (config_.residual_scale != 1) run_.scale(d, config_.residual_scale);
+  if (after.empty()) return d;
+  const MutRows d_out = rows_of(d_norm_, tokens);  // free here
+  run_.copy(d_out, d);
+  run_.fill(d, 0);
+  norm_backward(after, sink, d, d_out, rows_of(branch_, tokens));
+  return d;
+}
+
+// gate and up hold the activation's inputs and become their gradients.
+void TrainingPass::activation_backward(const Mlp& mlp, MutRows gate, MutRows up,
+                                       ConstRows d_gated) {
+  if (mlp.gate.weight.empty()) {
+    run_.activate_backward(up, {}, d_gated, up, {}, config_.activation);
+  } else {
+    run_.activate_backward(gate, up, d_gated, gate, up, config_.activation);
+  }
+}
+
+void TrainingPass::gate_up_backward(const Mlp& mlp, const Mlp& sink, MutRows d_x, MutRows d_gate,
+                                    MutRows d_up, ConstRows x, bool accumulate) {
+  linear_backward(mlp.up, sink.up, d_x, d_up, x, accumulate);
+  if (!mlp.gate.weight.empty()) linear_backward(mlp.gate, sink.gate, d_x, d_gate, x, true);
+}
+
+// The product behind the gate is cheaper to compute again than to keep.
+void TrainingPass::mlp_backward(const Layer& layer, const Layer& sink, const Buffers& b) {
+  const MlpBuffers& mlp = b.mlp;
+  const bool plain = layer.mlp.gate.weight.empty();
+  run_.activate(mlp.gated, plain ? mlp.up : mlp.gate, plain ? MutRows{} : mlp.up,
+                config_.activation);
+  const ConstRows d_out =
+      branch_gradient(layer.mlp.down, mlp.gated, layer.norm_2_after, sink.norm_2_after);
+  const MutRows d_gated = mlp.gated;  // takes its place once the weight's gradient is known
+  linear_backward(layer.mlp.down, sink.mlp.down, d_gated, d_out, mlp.gated, false);
+  activation_backward(layer.mlp, mlp.gate, mlp.up, d_gated);
+  const Block block(run_, config_, layer, scratch());
+  block.read_mlp_input(config_.parallel ? b.x_in : b.x_mid, mlp.norm);
+  gate_up_backward(layer.mlp, sink.mlp, rows_of(d_norm_, mlp.norm.rows), mlp.gate, mlp.up, mlp.norm,
+                   false);
+}
+
+// All is computed again, expert by expert: what each token's experts make would take many times the
+// memory of an MLP.
+void TrainingPass::experts_backward(const Layer& layer, const Layer& sink, const Buffers& b) {
+  const Config& c = config_;
+  const Experts& e = c.experts;
+  const int64_t tokens = batch_ * seq_;
+  const MlpBuffers& mlp = b.mlp;
+  const MutRows logits = rows_of(router_, tokens), d_logits = rows_of(d_router_, tokens);
+  const auto narrowed = [](MutRows rows, int64_t count, int64_t cols) {
+    return MutRows{rows.data, count, cols, cols};
+  };
+  const Block block(run_, c, layer, scratch());
+  block.read_mlp_input(c.parallel ? b.x_in : b.x_mid, mlp.norm);
+  block.mix_experts(rows_of(branch_, tokens), mlp);  // chooses, too
+  const ConstRows d_out = through_norm_after(layer.norm_2_after, sink.norm_2_after);
+  const MutRows d_norm = rows_of(d_norm_, tokens);
+  run_.fill(d_norm, 0);
+
+  std::vector<float> d_weights(routing_.rows.size());
+  const std::vector<float> ones(routing_.rows.size(), 1.0f);
+  for (size_t index = 0; index < layer.experts.size(); ++index) {
+    const int64_t begin = routing_.begins[index], count = routing_.begins[index + 1] - begin;
+    if (count == 0) continue;
+    const Mlp& expert = layer.experts[index];
+    const Mlp none;
+    const Mlp& expert_sink = sink.experts.empty() ? none : sink.experts[index];
+    const auto first = static_cast<size_t>(begin), size = static_cast<size_t>(count);
+    const std::span<const int32_t> own = std::span(routing_.rows).subspan(first, size);
+    const MutRows x = rows_of(expert_rows_, count), y = rows_of(expert_out_, count);
+    const MutRows d_y = rows_of(d_expert_, count);
+    const MutRows gate = narrowed(mlp.gate, count, e.ffn), up = narrowed(mlp.up, count, e.ffn);
+    const MutRows gated = narrowed(rows_of(expert_gated_, tokens), count, e.ffn);
+    run_.gather_rows(x, mlp.norm, own);
+    block.through_mlp(expert, x, gate, up, gated);
+    apply_linear(run_, gated, {{&expert.down, y}}, scratch().lora);
+    run_.gather_rows(d_y, d_out, own);
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t place = first + static_cast<size_t>(i);
+      const float weight = routing_.weights[place];
+      float dot = 0;
+      for (int64_t k = 0; k < c.hidden; ++k) {
+        dot += y.row(i)[k] * d_y.row(i)[k];
+        d_y.row(i)[k] *= weight;
+      }
+      d_weights[place] = dot;
+    }
+    linear_backward(expert.down, expert_sink.down, gated, d_y, gated, false);
+    activation_backward(expert, gate, up, gated);
+    gate_up_backward(expert, expert_sink, y, gate, up, x, false);
+    run_.add_rows(d_norm, y, own, std::span(ones).first(size));
+  }
+  routing_.backward(d_logits, logits, d_weights, e.normalized);
+  linear_backward(layer.router, sink.router, d_norm, d_logits, mlp.norm, true);
+  if (e.shared_ffn == 0) return;
+
+  // out = sigmoid(share) · shared MLP.
+  const MutRows gate = narrowed(mlp.gate, tokens, e.shared_ffn);
+  const MutRows up = narrowed(mlp.up, tokens, e.shared_ffn);
+  const MutRows gated = narrowed(rows_of(expert_gated_, tokens), tokens, e.shared_ffn);
+  const MutRows share = narrowed(d_logits, tokens, 1), y = rows_of(expert_out_, tokens);
+  const MutRows d_y = rows_of(d_expert_, tokens);
+  apply_linear(run_, mlp.norm, {{&layer.shared_router, share}}, scratch().lora);
+  block.through_mlp(layer.mlp, mlp.norm, gate, up, gated);
+  apply_linear(run_, gated, {{&layer.mlp.down, y}}, scratch().lora);
+  run_.copy(d_y, d_out);
+  for (int64_t i = 0; i < tokens; ++i) {
+    const float open = 1 / (1 + std::exp(-share.row(i)[0]));
+    float dot = 0;
+    for (int64_t k = 0; k < c.hidden; ++k) {
+      dot += y.row(i)[k] * d_y.row(i)[k];
+      d_y.row(i)[k] *= open;
+    }
+    share.row(i)[0] = dot * open * (1 - open);
+  }
+  linear_backward(layer.shared_router, sink.shared_router, d_norm, share, mlp.norm, true);
+  linear_backward(layer.mlp.down, sink.mlp.down, gated, d_y, gated, false);
+  activation_backward(layer.mlp, gate, up, gated);
+  gate_up_backward(layer.mlp, sink.mlp, d_norm, gate, up, mlp.norm, true);
+}
+
+// b.qkv.qkv holds the gradients behind norms and rotation, and those of the projections at the end;
+// d_norm_ gets what they read.
+void TrainingPass::qkv_backward(const Layer& layer, const Layer& sink, int64_t index,
+                                const Buffers& b) {
+  const Config& c = config_;
+  const int64_t query_dim = c.query_dim(), kv_dim = c.kv_dim();
+  const MutRows d_qkv = b.qkv.qkv, d_norm = rows_of(d_norm_, d_qkv.rows);
+  const QkvHeads d = split_heads(c, d_qkv);
+  const Angles turned = angles(index);
+  if (turned.cos.data != nullptr) {
+    run_.rope_backward(d.q, turned.cos, turned.sin);
+    run_.rope_backward(d.k, turned.cos, turned.sin);
+  }
+  if (c.qk_norm != QkNorm::None) {
+    // A norm over all heads is one over a single wide head.
+    const auto heads = [&](MutRows rows, int64_t begin, int64_t cols) {
+      const int64_t width = c.qk_norm == QkNorm::Whole ? cols : c.head_dim;
+      return MutHeads{rows.data + begin, rows.rows, cols / width, width, rows.stride};
+    };
+    run_.rms_norm_heads_backward(heads(d_qkv, 0, query_dim), sink_->vector(sink.q_norm),
+                                 heads(b.qkv.qk_raw, 0, query_dim), layer.q_norm, c.norm_eps,
+                                 c.norm_offset);
+    run_.rms_norm_heads_backward(heads(d_qkv, query_dim, kv_dim), sink_->vector(sink.k_norm),
+                                 heads(b.qkv.qk_raw, query_dim, kv_dim), layer.k_norm, c.norm_eps,
+                                 c.norm_offset);
+  }
+  if (c.clip_qkv > 0) run_.clamp_backward(d_qkv, b.qkv.qk_raw, c.clip_qkv);
+  if (layer.norm_1.empty()) {
+    run_.copy(b.qkv.norm, b.x_in);
+  } else {
+    normalize(run_, c, b.qkv.norm, b.x_in, layer.norm_1);
+  }
   linear_backward(layer.q, sink.q, d_norm, d_qkv.columns(0, query_dim), b.qkv.norm, false);
   linear_backward(layer.k, sink.k, d_norm, d_qkv.columns(query_dim, kv_dim), b.qkv.norm, true);
   linear_backward(layer.v, sink.v, d_norm, d_qkv.columns(query_dim + kv_dim, kv_dim), b.qkv.norm,
                   true);
-  run_.rms_norm_backward(d_x, sink_->vector(sink.norm_1), d_norm, b.x_in, layer.norm_1, c.norm_eps);
+}
+
+// d_x_ holds the gradient of the block's output and becomes that of its input. Norms are cheaper to
+// compute again than to keep.
+void TrainingPass::block_backward(const Layer& layer, const Layer& sink, int64_t index,
+                                  const Dropout& dropout) {
+  const Config& c = config_;
+  const int64_t tokens = batch_ * seq_;
+  const Buffers b = buffers(index);
+  const MutRows d_x = rows_of(d_x_, tokens), d_norm = rows_of(d_norm_, tokens);
+  const Norm& mlp_norm = c.mlp_norm ? layer.norm_2 : layer.norm_1;
+  const Norm& mlp_norm_sink = c.mlp_norm ? sink.norm_2 : sink.norm_1;
+
+  if (c.has_experts(index)) {
+    experts_backward(layer, sink, b);
+  } else {
+    mlp_backward(layer, sink, b);
+  }
+  const auto leave_mlp = [&](ConstRows d_out) {
+    norm_backward(mlp_norm, mlp_norm_sink, d_x, d_out, c.parallel ? b.x_in : b.x_mid);
+  };
+  if (!c.parallel) leave_mlp(d_norm);
+
+  const MutRows d_attended = rows_of(d_attended_, tokens);
+  const QkvHeads d = split_heads(c, b.qkv.qkv);  // takes their place
+  const ConstRows d_out =
+      branch_gradient(layer.attn_out, b.attended, layer.norm_1_after, sink.norm_1_after);
+  linear_backward(layer.attn_out, sink.attn_out, d_attended, d_out, b.attended, false);
+  // Of parallel branches each has the gradient of the output, without what the other adds.
+  if (c.parallel) leave_mlp(d_norm);
+  run_.dropout(d_attended, of_layer(dropout, index));
+  run_.attention_training_backward(
+      d.q, d.k, d.v, query_heads(c, d_attended), query_heads(c, b.attended),
+      rows_at(saved(index).log_sum, c.heads), d.q, d.k, d.v, attention(index));
+  qkv_backward(layer, sink, index, b);
+  norm_backward(layer.norm_1, sink.norm_1, d_x, d_norm, b.x_in);
 }
 
 }  // namespace quern

@@ -18,6 +18,7 @@
 #include "model/block.h"
 #include "model/config.h"
 #include "model/parameters.h"
+#include "model/rotary.h"
 
 namespace quern {
 
@@ -107,7 +108,9 @@ class TrainingPass {
   const Saved& saved(int64_t layer) const noexcept;
   struct Buffers;
   Buffers buffers(int64_t layer);
-  Angles angles() noexcept;
+  Angles angles(int64_t layer) noexcept;
+  BlockScratch scratch() noexcept;
+  LossHead head(const Weights& weights);
 
   void begin(const Weights& weights, const TrainingBatch& batch);
   void forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout, bool keep);
@@ -117,6 +120,20 @@ class TrainingPass {
   // d_x (+)= the gradient through a linear map, whose own gradients go to where `sink` has them.
   void linear_backward(const Linear& linear, const Linear& sink, MutRows d_x, ConstRows d_out,
                        ConstRows x, bool accumulate);
+  void norm_backward(const Norm& norm, const Norm& sink, MutRows d_x, ConstRows d_out, ConstRows x);
+  // The gradient of a branch that ends in `linear` of x, from that of the block's output: d_x_, or
+  // what comes out of the norm behind the branch and of the residual scale.
+  ConstRows branch_gradient(const Linear& linear, ConstRows x, const Norm& after, const Norm& sink);
+  ConstRows through_norm_after(const Norm& after, const Norm& sink);
+  // Each leaves in d_norm_ the gradient of what the MLP, or the experts, read.
+  void mlp_backward(const Layer& layer, const Layer& sink, const Buffers& b);
+  void experts_backward(const Layer& layer, const Layer& sink, const Buffers& b);
+  void activation_backward(const Mlp& mlp, MutRows gate, MutRows up, ConstRows d_gated);
+  void gate_up_backward(const Mlp& mlp, const Mlp& sink, MutRows d_x, MutRows d_gate, MutRows d_up,
+                        ConstRows x, bool accumulate);
+  void qkv_backward(const Layer& layer, const Layer& sink, int64_t index, const Buffers& b);
+  void embedding_backward(const Weights& weights, const Weights& sink, std::span<const int32_t> ids,
+                          const Dropout& dropout);
   void block_backward(const Layer& layer, const Layer& sink, int64_t index, const Dropout& dropout);
   TrainingAttention attention(int64_t layer) const noexcept;
 
@@ -128,8 +145,20 @@ class TrainingPass {
   std::optional<Parameters> gradients_;
   // Scratch of one block; `norm_` also holds the final hidden states.
   Tensor norm_, swiglu_, d_x_, d_norm_, d_attended_;
-  Tensor cos_, sin_;  // [tokens, rotary_dim / 2]
-  Tensor lora_;       // [2, tokens, rank], grown to the weights' largest rank
+  Tensor cos_, sin_;              // [tokens, rotary_dim / 2]
+  Tensor local_cos_, local_sin_;  // likewise, of layers with RopeUse::Local
+  Tensor branch_, d_branch_;      // [tokens, hidden], where the model needs them
+  // Of models with experts: the router's outputs and their gradient [tokens, experts], rows of one
+  // expert [tokens, hidden] and [tokens, ffn].
+  Tensor router_, d_router_, expert_rows_, expert_out_, d_expert_, expert_gate_, expert_up_,
+      expert_gated_;
+  Routing routing_;
+  Weight head_weight_;
+  Tensor head_, d_head_;           // [vocab, hidden], of models with a normalized head
+  std::vector<float> slopes_;      // [heads], of ALiBi
+  std::vector<float> head_scale_;  // [hidden], of a normalized head
+  std::vector<int32_t> positions_;
+  Tensor lora_;  // [2, tokens, rank], grown to the weights' largest rank
   std::vector<int32_t> targets_;
 
   // Of the call in progress.

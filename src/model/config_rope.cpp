@@ -53,7 +53,8 @@ std::vector<float> factors(const Json& rope, const char* key, int64_t rotary_dim
                           rotary_dim / 2));
   }
   std::vector<float> out;
-  for (const Json& item : list.items()) out.push_back(static_cast<float>(item.number(1e-6, kMaxFactor)));
+  for (const Json& item : list.items())
+    out.push_back(static_cast<float>(item.number(1e-6, kMaxFactor)));
   return out;
 }
 
@@ -152,12 +153,50 @@ bool by_layer_type(const Json& rope) {
   });
 }
 
+// A set for layers of full attention and one for those of sliding attention. They may differ where
+// the family's sliding layers turn by angles of their own, of one base and not scaled.
+void apply_by_layer_type(const Json& json, const Json& sets, Config& c) {
+  std::optional<Config> full, sliding;
+  for (const auto& [type, set] : sets.members()) {
+    if (set.is_null()) continue;
+    if (type != "full_attention" && type != "sliding_attention") {
+      sets.fail(
+          fmt::format("is for layers of type '{}', expected full_attention or sliding_attention",
+                      printable(type, 40)));
+    }
+    Config one = c;
+    apply(json, set, one, /*newer=*/true);
+    (type == "full_attention" ? full : sliding) = std::move(one);
+  }
+  if (!full && !sliding) return;
+  const bool local = std::ranges::find(c.rope_layers, RopeUse::Local) != c.rope_layers.end();
+  if (full && sliding) {
+    const bool unlike = local ? sliding->rope_scaling.type != Type::None
+                              : sliding->rope_theta != full->rope_theta ||
+                                    sliding->rope_scaling != full->rope_scaling;
+    if (unlike || sliding->rotary_dim != full->rotary_dim) {
+      throw Error(Kind::Unsupported,
+                  fmt::format("{}: layers of type sliding_attention turn by {}", sets.where(),
+                              local ? "scaled angles, or over another part of each head"
+                                    : "other angles than those of full_attention"),
+                  local ? "this family scales those of full_attention only"
+                        : "this family has one set of rotary parameters for all layers");
+    }
+  }
+  if (local && sliding) c.rope_local_theta = sliding->rope_theta;
+  const Config& all = full ? *full : *sliding;
+  c.rope_theta = all.rope_theta;
+  c.rotary_dim = all.rotary_dim;
+  c.rope_scaling = all.rope_scaling;
+}
+
 }  // namespace
 
 void parse_rope(const Json& json, Config& c) {
-  c.rope_theta = json.number_or("rope_theta", 10000, 1, kMaxBase);
-  c.rotary_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) *
-                                      json.number_or("partial_rotary_factor", 1, 0, 1));
+  c.rope_theta = json.number_or("rope_theta", c.rope_theta, 1, kMaxBase);
+  if (const auto share = json.find("partial_rotary_factor")) {
+    c.rotary_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * share->number(0, 1));
+  }
   const auto newer = json.find("rope_parameters"), older = json.find("rope_scaling");
   if (older) {
     if (!older->is_object()) older->fail("is no object");
@@ -165,22 +204,7 @@ void parse_rope(const Json& json, Config& c) {
   }
   if (newer && !newer->is_object()) newer->fail("is no object");
   if (newer && by_layer_type(*newer)) {
-    std::optional<Config> first;
-    for (const auto& [type, set] : newer->members()) {
-      if (set.is_null()) continue;
-      Config one = c;
-      apply(json, set, one, /*newer=*/true);
-      if (!first) {
-        first = one;
-      } else if (one.rope_theta != first->rope_theta || one.rotary_dim != first->rotary_dim ||
-                 one.rope_scaling != first->rope_scaling) {
-        throw Error(Kind::Unsupported,
-                    fmt::format("{}: layers of type {} turn by other angles than those before",
-                                newer->where(), printable(type, 40)),
-                    "this family has one set of rotary parameters for all layers");
-      }
-    }
-    if (first) c = *first;
+    apply_by_layer_type(json, *newer, c);
   } else if (newer) {
     const RopeScaling before = c.rope_scaling;
     apply(json, *newer, c, /*newer=*/true);
@@ -188,10 +212,12 @@ void parse_rope(const Json& json, Config& c) {
       log::warning(fmt::format("{}: differs from rope_scaling and counts", newer->where()));
     }
   }
-  // What these two stretch is the trained context, whether or not max_position_embeddings says so.
+  // What these two stretch is the trained context, whether or not max_position_embeddings says so. A
+  // dynamic factor of 1 (InternLM's) is no limit: four times the length, as ALiBi has it.
   const RopeScaling& s = c.rope_scaling;
   if (s.type == Type::Dynamic || s.type == Type::Yarn) {
-    const double stretched = std::min(s.original_context * s.factor, double{kMaxContext});
+    const double factor = s.type == Type::Dynamic && s.factor == 1 ? 4 : s.factor;
+    const double stretched = std::min(s.original_context * factor, double{kMaxContext});
     c.max_context = std::max(c.max_context, static_cast<int64_t>(stretched));
   }
 }

@@ -10,9 +10,10 @@
 namespace quern {
 
 // Fills rope_theta, rotary_dim, rope_scaling, and of a scaling that acts past the trained context
-// max_context; max_context and head_dim must be there. rope_parameters may hold one set for each
-// layer type, all of which must say the same. Throws BadInput naming a field that is missing, out
-// of range or unknown to its type.
+// max_context; what the config does not say stays as it is, and max_context and head_dim must be
+// there. rope_parameters may hold one set for each layer type: where some of rope_layers are Local,
+// that of sliding_attention is theirs, else all must say the same. Throws BadInput naming a field
+// that is missing, out of range or unknown to its type.
 void parse_rope(const Json& json, Config& config);
 
 // The same into a config.json, in the form that both generations of transformers read.

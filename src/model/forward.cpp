@@ -13,16 +13,22 @@ namespace quern {
 
 std::vector<Runner::ScratchPart> Runner::scratch_plan(const Config& c, int64_t tokens,
                                                       int64_t max_logits, int64_t lora_rank) {
-  const int64_t half = c.rotary_dim / 2;
+  const int64_t half = c.rotary_dim / 2, ffn = mlp_width(c);
+  const int64_t local_half = c.rope_local_theta > 0 ? half : 0;
   return {{&Runner::x_, tokens, c.hidden},
           {&Runner::normed_, tokens, c.hidden},
-          {&Runner::qkv_, tokens, c.query_dim() + 2 * c.kv_dim()},
+          {&Runner::qkv_, tokens, c.qkv_dim()},
           {&Runner::attended_, tokens, c.query_dim()},
-          {&Runner::gate_, tokens, c.ffn},
-          {&Runner::up_, tokens, c.ffn},
+          {&Runner::gate_, tokens, ffn},
+          {&Runner::up_, tokens, ffn},
           {&Runner::lora_, tokens, lora_rank},
+          {&Runner::branch_, tokens, needs_branch(c) ? c.hidden : 0},
+          {&Runner::router_, tokens, c.experts.count},
+          {&Runner::expert_rows_, tokens, c.experts.count > 0 ? c.hidden : 0},
           {&Runner::cos_, tokens, half},
           {&Runner::sin_, tokens, half},
+          {&Runner::local_cos_, tokens, local_half},
+          {&Runner::local_sin_, tokens, local_half},
           {&Runner::logits_, max_logits, c.output_vocab},
           {&Runner::kept_x_, tokens, c.hidden},
           {&Runner::kept_cos_, tokens, half},
@@ -32,8 +38,9 @@ std::vector<Runner::ScratchPart> Runner::scratch_plan(const Config& c, int64_t t
 uint64_t Runner::memory_bytes(const Config& config, int64_t max_tokens, int64_t max_logits,
                               int64_t lora_rank) noexcept {
   // Beside the tensors: ids, spans and scales of each token.
-  constexpr uint64_t kPerToken = 2 * (sizeof(AttentionSpan) + sizeof(int32_t) + sizeof(float));
-  uint64_t bytes = static_cast<uint64_t>(max_tokens) * kPerToken;
+  constexpr uint64_t kPerToken = 2 * (sizeof(AttentionSpan) + 2 * sizeof(int32_t) + sizeof(float));
+  const auto per_expert = static_cast<uint64_t>(config.experts.per_token) * 4 * sizeof(int32_t);
+  uint64_t bytes = static_cast<uint64_t>(max_tokens) * (kPerToken + per_expert);
   for (const ScratchPart& part : scratch_plan(config, max_tokens, max_logits, lora_rank)) {
     bytes += static_cast<uint64_t>(part.rows * part.cols) * sizeof(float);
   }
@@ -46,10 +53,12 @@ Runner::Runner(const Network& network, int64_t max_tokens, int64_t max_logits)
       w_(network.weights),
       max_tokens_(max_tokens),
       max_logits_(max_logits),
-      rotary_magnitude_(quern::rotary_magnitude(network.config)) {
+      rotary_magnitude_(quern::rotary_magnitude(network.config)),
+      slopes_(alibi_slopes(network.config)),
+      local_frequencies_(local_inverse_frequencies(network.config)) {
   for (const ScratchPart& part :
        scratch_plan(config_, max_tokens, max_logits, w_.max_lora_rank())) {
-    this->*part.tensor = run_.allocate(DType::F32, {part.rows, std::max<int64_t>(part.cols, 1)});
+    if (part.cols > 0) this->*part.tensor = run_.allocate(DType::F32, {part.rows, part.cols});
   }
   scale_.reserve(static_cast<size_t>(max_tokens));
   kept_scale_.reserve(static_cast<size_t>(max_tokens));
@@ -57,12 +66,14 @@ Runner::Runner(const Network& network, int64_t max_tokens, int64_t max_logits)
   ids_.reserve(static_cast<size_t>(max_tokens));
   output_rows_.reserve(static_cast<size_t>(max_tokens));
   spans_.reserve(static_cast<size_t>(max_tokens));
+  positions_.reserve(static_cast<size_t>(max_tokens));
 }
 
 std::vector<std::span<std::byte>> Runner::scratch() noexcept {
   std::vector<std::span<std::byte>> out;
   for (const ScratchPart& part : scratch_plan(config_, max_tokens_, max_logits_, 1)) {
     Tensor& tensor = this->*part.tensor;
+    if (tensor.empty()) continue;
     out.emplace_back(tensor.data(), tensor.bytes());
   }
   return out;
@@ -72,14 +83,15 @@ std::vector<std::span<std::byte>> Runner::scratch() noexcept {
 int64_t Runner::plan(std::span<const BatchItem> batch) {
   ids_.clear();
   output_rows_.clear();
+  positions_.clear();
   spans_.clear();
   scale_.clear();
   kept_scale_.clear();
   kept_spans_.clear();
-  const float plain_scale = 1 / std::sqrt(static_cast<float>(config_.head_dim));
+  const float plain_scale = config_.score_scale();
   const int64_t half = config_.rotary_dim / 2;
   for (const BatchItem& item : batch) {
-    Sequence& sequence = *item.sequence;
+    const Sequence& sequence = *item.sequence;
     const auto first_row = static_cast<int64_t>(ids_.size());
     const auto count = static_cast<int64_t>(item.ids.size());
     assert(count > 0 && item.outputs >= 0 && item.outputs <= count &&
@@ -98,8 +110,15 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = first_row + i;
       const int64_t position = sequence.length() + sequence.offset() + i;
-      fill_rotary(cos_.floats().data() + row * half, sin_.floats().data() + row * half,
-                  sequence.inverse_frequencies(position), position, rotary_magnitude_);
+      if (half > 0) {
+        fill_rotary(cos_.floats().data() + row * half, sin_.floats().data() + row * half,
+                    sequence.inverse_frequencies(), position, rotary_magnitude_);
+      }
+      if (!local_cos_.empty()) {
+        fill_rotary(local_cos_.floats().data() + row * half,
+                    local_sin_.floats().data() + row * half, local_frequencies_, position, 1);
+      }
+      positions_.push_back(static_cast<int32_t>(position));
       const float logn = sequence.logn() ? logn_factor(position, config_.trained_context) : 1.0f;
       scale_.push_back(plain_scale * logn);
       if (i >= count - item.outputs) {
@@ -111,13 +130,25 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
   return static_cast<int64_t>(ids_.size());
 }
 
-// A model without rotated dims has empty tables.
-Angles Runner::angles(Tensor& cos, Tensor& sin, int64_t tokens) const noexcept {
+Angles Runner::angles(int64_t layer, int64_t tokens, bool kept) noexcept {
+  const RopeUse use = config_.rope(layer);
   const int64_t half = config_.rotary_dim / 2;
-  const auto rows = [&](Tensor& table) {
-    return ConstRows{table.floats().data(), tokens, half, half};
+  if (use == RopeUse::None || half == 0) return {};
+  const bool local = use == RopeUse::Local;
+  Tensor& cos = kept ? kept_cos_ : local ? local_cos_ : cos_;
+  Tensor& sin = kept ? kept_sin_ : local ? local_sin_ : sin_;
+  return {{cos.floats().data(), tokens, half, half}, {sin.floats().data(), tokens, half, half}};
+}
+
+BlockScratch Runner::block_scratch(int64_t tokens) noexcept {
+  const auto rows = [&](Tensor& tensor) {
+    return tensor.empty() ? MutRows{} : rows_of(tensor, tokens);
   };
-  return {rows(cos), rows(sin)};
+  return {.lora = rows(lora_),
+          .branch = rows(branch_),
+          .router = rows(router_),
+          .expert_rows = rows(expert_rows_),
+          .routing = &routing_};
 }
 
 void Runner::probe(int64_t layer, std::string_view name, ConstRows rows) const {
@@ -125,26 +156,24 @@ void Runner::probe(int64_t layer, std::string_view name, ConstRows rows) const {
 }
 
 void Runner::finish_block(const Block& block, MutRows x) {
-  const MutRows gate = rows_of(gate_, x.rows);
-  block.attention_output(x, x, rows_of(attended_, x.rows));
-  block.feed_forward(
-      x, x,
-      {.norm = rows_of(normed_, x.rows), .gate = gate, .up = rows_of(up_, x.rows), .gated = gate});
+  const MutRows gate = rows_of(gate_, x.rows), norm = rows_of(normed_, x.rows);
+  block.attention_output(x, x, rows_of(attended_, x.rows), norm);
+  block.feed_forward(x, x, {.norm = norm, .gate = gate, .up = rows_of(up_, x.rows), .gated = gate});
 }
 
 void Runner::block(int64_t layer, KvCache& cache) {
   const auto tokens = static_cast<int64_t>(ids_.size());
   const MutRows x = rows_of(x_, tokens);
   const auto tell = [&](std::string_view name, ConstRows rows) { probe(layer, name, rows); };
-  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], rows_of(lora_, tokens),
+  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], block_scratch(tokens),
                     tell);
   const QkvHeads heads = block.qkv(x, {.norm = rows_of(normed_, tokens),
                                        .qkv = rows_of(qkv_, tokens),
-                                       .angles = angles(cos_, sin_, tokens)});
+                                       .angles = angles(layer, tokens)});
   for (AttentionSpan& span : spans_) span.kv.layer_offset = layer * cache.layout().layer_bytes();
   run_.kv_store(cache.layout(), spans_, heads.k, heads.v);
   run_.attention(query_heads(config_, rows_of(attended_, tokens)), heads.q, cache.layout(), spans_,
-                 scale_, config_.window(layer));
+                 scale_, rules(layer));
   finish_block(block, x);
   probe(layer, "out", x);
 }
@@ -155,13 +184,13 @@ void Runner::last_block_of_outputs(KvCache& cache) {
   const int64_t layer = config_.layers - 1;
   const auto tokens = static_cast<int64_t>(ids_.size()), wanted = std::ssize(output_rows_);
   const MutRows x = rows_of(kept_x_, wanted);
-  const Angles all = angles(cos_, sin_, tokens), kept = angles(kept_cos_, kept_sin_, wanted);
-  const int64_t half = config_.rotary_dim / 2;
   run_.gather_rows(x, rows_of(x_, tokens), output_rows_);
-  run_.gather_rows({kept_cos_.floats().data(), wanted, half, half}, all.cos, output_rows_);
-  run_.gather_rows({kept_sin_.floats().data(), wanted, half, half}, all.sin, output_rows_);
-
-  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], rows_of(lora_, tokens));
+  const Angles all = angles(layer, tokens), kept = angles(layer, wanted, /*kept=*/true);
+  if (all.cos.data != nullptr) {
+    run_.gather_rows(rows_of(kept_cos_, wanted), all.cos, output_rows_);
+    run_.gather_rows(rows_of(kept_sin_, wanted), all.sin, output_rows_);
+  }
+  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], block_scratch(tokens));
   const QkvHeads heads = block.keys_values(
       rows_of(x_, tokens),
       {.norm = rows_of(normed_, tokens), .qkv = rows_of(qkv_, tokens), .angles = all});
@@ -171,14 +200,14 @@ void Runner::last_block_of_outputs(KvCache& cache) {
   const MutHeads q = block.queries(
       x, {.norm = rows_of(normed_, wanted), .qkv = rows_of(qkv_, wanted), .angles = kept});
   run_.attention(query_heads(config_, rows_of(attended_, wanted)), q, cache.layout(), kept_spans_,
-                 kept_scale_, config_.window(layer));
+                 kept_scale_, rules(layer));
   finish_block(block, x);
 }
 
 ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want want) {
   const int64_t tokens = plan(batch);
   const MutRows x = rows_of(x_, tokens);
-  run_.embed(x, w_.embedding, ids_);
+  embed_tokens(run_, config_, w_, x, ids_, positions_, rows_of(normed_, tokens));
   probe(-1, "embed", x);
   for (int64_t l = 0; l + 1 < config_.layers; ++l) block(l, cache);
 
@@ -194,7 +223,7 @@ ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want
     item.sequence->advance(static_cast<int64_t>(item.ids.size()));
   }
   const MutRows out = rows_of(normed_, all ? tokens : wanted);
-  run_.rms_norm(out, all ? x : rows_of(kept_x_, wanted), w_.final_norm, config_.norm_eps);
+  normalize(run_, config_, out, all ? x : rows_of(kept_x_, wanted), w_.final_norm);
   probe(-1, "final", out);
   return out;
 }
@@ -202,7 +231,10 @@ ConstRows Runner::forward(std::span<const BatchItem> batch, KvCache& cache, Want
 MutRows Runner::logits(ConstRows hidden) {
   assert(hidden.rows <= max_logits_);
   const MutRows out = rows_of(logits_, hidden.rows);
-  apply_linear(run_, hidden, {{&w_.lm_head, out}}, rows_of(lora_, hidden.rows));
+  apply_linear(run_, hidden, {{&w_.lm_head, out}},
+               lora_.empty() ? MutRows{} : rows_of(lora_, hidden.rows));
+  if (config_.logit_scale != 1) run_.scale(out, config_.logit_scale);
+  if (config_.logit_cap > 0) run_.soft_cap(out, config_.logit_cap);
   return out;
 }
 

@@ -68,7 +68,12 @@ class Runner {
   void block(int64_t layer, KvCache& cache);
   void last_block_of_outputs(KvCache& cache);
   void finish_block(const Block& block, MutRows x);
-  Angles angles(Tensor& cos, Tensor& sin, int64_t tokens) const noexcept;
+  // Of a layer, for the tokens of the call or, `kept`, for its outputs.
+  Angles angles(int64_t layer, int64_t tokens, bool kept = false) noexcept;
+  AttentionRules rules(int64_t layer) const noexcept {
+    return {config_.window(layer), config_.score_cap, slopes_};
+  }
+  BlockScratch block_scratch(int64_t tokens) noexcept;
   void probe(int64_t layer, std::string_view name, ConstRows rows) const;
 
   Backend& run_;
@@ -78,15 +83,23 @@ class Runner {
   int64_t max_logits_;
   float rotary_magnitude_;
 
-  Tensor x_;                             // [tokens, hidden], the residual stream
-  Tensor normed_;                        // [tokens, hidden]
-  Tensor qkv_;                           // [tokens, query_dim + 2 kv_dim]
-  Tensor attended_;                      // [tokens, query_dim]
-  Tensor gate_, up_;                     // [tokens, ffn]
-  Tensor lora_;                          // [tokens, rank]
-  Tensor cos_, sin_;                     // [tokens, rotary_dim / 2]
-  Tensor logits_;                        // [max_logits, output_vocab]
-  Tensor kept_x_, kept_cos_, kept_sin_;  // the same of the outputs alone
+  Tensor x_;                              // [tokens, hidden], the residual stream
+  Tensor normed_;                         // [tokens, hidden]
+  Tensor qkv_;                            // [tokens, qkv_dim]
+  Tensor attended_;                       // [tokens, query_dim]
+  Tensor gate_, up_;                      // [tokens, ffn]
+  Tensor lora_;                           // [tokens, rank]
+  Tensor branch_;                         // [tokens, hidden], where the model needs it
+  Tensor router_;                         // [tokens, experts]
+  Tensor expert_rows_;                    // [tokens, hidden], where the model has experts
+  Tensor cos_, sin_;                      // [tokens, rotary_dim / 2]
+  Tensor local_cos_, local_sin_;          // likewise, of layers with RopeUse::Local
+  Tensor logits_;                         // [max_logits, output_vocab]
+  Tensor kept_x_, kept_cos_, kept_sin_;   // the same of the outputs alone
+  std::vector<float> slopes_;             // [heads], of ALiBi
+  std::vector<float> local_frequencies_;  // [rotary_dim / 2], of layers with RopeUse::Local
+  Routing routing_;
+  std::vector<int32_t> positions_;  // [tokens], of a learned table
   std::vector<int32_t> ids_;
   std::vector<AttentionSpan> spans_;
   std::vector<float> scale_;  // [tokens], of attention scores: LogN / sqrt(head_dim)

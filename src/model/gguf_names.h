@@ -1,4 +1,4 @@
-// A model in a GGUF file: its configuration, and its tensors under the names of our checkpoints.
+// Names and tensors of a GGUF file, under the names of our checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +13,14 @@
 
 namespace quern {
 
-// From the metadata of the architectures qwen, qwen2, qwen3 and llama; others are refused by name.
-Config gguf_config(const GgufFile& file);
+// "blk.3.attn_q.weight" for a tensor of ours. Those of a layer's experts have one name: they lie in
+// one tensor, [experts, rows, cols].
+std::string gguf_name(const TensorSpec& spec, const Config& config);
+std::string_view gguf_part_name(const TensorSpec& spec, const Config& config);
 
-// "blk.3.attn_q.weight" for a tensor of ours.
-std::string gguf_name(const TensorSpec& spec);
-
-// llama.cpp turns LLaMA's rotary halves into neighbours: of each head, row j and row j + half of
-// ours are its rows 2j and 2j + 1. `rows` [heads * head_dim, row_bytes], reordered in place.
-enum class HeadOrder { Ours, Theirs };
-void reorder_heads(std::span<std::byte> rows, int64_t head_dim, HeadOrder to);
-bool gguf_reorders(const Config& config, Part part) noexcept;
+// llama.cpp turns neighbours where most families turn halves: the file's row of each of ours. Empty
+// where the order is the same.
+std::vector<int32_t> gguf_rows(const TensorSpec& spec, const Config& config);
 
 struct GgufReading {
   std::vector<GgufMatrix>* matrices = nullptr;  // takes the matrices that can be packed
@@ -31,7 +28,8 @@ struct GgufReading {
   std::vector<std::string>* unused = nullptr;   // takes the names of tensors without a use
 };
 
-// The tensors as a store of our names, for LoadedWeights. F32, F16 and BF16 stay mapped; the rest
+// The tensors as a store of our names, for LoadedWeights, in the order of the model. `config` is
+// that of the file: gguf_config(). F32, F16 and BF16 stay mapped; the rest
 // becomes `blocks`, which is said in the log. The store keeps the file open.
 TensorStore gguf_tensors(const fs::path& path, const Config& config,
                          const GgufReading& reading = {});

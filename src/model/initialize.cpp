@@ -22,7 +22,8 @@ uint64_t stream_of(std::string_view name) noexcept {
 void initialize(std::span<float> out, const TensorSpec& spec, const Config& config, uint64_t seed,
                 int64_t first) {
   if (spec.role == Role::Norm || spec.role == Role::Bias) {
-    std::fill(out.begin(), out.end(), spec.role == Role::Norm ? 1.0f : 0.0f);
+    const float one = 1 - config.norm_offset;  // whose norms add it to their weights
+    std::fill(out.begin(), out.end(), spec.role == Role::Norm ? one : 0.0f);
     return;
   }
   if (spec.role == Role::LoraB) {

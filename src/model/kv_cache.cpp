@@ -8,6 +8,7 @@
 
 #include "core/checked.h"
 #include "core/error.h"
+#include "model/rotary.h"
 
 namespace quern {
 
@@ -19,10 +20,23 @@ KvPolicy kv_policy(DType dtype) noexcept {
 Sequence::Sequence(KvCache& cache, const Config& config, ContextRules rules, int64_t prompt_length,
                    int64_t offset)
     : cache_(&cache),
-      frequencies_(config, rules.dynamic_ntk ? ntk_alpha(prompt_length, config.trained_context) : 1,
-                   prompt_length),
+      alpha_(dynamic_alpha(config.rope_scaling, prompt_length)),
       logn_(rules.logn),
-      offset_(offset) {}
+      offset_(offset) {
+  if (rules.dynamic_ntk) alpha_ *= ntk_alpha(prompt_length, config.trained_context);
+  long_factors_ = takes_long_factors(config, prompt_length);
+  inverse_frequencies_ = quern::inverse_frequencies(config, alpha_, prompt_length);
+}
+
+bool Sequence::outgrown_by(const Config& config, int64_t length) const noexcept {
+  return !long_factors_ && takes_long_factors(config, length);
+}
+
+void Sequence::restart(const Config& config, int64_t length) {
+  release();
+  long_factors_ = takes_long_factors(config, length);
+  inverse_frequencies_ = quern::inverse_frequencies(config, alpha_, length);
+}
 
 Sequence::~Sequence() {
   if (cache_ != nullptr) release();
@@ -31,16 +45,20 @@ Sequence::~Sequence() {
 Sequence::Sequence(Sequence&& other) noexcept
     : cache_(std::exchange(other.cache_, nullptr)),
       pages_(std::move(other.pages_)),
-      frequencies_(std::move(other.frequencies_)),
+      inverse_frequencies_(std::move(other.inverse_frequencies_)),
+      alpha_(other.alpha_),
       logn_(other.logn_),
+      long_factors_(other.long_factors_),
       offset_(other.offset_),
       length_(other.length_) {}
 
 Sequence& Sequence::operator=(Sequence&& other) noexcept {
   std::swap(cache_, other.cache_);
   std::swap(pages_, other.pages_);
-  std::swap(frequencies_, other.frequencies_);
+  std::swap(inverse_frequencies_, other.inverse_frequencies_);
+  std::swap(alpha_, other.alpha_);
   std::swap(logn_, other.logn_);
+  std::swap(long_factors_, other.long_factors_);
   std::swap(offset_, other.offset_);
   std::swap(length_, other.length_);
   return *this;

@@ -8,7 +8,6 @@
 #include "compute/backend.h"
 #include "core/dtype.h"
 #include "model/config.h"
-#include "model/rotary.h"
 
 namespace quern {
 
@@ -46,9 +45,15 @@ class Sequence {
 
   int64_t length() const noexcept { return length_; }
   int64_t offset() const noexcept { return offset_; }
-  double rotary_key() const noexcept { return frequencies_.key(); }
   bool logn() const noexcept { return logn_; }
-  std::span<const float> inverse_frequencies(int64_t position) { return frequencies_.at(position); }
+  // What cached keys were rotated by, to tell sequences apart that cannot share them.
+  double rotation() const noexcept { return long_factors_ ? -alpha_ : alpha_; }
+  // LongRope: whether with `length` positions it needs other frequencies than it has, so that all of
+  // it is to be computed again, from restart() on.
+  bool outgrown_by(const Config& config, int64_t length) const noexcept;
+  // Gives all pages back and begins anew as a sequence whose prompt has `length` tokens.
+  void restart(const Config& config, int64_t length);
+  std::span<const float> inverse_frequencies() const noexcept { return inverse_frequencies_; }
   std::byte* const* pages() const noexcept { return pages_.data(); }
 
   int64_t page_count() const noexcept { return static_cast<int64_t>(pages_.size()); }
@@ -72,8 +77,10 @@ class Sequence {
  private:
   KvCache* cache_;
   std::vector<std::byte*> pages_;
-  SequenceFrequencies frequencies_;
+  std::vector<float> inverse_frequencies_;
+  double alpha_ = 1;
   bool logn_ = false;
+  bool long_factors_ = false;
   int64_t offset_ = 0;
   int64_t length_ = 0;
 };

@@ -12,11 +12,15 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "formats/adapter_config.h"
+#include "formats/convert_floats.h"
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
+#include "model/families.h"
 #include "model/gguf_names.h"
 #include "model/pack_weights.h"
 #include "model/packed_file.h"
+#include "model/relayout.h"
+#include "model/stored_tensors.h"
 #include "model/weights.h"
 
 namespace quern {
@@ -38,6 +42,37 @@ WeightFormat format_of(DType dtype, const std::string& where) {
       throw_bad_input(
           fmt::format("{} is of type {}, expected F32, F16 or BF16", where, name(dtype)));
   }
+}
+
+// Rows [rows, cols] of floats of a type, each divided by its length: a normalized head.
+std::vector<std::byte> normalized_rows(const ConstTensorView& view, const std::string& where) {
+  std::vector<float> values = to_floats(view, where);
+  const auto cols = static_cast<size_t>(view.shape[1]);
+  for (size_t begin = 0; begin < values.size(); begin += cols) {
+    const auto row = std::span(values).subspan(begin, cols);
+    double squares = 0;
+    for (const float x : row) squares += double{x} * x;
+    const auto length = static_cast<float>(std::max(std::sqrt(squares), 1e-12));
+    for (float& x : row) x /= length;
+  }
+  std::vector<std::byte> out;
+  encode_floats(values, view.dtype, out);
+  return out;
+}
+
+// What older checkpoints keep beside the weights though it is computed: rotary frequencies, causal
+// masks of four dims.
+bool is_buffer(std::string_view name, const ConstTensorView& view) {
+  return name.ends_with(".inv_freq") || name.ends_with("attention.masked_bias") ||
+         name.ends_with("attn.masked_bias") ||
+         (view.shape.rank() == 4 &&
+          (name.ends_with("attn.bias") || name.ends_with("attention.bias")));
+}
+
+// Models that also see have another tower beside the language model.
+bool is_of_vision(std::string_view name) {
+  if (name.starts_with("model.")) name.remove_prefix(std::string_view("model.").size());
+  return name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.");
 }
 
 }  // namespace
@@ -75,55 +110,41 @@ struct LoadedWeights::State {
   PackedFileId id() const;
   void write_packed(const fs::path& file) const;
   std::span<const float> vector(const TensorSpec& spec);
-  Weight dense(const TensorStore& from, const std::string& name, const Shape& shape);
-  std::span<const float> keep_floats(const TensorStore& from, const std::string& name,
-                                     const Shape& shape);
-  void apply_adapter(const std::filesystem::path& folder, const Config& config);
+  std::string head_name() const;  // in the files, whether or not it is there
+  Weight dense(const TensorStore& from, const TensorSpec& spec, const Config& layout,
+               const std::string& name);
+  void apply_adapter(const std::filesystem::path& folder);
+
+  Config config;
+  std::deque<std::vector<std::byte>> copies;  // of tensors that the file has in another order
 };
 
-Weight LoadedWeights::State::dense(const TensorStore& from, const std::string& name,
-                                   const Shape& shape) {
-  const auto view = from.find(name);
-  if (!view) {
-    throw_bad_input(fmt::format("{}: lacks the tensor {}", from.source().string(), name),
-                    "config.json and the weights come from different models, or a file is missing");
-  }
-  if (!(view->shape == shape)) {
-    throw_bad_input(fmt::format("{}: {} is {}, config.json implies {}", from.file_of(name), name,
-                                to_string(view->shape), to_string(shape)),
-                    "config.json and the weights come from different models");
-  }
-  used.insert(name);
-  const WeightFormat format = format_of(view->dtype, from.file_of(name) + ": " + name);
-  const std::byte* data = view->data;
-  if (float32 && format != WeightFormat::F32) {
-    floats.push_back(to_floats(*view, name));
-    data = reinterpret_cast<const std::byte*>(floats.back().data());
-  }
-  return {.format = float32 ? WeightFormat::F32 : format,
-          .rows = shape[0],
-          .cols = shape[1],
-          .data = data};
-}
-
-std::span<const float> LoadedWeights::State::keep_floats(const TensorStore& from,
-                                                         const std::string& name,
-                                                         const Shape& shape) {
-  const ConstTensorView view = from.at(name);
+Weight LoadedWeights::State::dense(const TensorStore& from, const TensorSpec& spec,
+                                   const Config& layout, const std::string& name) {
+  const ConstTensorView stored = checked_tensor(from, name, file_shape(spec, layout));
   const std::string where = from.file_of(name) + ": " + name;
-  if (!(view.shape == shape)) {
-    throw_bad_input(fmt::format("{} is {}, config.json implies {}", where, to_string(view.shape),
-                                to_string(shape)),
-                    "config.json and the weights come from different models");
-  }
-  floats.push_back(to_floats(view, where));
-  for (const float value : floats.back()) {
-    if (!std::isfinite(value)) {
-      throw_bad_input(where + " has a value that is not finite", "the file is damaged");
-    }
-  }
   used.insert(name);
-  return floats.back();
+  const bool widened = float32 && format_of(stored.dtype, where) != WeightFormat::F32;
+  ConstTensorView view = stored;
+  if (widened) {
+    floats.push_back(to_floats(stored, where));
+    view = {DType::F32, stored.shape, reinterpret_cast<const std::byte*>(floats.back().data())};
+  }
+  Weight weight = {.format = format_of(view.dtype, where),
+                   .rows = spec.shape[0],
+                   .cols = spec.shape[1],
+                   .data = view.data};
+  if (spec.part == Part::LmHead && layout.head_normalized) {
+    weight.data = copies.emplace_back(normalized_rows(view, where)).data();
+  } else if (!in_file_order(spec, layout)) {
+    std::vector<std::byte>& copy = copies.emplace_back(view.size_bytes());
+    reorder_tensor(copy, {view.data, view.size_bytes()}, spec, layout, size_bytes(view.dtype),
+                   TensorOrder::Ours);
+    forget_mapped(stored.data, stored.size_bytes());
+    weight.data = copy.data();
+  }
+  if (widened && weight.data != view.data) floats.pop_back();  // a copy took its place
+  return weight;
 }
 
 Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
@@ -136,9 +157,14 @@ Weight LoadedWeights::State::matrix(const TensorSpec& spec) {
       return matrix;
     });
   }
-  if (!gptq || !store.find(spec.module + ".qweight")) return dense(store, spec.name, spec.shape);
+  if (!gptq || !store.find(spec.module + ".qweight")) {
+    return dense(store, spec, config, stored_name(store, spec.name));
+  }
   const int64_t out = spec.shape[0], in = spec.shape[1];
   GptqTensors tensors = read_gptq(store, spec.module, *gptq, in, out);
+  if (const std::vector<int32_t> rows = file_rows(spec, config); !rows.empty()) {
+    reorder_outputs(tensors, rows);
+  }
   used.insert(tensors.names.begin(), tensors.names.end());
   const size_t made_before = made.size();
   for (std::vector<std::byte>& bytes : tensors.made) made.push_back(std::move(bytes));
@@ -201,11 +227,17 @@ void LoadedWeights::State::write_packed(const fs::path& file) const {
 }
 
 std::span<const float> LoadedWeights::State::vector(const TensorSpec& spec) {
-  return keep_floats(store, spec.name, spec.shape);
+  const std::string name = stored_name(store, spec.name);
+  floats.push_back(tensor_floats(store, spec, config));
+  used.insert(name);
+  return floats.back();
 }
 
-void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
-                                         const Config& config) {
+std::string LoadedWeights::State::head_name() const {
+  return stored_name(store, std::string(row_of(config.family).names.lm_head) + ".weight");
+}
+
+void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder) {
   const AdapterConfig adapter = read_adapter_config(folder);
   const fs::path file = folder / "adapter_model.safetensors";
   if (!fs::exists(file)) throw_bad_input(folder.string() + ": has no adapter_model.safetensors");
@@ -215,10 +247,13 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
                                 bad.count));
   }
   std::set<std::string, std::less<>> taken;
-  std::vector<TensorSpec> specs = tensor_specs(config);
+  // An adapter is made for the family's own files, also where the model is a GGUF file.
+  const Config layout = is_gguf(store.source()) ? family_layout(config) : config;
+  std::vector<TensorSpec> specs = tensor_specs(layout);
   if (config.tied) {  // an adapter may have a head of its own, trained apart from the embedding
-    specs.push_back({"lm_head.weight",
-                     "lm_head",
+    const std::string head(row_of(config.family).names.lm_head);
+    specs.push_back({head + ".weight",
+                     head,
                      {config.output_vocab, config.hidden},
                      Part::LmHead,
                      Role::Head,
@@ -227,7 +262,7 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
   for (const TensorSpec& spec : specs) {
     const std::string prefix = "base_model.model." + spec.module;
     if (spec.role != Role::Bias && tensors.find(prefix + ".weight")) {  // saved in full
-      const Weight full = dense(tensors, prefix + ".weight", spec.shape);
+      const Weight full = dense(tensors, spec, layout, prefix + ".weight");
       if (spec.part == Part::Embedding) {
         weights.embedding = full;
       } else if (spec.part == Part::LmHead) {
@@ -265,7 +300,7 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
                                   file.string(), spec.module, rank, adapter.rank_of(spec.module)));
     }
     const auto scale = static_cast<float>(adapter.scale(spec.module));
-    const auto own = [&](const char* member, const Shape& shape) {
+    const auto own = [&](const char* member, Role role, const Shape& shape) {
       const std::string name = prefix + member;
       const ConstTensorView view = tensors.at(name);
       if (!(view.shape == shape)) {
@@ -273,14 +308,23 @@ void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder,
                                     to_string(view.shape), to_string(shape)),
                         "the adapter was made for another model");
       }
-      floats.push_back(to_floats(view, name));
+      TensorSpec factor = spec;
+      factor.role = role;
+      factor.shape = shape;
+      std::vector<float> values = to_floats(view, name);
+      floats.push_back(values);
+      if (!in_file_order(factor, layout)) {
+        reorder_tensor(std::as_writable_bytes(std::span(floats.back())),
+                       std::as_bytes(std::span(std::as_const(values))), factor, layout,
+                       sizeof(float), TensorOrder::Ours);
+      }
       return Weight{.format = WeightFormat::F32,
                     .rows = shape[0],
                     .cols = shape[1],
                     .data = reinterpret_cast<const std::byte*>(floats.back().data())};
     };
-    const LowRank update = {.a = own(".lora_A.weight", {rank, cols}),
-                            .b = own(".lora_B.weight", {rows, rank}),
+    const LowRank update = {.a = own(".lora_A.weight", Role::LoraA, {rank, cols}),
+                            .b = own(".lora_B.weight", Role::LoraB, {rows, rank}),
                             .scale = scale};
     taken.insert({prefix + ".lora_A.weight", prefix + ".lora_B.weight"});
     const std::vector<LinearSlice> slices = linears_of(weights, spec, config);
@@ -316,6 +360,7 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
                                   const LoadOptions& options) {
   auto state = std::make_unique<State>();
   State& s = *state;
+  s.config = config;
   s.float32 = options.float32;
   s.pack = options.pack && !options.float32;
   s.pool = options.pool;
@@ -359,14 +404,15 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
   }
   // Many tied checkpoints hold the head all the same; a copy of the embedding says nothing new.
   if (config.tied && !is_gguf(folder)) {
-    const std::string embedding = tensor_specs(config)[0].name;
-    const auto head = s.store.find("lm_head.weight"), table = s.store.find(embedding);
+    const std::string name = s.head_name();
+    const auto head = s.store.find(name),
+               table = s.store.find(stored_name(s.store, tensor_specs(config)[0].name));
     if (head && table && head->dtype == table->dtype && head->shape == table->shape &&
         std::memcmp(head->data, table->data, head->size_bytes()) == 0) {
-      s.used.insert("lm_head.weight");
+      s.used.insert(name);
     }
   }
-  for (const auto& adapter : options.adapters) s.apply_adapter(adapter, config);
+  for (const auto& adapter : options.adapters) s.apply_adapter(adapter);
   LoadedWeights loaded(std::move(state));
   if (s.store.total_bytes() <= kSearchedBytes) loaded.check_finite();
   loaded.report_unused(config, options.strict);
@@ -407,7 +453,9 @@ std::string LoadedWeights::description() const {
 std::vector<std::string> LoadedWeights::unused() const {
   std::vector<std::string> names;
   for (const std::string& name : state_->store.names()) {
-    if (!state_->used.contains(name)) names.push_back(name);
+    if (state_->used.contains(name) || is_of_vision(name)) continue;
+    if (is_buffer(name, state_->store.at(name))) continue;
+    names.push_back(name);
   }
   names.insert(names.end(), state_->gguf_unused.begin(), state_->gguf_unused.end());
   return names;
@@ -415,12 +463,17 @@ std::vector<std::string> LoadedWeights::unused() const {
 
 void LoadedWeights::report_unused(const Config& config, bool strict) const {
   const std::vector<std::string> names = unused();
+  const auto seeing = std::ranges::count_if(state_->store.names(), is_of_vision);
+  if (seeing > 0) {
+    log::info(fmt::format("{}: text only: {} tensors of its vision tower are left out",
+                          state_->store.source().string(), seeing));
+  }
   if (names.empty()) return;
   constexpr size_t kShown = 20;
   std::string list =
       fmt::format("{}", fmt::join(std::span(names).first(std::min(names.size(), kShown)), ", "));
   if (names.size() > kShown) list += fmt::format(" and {} more", names.size() - kShown);
-  const bool head = config.tied && std::ranges::find(names, "lm_head.weight") != names.end();
+  const bool head = config.tied && std::ranges::find(names, state_->head_name()) != names.end();
   const std::string line =
       fmt::format("{}: the model has no use for {}{}", state_->store.source().string(), list,
                   head ? "; tie_word_embeddings makes the embedding the head" : "");

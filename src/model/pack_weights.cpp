@@ -338,16 +338,12 @@ PackedMatrix pack_blocks(const GgufMatrix& source, ThreadPool* pool) {
   PackedMatrix m = shape_of_blocks(source);
   const GgufBlock block = *gguf_block(static_cast<uint32_t>(source.type));
   const int64_t row_bytes = m.cols / block.weights * block.bytes;
-  const int64_t dim = source.reordered_head_dim;
   for_strips(m, pool, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       for (int64_t lane = 0; lane < std::min(kStripRows, m.rows - s * kStripRows); ++lane) {
         const int64_t row = s * kStripRows + lane;
-        int64_t theirs = row;
-        if (dim > 0) {  // ours j and j + half are theirs 2 j and 2 j + 1
-          const int64_t j = row % dim;
-          theirs = row - j + (j < dim / 2 ? 2 * j : 2 * (j - dim / 2) + 1);
-        }
+        const int64_t theirs =
+            source.row_order.empty() ? row : source.row_order[static_cast<size_t>(row)];
         const Lane to = {m, StripParts<std::byte>(m, m.strip(s)), lane};
         if (!pack_row(to, source.type, source.blocks + theirs * row_bytes)) {
           throw_bad_input(

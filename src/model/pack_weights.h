@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "compute/packed.h"
 #include "core/thread_pool.h"
@@ -22,8 +23,7 @@ struct GgufMatrix {
   int64_t cols = 0;
   const std::byte* blocks = nullptr;
   uint64_t bytes = 0;
-  // llama.cpp's order of LLaMA's rotary dims: see reorder_heads(). 0: our own.
-  int64_t reordered_head_dim = 0;
+  std::vector<int32_t> row_order = {};  // the file's row of each of ours: gguf_rows(); or empty
 };
 
 // Whether blocks of this type, in rows of `cols`, have a packed form that loses nothing: all

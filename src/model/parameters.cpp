@@ -8,6 +8,7 @@
 
 #include "core/checked.h"
 #include "model/initialize.h"
+#include "model/stored_tensors.h"
 
 namespace quern {
 namespace {
@@ -124,19 +125,7 @@ void Parameters::initialize(const Config& config, uint64_t seed) {
 
 void Parameters::load(const TensorStore& checkpoint) {
   for (size_t i = 0; i < specs_.size(); ++i) {
-    const TensorSpec& spec = specs_[i];
-    const ConstTensorView view = checkpoint.at(spec.name);
-    const std::string where = checkpoint.file_of(spec.name) + ": " + spec.name;
-    if (!(view.shape == spec.shape)) {
-      throw_bad_input(fmt::format("{} is {}, config.json implies {}", where, to_string(view.shape),
-                                  to_string(spec.shape)),
-                      "config.json and the weights come from different models");
-    }
-    const std::vector<float> values = to_floats(view, where);
-    if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); })) {
-      throw_bad_input(where + " has a value that is not finite",
-                      "the file is damaged, or its training went wrong");
-    }
+    const std::vector<float> values = tensor_floats(checkpoint, specs_[i], config_);
     std::copy(values.begin(), values.end(), tensor(i).begin());
   }
 }

@@ -56,20 +56,56 @@ double ntk_alpha(int64_t length, int64_t trained_context) noexcept {
   return std::max(alpha, 1.0);
 }
 
+double dynamic_alpha(const RopeScaling& s, int64_t length) noexcept {
+  const auto n = static_cast<double>(length);
+  if (s.type != RopeScaling::Type::Dynamic || n <= s.original_context) return 1;
+  return s.factor * n / s.original_context - (s.factor - 1);
+}
+
+bool takes_long_factors(const Config& c, int64_t length) noexcept {
+  const RopeScaling& s = c.rope_scaling;
+  return s.type == RopeScaling::Type::LongRope &&
+         static_cast<double>(length) > s.original_context && s.short_factors != s.long_factors;
+}
+
+std::vector<float> local_inverse_frequencies(const Config& c) {
+  if (c.rope_local_theta <= 0) return {};
+  Config local = c;
+  local.rope_theta = c.rope_local_theta;
+  local.rope_scaling = {};
+  return inverse_frequencies(local, 1);
+}
+
+std::vector<float> alibi_slopes(const Config& c) {
+  std::vector<float> slopes;
+  if (c.alibi_max <= 0) return slopes;
+  int64_t m = 1;
+  while (m < c.heads) m *= 2;
+  const double scale = c.alibi_scaled ? 1 / std::sqrt(static_cast<double>(c.head_dim)) : 1;
+  const auto add = [&](int64_t first, int64_t step) {
+    for (int64_t h = first; h <= m && std::ssize(slopes) < c.heads; h += step) {
+      const double exponent = -c.alibi_max * static_cast<double>(h) / static_cast<double>(m);
+      slopes.push_back(static_cast<float>(std::exp2(exponent) * scale));
+    }
+  };
+  if (m == c.heads) {
+    add(1, 1);
+  } else {
+    add(2, 2);  // those of the power of two below
+    add(1, 2);
+  }
+  return slopes;
+}
+
 std::vector<float> inverse_frequencies(const Config& c, double alpha, int64_t length) {
   const RopeScaling& s = c.rope_scaling;
   const double rotated = static_cast<double>(c.rotary_dim);
-  double base = c.rope_theta;
   // With two rotated dims the exponent has no meaning, and one frequency of 1 has no base.
-  if (c.rotary_dim > 2) {
-    double stretch = alpha;
-    if (s.type == RopeScaling::Type::Dynamic && static_cast<double>(length) > s.original_context) {
-      stretch *= s.factor * static_cast<double>(length) / s.original_context - (s.factor - 1);
-    }
-    if (stretch != 1) base *= std::pow(stretch, rotated / (rotated - 2));
-  }
-  const bool beyond = static_cast<double>(length) > s.original_context;
-  const std::vector<float>& factors = beyond ? s.long_factors : s.short_factors;
+  const double base = alpha == 1 || c.rotary_dim <= 2
+                          ? c.rope_theta
+                          : c.rope_theta * std::pow(alpha, rotated / (rotated - 2));
+  const std::vector<float>& factors =
+      takes_long_factors(c, length) ? s.long_factors : s.short_factors;
   std::vector<float> frequencies(static_cast<size_t>(c.rotary_dim / 2));
   for (size_t j = 0; j < frequencies.size(); ++j) {
     const float exponent = static_cast<float>(2 * j) / static_cast<float>(c.rotary_dim);
@@ -79,8 +115,8 @@ std::vector<float> inverse_frequencies(const Config& c, double alpha, int64_t le
   }
   switch (s.type) {
     case RopeScaling::Type::None:
-    case RopeScaling::Type::Dynamic:
-    case RopeScaling::Type::LongRope:
+    case RopeScaling::Type::Dynamic:   // in alpha
+    case RopeScaling::Type::LongRope:  // above
       break;
     case RopeScaling::Type::Linear:
       for (float& f : frequencies) f = static_cast<float>(f / s.factor);
@@ -110,32 +146,6 @@ float rotary_magnitude(const Config& c) {
     return static_cast<float>(of(*s.mscale) / of(*s.mscale_all_dim));
   }
   return static_cast<float>(of(1));
-}
-
-SequenceFrequencies::SequenceFrequencies(const Config& c, double alpha, int64_t prompt_length)
-    : within_(inverse_frequencies(c, alpha)), prompt_length_(prompt_length), key_(alpha) {
-  const RopeScaling& s = c.rope_scaling;
-  dynamic_ = s.type == RopeScaling::Type::Dynamic;
-  if (!dynamic_ && s.type != RopeScaling::Type::LongRope) return;
-  original_ = static_cast<int64_t>(s.original_context);
-  if (dynamic_) {
-    config_ = c;
-    if (prompt_length > original_) key_ = static_cast<double>(prompt_length);
-  } else {
-    beyond_ = inverse_frequencies(c, alpha, original_ + 1);
-    if (prompt_length > original_) key_ = 2;
-  }
-}
-
-std::span<const float> SequenceFrequencies::at(int64_t position) {
-  if (original_ == 0) return within_;
-  const int64_t length = std::max(prompt_length_, position + 1);
-  if (length <= original_) return within_;
-  if (dynamic_ && length != beyond_length_) {
-    beyond_ = inverse_frequencies(config_, /*alpha=*/1, length);
-    beyond_length_ = length;
-  }
-  return beyond_;
 }
 
 void fill_rotary(float* cos, float* sin, std::span<const float> frequencies, int64_t position,

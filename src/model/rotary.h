@@ -16,33 +16,26 @@ namespace quern {
 double ntk_alpha(int64_t length, int64_t trained_context) noexcept;
 
 // Inverse frequencies [rotary_dim / 2] for one sequence, float32 as the reference computes them.
-// `alpha` stretches the base: base · alpha^(rot / (rot - 2)). `length` counts where the scaling
-// depends on the tokens that are there (Dynamic, LongRope); 0 is within the original context.
+// `alpha` stretches the base: base · alpha^(rot / (rot - 2)). `length` is what LongRope's factors
+// depend on; 0 is within the original context.
 std::vector<float> inverse_frequencies(const Config& config, double alpha, int64_t length = 0);
+
+// Of layers with RopeUse::Local, which nothing stretches; empty where there are none.
+std::vector<float> local_inverse_frequencies(const Config& config);
+
+// What dynamic scaling (RopeScaling::Type::Dynamic) takes for alpha in a prompt of `length` tokens:
+// factor · length / original - (factor - 1), 1 up to the original length. 1 for the other types.
+double dynamic_alpha(const RopeScaling& scaling, int64_t length) noexcept;
+
+// Whether a sequence of so many tokens has other inverse frequencies than a shorter one: LongRope's.
+bool takes_long_factors(const Config& config, int64_t length) noexcept;
+
+// ALiBi's slopes [heads] (Press et al. 2021): for the m heads of the next power of two, 2^(-max h /
+// m), h = 1 to m; where m exceeds the heads, even h first, then odd ones. Empty without ALiBi.
+std::vector<float> alibi_slopes(const Config& config);
 
 // What cosines and sines are multiplied by: 1 but for YaRN and LongRope.
 float rotary_magnitude(const Config& config);
-
-// The frequencies of one sequence as it grows. A scaling that depends on the length takes the
-// prompt's for all of the prompt, however it is fed, and for a later token the length with it: what
-// the reference does when it prefills in one call. Cached keys are never turned again.
-class SequenceFrequencies {
- public:
-  SequenceFrequencies() = default;
-  SequenceFrequencies(const Config& config, double alpha, int64_t prompt_length);
-
-  std::span<const float> at(int64_t position);  // [rotary_dim / 2], valid until the next call
-  // Equal for sequences whose keys at equal positions of their prompts are turned alike.
-  double key() const noexcept { return key_; }
-
- private:
-  std::vector<float> within_, beyond_;
-  Config config_;  // Dynamic: what `beyond_` is made from, for `beyond_length_` tokens
-  bool dynamic_ = false;
-  int64_t original_ = 0;  // 0: the length does not count
-  int64_t prompt_length_ = 0, beyond_length_ = 0;
-  double key_ = 1;
-};
 
 // cos and sin rows [rotary_dim / 2] of one position: the angle is the float32 product of position
 // and inverse frequency, as in the reference, whose rounding matters at long positions.

@@ -32,21 +32,37 @@ struct Linear {
   LowRank lora;                 // empty where there is none
 };
 
+// A norm's weight and bias [dim]; the bias empty where there is none, both where there is no norm.
+struct Norm {
+  std::span<const float> weight, bias;
+
+  bool empty() const noexcept { return weight.empty(); }
+};
+
+struct Mlp {
+  Linear up, gate;  // [ffn, hidden]; gate empty where the MLP is not gated
+  Linear down;      // [hidden, ffn]
+};
+
 struct Layer {
-  std::span<const float> norm_1;  // [hidden]
-  Linear q, k, v;                 // [heads * head_dim, hidden], [kv_heads * head_dim, hidden]
-  std::span<const float> q_norm, k_norm;  // [head_dim], Qwen3 only
+  Norm norm_1, norm_1_after;  // before and after attention
+  Linear q, k, v;             // [heads * head_dim, hidden], [kv_heads * head_dim, hidden]
+  std::span<const float> q_norm, k_norm;  // see QkNorm
   Linear attn_out;                        // [hidden, heads * head_dim]
-  std::span<const float> norm_2;          // [hidden]
-  Linear up, gate;                        // [ffn, hidden]
-  Linear down;                            // [hidden, ffn]
+  Norm norm_2, norm_2_after;              // before and after the MLP
+  Mlp mlp;                                // of a layer with experts: the shared one, or empty
+  Linear router;                          // [experts, hidden]; empty where the layer has no experts
+  Linear shared_router;                   // [1, hidden]
+  std::vector<Mlp> experts;
 };
 
 struct Weights {
   Weight embedding;  // [vocab, hidden]
+  Weight positions;  // [learned_positions, hidden], or empty
+  Norm embedding_norm;
   std::vector<Layer> layers;
-  std::span<const float> final_norm;  // [hidden]
-  Linear lm_head;                     // [output_vocab, hidden]; the embedding where tied
+  Norm final_norm;  // [hidden]
+  Linear lm_head;   // [output_vocab, hidden]; the embedding where tied
 
   int64_t max_lora_rank() const noexcept;
 };
@@ -73,6 +89,9 @@ void bind_matrix(Weights& weights, const TensorSpec& spec, const Config& config,
                  const Weight& matrix);
 void bind_vector(Weights& weights, const TensorSpec& spec, const Config& config,
                  std::span<const float> values);
+
+// Where the model reads a norm's weight or bias; null for other tensors.
+std::span<const float>* norm_field(Weights& weights, const TensorSpec& spec);
 
 // Puts a Weights together from a provider of tensors: `matrix` for the specs of two dimensions,
 // `vector` for norms and biases (an empty span where the checkpoint has no such bias).

@@ -23,7 +23,7 @@ class Calibration {
   Calibration(Backend& backend, ThreadPool& pool, const Config& config, int64_t length,
               std::function<void()> tick = {});
 
-  void embed(const Weight& embedding, std::span<const int32_t> ids);
+  void embed(const Weights& weights, std::span<const int32_t> ids);
   std::vector<float>& stream() noexcept { return x_; }  // [tokens, hidden]
 
   // Second moments of what goes into each stage's matrices. They are called in this order; each
@@ -31,25 +31,27 @@ class Calibration {
   Hessian qkv_inputs(const Layer& layer);
   Hessian attn_out_inputs(const Layer& layer, int64_t index);
   Hessian up_gate_inputs(const Layer& layer);
-  Hessian down_inputs(const Layer& layer);
-  void finish(const Layer& layer);  // adds the block's last product to the stream
-  Hessian head_inputs(std::span<const float> final_norm);
+  Hessian down_inputs(const Layer& layer);  // of an MLP, not of experts
+  void finish(const Layer& layer);          // adds the block's last product to the stream
+  Hessian head_inputs(const Norm& final_norm);
 
   // A whole block in place, whatever its matrices' format: what the stages above do bit by bit.
   void forward(const Layer& layer, int64_t index, std::vector<float>& stream);
   // The stream normed for the head: [tokens, hidden].
-  std::vector<float> normed(std::span<const float> stream, std::span<const float> final_norm);
+  std::vector<float> normed(std::span<const float> stream, const Norm& final_norm);
 
  private:
   // use(begin, end) for some whole sequences of the stream's tokens at a time.
   template <class Use>
   void for_batches(std::span<const float> stream, Use&& use) const;
   MutRows stream_rows();
-  MutRows normed_batch(ConstRows stream, std::span<const float> weight);
+  MutRows normed_batch(ConstRows stream, const Norm& norm);
   std::span<uint16_t> rounded_gated(int64_t begin, int64_t end);
   MlpBuffers mlp_buffers(int64_t tokens);
   void attend(const Layer& layer, int64_t index, ConstRows stream, MutRows attended);
-  Hessian normed_inputs(std::span<const float> weight);
+  Hessian normed_inputs(const Norm& norm);
+  Block block_of(const Layer& layer, int64_t tokens);
+  Angles angles(int64_t index, int64_t tokens);
 
   Backend& run_;
   ThreadPool& pool_;
@@ -63,10 +65,18 @@ class Calibration {
   // floats it would take gigabytes, and is computed twice instead.
   std::vector<uint16_t> gated_;
   std::vector<float> gate_, up_;  // [batch, ffn]
-  std::vector<float> norm_;       // [batch, hidden]
-  std::vector<float> qkv_;        // [batch, query_dim + 2 kv_dim]
-  std::vector<float> log_sum_;    // [batch, heads]
-  std::vector<float> cos_, sin_;  // [batch, rotary_dim / 2]
+  // [tokens, hidden]: what the MLP reads, where it reads the stream before attention adds to it.
+  std::vector<float> mlp_in_;
+  std::vector<float> branch_, expert_rows_;  // [batch, hidden], where the model needs them
+  std::vector<float> router_;                // [batch, experts]
+  Routing routing_;
+  std::vector<float> slopes_;                 // [heads], of ALiBi
+  std::vector<float> norm_;                   // [batch, hidden]
+  std::vector<float> qkv_;                    // [batch, query_dim + 2 kv_dim]
+  std::vector<float> log_sum_;                // [batch, heads]
+  std::vector<float> cos_, sin_;              // [batch, rotary_dim / 2]
+  std::vector<float> local_cos_, local_sin_;  // likewise, of layers with RopeUse::Local
+  std::vector<int32_t> positions_;            // [batch]
 };
 
 }  // namespace quern

@@ -16,6 +16,7 @@
 #include "formats/gguf.h"
 #include "formats/gptq.h"
 #include "model/pack_weights.h"
+#include "model/stored_tensors.h"
 #include "quantize/calibration.h"
 #include "quantize/matrix_reader.h"
 #include "quantize/sensitivity.h"
@@ -74,6 +75,11 @@ class Quantizer {
     if (total_ == 0) {
       throw Error(Kind::Misused, "--keep leaves no matrix to quantize");
     }
+    if (job_.target_bits > 0 && config_.experts.count > 0) {
+      throw Error(Kind::Unsupported,
+                  job_.model.string() + ": bits are not chosen by matrix for models with experts",
+                  "give all of them the same, --to int4 or int8");
+    }
   }
 
   std::vector<MatrixReport> run() {
@@ -91,7 +97,7 @@ class Quantizer {
                             [this] { tell_progress(); });
     if (needs_stream(next)) {
       if (next == 0) {
-        calibration.embed(weights_.embedding, job_.calibration);
+        calibration.embed(weights_, job_.calibration);
       } else {
         recall_stream(calibration.stream(), next);
       }
@@ -123,7 +129,8 @@ class Quantizer {
     });
   }
   bool quantized(const TensorSpec& spec) const {
-    if (spec.role == Role::Embedding) return job_.embedding_int8;
+    if (spec.role == Role::Embedding) return job_.embedding_int8 && spec.part == Part::Embedding;
+    if (spec.part == Part::Router || spec.part == Part::SharedRouter) return false;
     if (spec.role == Role::Head && job_.head_int8) return true;
     return (spec.role == Role::Matrix || spec.role == Role::Head) && !kept(spec);
   }
@@ -138,6 +145,12 @@ class Quantizer {
     return unit < config_.layers || (!outer_.empty() && follows_settings(outer_[0]));
   }
 
+  // What an expert gives to its last matrix differs by token and expert: those round to nearest.
+  bool rounds(const TensorSpec& spec) const {
+    return (spec.part == Part::Down || spec.part == Part::ExpertDown) && spec.layer >= 0 &&
+           config_.has_experts(spec.layer);
+  }
+
   MatrixPlan plan_of(const TensorSpec& spec) const {
     MatrixPlan plan = {.settings = job_.settings,
                        .method = job_.gptq ? QuantizeMethod::Gptq : QuantizeMethod::Nearest};
@@ -145,6 +158,7 @@ class Quantizer {
       plan.settings.bits = 8;
       plan.method = QuantizeMethod::Nearest;
     }
+    if (rounds(spec)) plan.method = QuantizeMethod::Nearest;
     if (const auto chosen = chosen_.find(spec.module); chosen != chosen_.end()) {
       plan.settings.bits = chosen->second.bits;
       plan.settings.group = chosen->second.group;
@@ -291,11 +305,42 @@ class Quantizer {
     tell_progress();
   }
 
+  // In half precision, as the file has it.
+  OwnedTensor file_tensor(const TensorSpec& spec, std::span<const float> values) const {
+    return half_tensor(spec.name, file_shape(spec, config_),
+                       floats_for_file(values, spec, config_));
+  }
+
+  // Quantizes the rows in the file's order: each has its own scales, so that the order of the model
+  // comes back with what they became.
+  void take(MatrixQuantizer& quantizer, const TensorSpec& spec, std::vector<float>& values) const {
+    const std::vector<int32_t> rows = file_rows(spec, config_);
+    if (rows.empty()) {
+      quantizer.take(values);
+      return;
+    }
+    const auto cols = static_cast<size_t>(spec.shape[1]);
+    std::vector<float> theirs(values.size());
+    const auto row = [&](std::vector<float>& of, size_t index) {
+      return of.begin() + static_cast<ptrdiff_t>(index * cols);
+    };
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(row(values, i), cols, row(theirs, static_cast<size_t>(rows[i])));
+    }
+    quantizer.take(theirs);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(row(theirs, static_cast<size_t>(rows[i])), cols, row(values, i));
+    }
+  }
+
   void finish(const TensorSpec& spec, const MatrixQuantizer& quantizer) {
     for (OwnedTensor& tensor : quantizer.tensors()) tensors_.push_back(std::move(tensor));
     if (spec.role == Role::Matrix) {  // the layout has a bias for every one
-      tensors_.push_back(
-          half_tensor(spec.module + ".bias", Shape{spec.shape[0]}, reader_.bias(spec)));
+      TensorSpec bias = spec;
+      bias.name = spec.module + ".bias";
+      bias.shape = Shape{spec.shape[0]};
+      bias.role = Role::Bias;
+      tensors_.push_back(file_tensor(bias, reader_.bias(spec)));
     }
     done_ += static_cast<uint64_t>(spec.shape.count());
     reports_.push_back(quantizer.report());
@@ -321,16 +366,14 @@ class Quantizer {
         matrices.push_back(spec);
         values.push_back(reader_.all(spec));
       } else if (spec.role == Role::Norm) {
-        const std::span<const float> norm = spec.part == Part::Norm1   ? live.norm_1
-                                            : spec.part == Part::Norm2 ? live.norm_2
-                                            : spec.part == Part::QNorm ? live.q_norm
-                                                                       : live.k_norm;
-        tensors_.push_back(half_tensor(spec.name, spec.shape, norm));
+        tensors_.push_back(half_tensor(spec.name, spec.shape, *norm_field(weights_, spec)));
+      } else if (const auto* norm = norm_field(weights_, spec)) {  // its bias
+        tensors_.push_back(half_tensor(spec.name, spec.shape, *norm));
       } else if (spec.role == Role::Bias) {
         TensorSpec matrix = spec;
         matrix.role = Role::Matrix;
         if (kept(matrix)) {
-          tensors_.push_back(half_tensor(spec.name, spec.shape, reader_.bias(spec)));
+          tensors_.push_back(file_tensor(spec, reader_.bias(spec)));
         }
       }
     }
@@ -354,7 +397,7 @@ class Quantizer {
         const TensorSpec& spec = matrices[i];
         if (std::find(parts.begin(), parts.end(), spec.part) == parts.end()) continue;
         if (!quantized(spec)) {
-          tensors_.push_back(half_tensor(spec.name, spec.shape, values[i]));
+          tensors_.push_back(file_tensor(spec, values[i]));
           continue;
         }
         begin(spec);
@@ -364,14 +407,19 @@ class Quantizer {
         }
         MatrixQuantizer quantizer(backend_, pool_, spec.module, spec.shape[0], spec.shape[1],
                                   plan_of(spec), inputs ? &*inputs : nullptr);
-        quantizer.take(values[i]);
+        take(quantizer, spec, values[i]);
         finish(spec, quantizer);
       }
     };
     stage({Part::Qkv, Part::Q, Part::K, Part::V}, [&] { return calibration.qkv_inputs(live); });
     stage({Part::AttnOut}, [&] { return calibration.attn_out_inputs(live, layer); });
-    stage({Part::Up, Part::Gate}, [&] { return calibration.up_gate_inputs(live); });
-    stage({Part::Down}, [&] { return calibration.down_inputs(live); });
+    stage({Part::Up, Part::Gate, Part::GateUp, Part::Router, Part::SharedRouter, Part::ExpertUp,
+           Part::ExpertGate},
+          [&] { return calibration.up_gate_inputs(live); });
+    stage({Part::Down, Part::ExpertDown}, [&]() -> std::optional<Hessian> {
+      if (config_.has_experts(layer)) return std::nullopt;
+      return calibration.down_inputs(live);
+    });
     if (job_.gptq) calibration.finish(live);
     live = loaded_.weights().layers[at(layer)];  // the floats end with this block
   }
@@ -442,8 +490,11 @@ class Quantizer {
     }
     for (const TensorSpec& spec : specs_) {
       if (spec.layer >= 0 || quantized(spec)) continue;
-      if (spec.role == Role::Norm) {
-        writer.write(half_tensor(spec.name, spec.shape, weights_.final_norm).bytes);
+      if (spec.shape.rank() == 1) {
+        const auto* norm = norm_field(weights_, spec);
+        writer.write(
+            half_tensor(spec.name, spec.shape, norm != nullptr ? *norm : weights_.lm_head.bias)
+                .bytes);
         continue;
       }
       std::future<void> written;  // what came before, while the next rows are made

@@ -19,6 +19,7 @@ MatrixReader::MatrixReader(Backend& backend, const Config& config, Weights weigh
       source_(std::move(source)) {}
 
 std::vector<MatrixReader::Stretch> MatrixReader::stretches(const TensorSpec& spec) {
+  if (spec.part == Part::Positions) return {{weights_.positions, 0}};
   if (spec.role == Role::Embedding) return {{weights_.embedding, 0}};
   std::vector<Stretch> out;
   for (const LinearSlice& slice : linears_of(weights_, spec, config_)) {

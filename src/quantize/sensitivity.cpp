@@ -31,7 +31,7 @@ class Measurement {
       : job_(job),
         weights_(job.reader.weights()),
         calibration_(job.backend, job.pool, job.config, job.length, job.tick) {
-    calibration_.embed(weights_.embedding, job.ids);
+    calibration_.embed(weights_, job.ids);
     stream_ = std::move(calibration_.stream());
     std::vector<float> last = stream_;
     carry_on(last, 0);

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "formats/safetensors.h"
+#include "model/stored_tensors.h"
 
 namespace quern {
 namespace {
@@ -189,19 +190,23 @@ void CheckpointSaver::write(const Job& job) const {
   config.dtype = DType::F32;
   std::vector<PlannedTensor> weights, moments;
   for (const TensorSpec& spec : job.parameters->specs()) {
-    weights.push_back({spec.name, DType::F32, spec.shape});
+    weights.push_back({spec.name, DType::F32, file_shape(spec, config)});
   }
   for (const char* prefix : {"first.", "second."}) {
     for (const TensorSpec& spec : job.parameters->specs()) {
       moments.push_back({prefix + spec.name, DType::F32, spec.shape});
     }
   }
+  CheckpointWriter model(at, weights);
+  for (size_t i = 0; i < job.parameters->specs().size(); ++i) {
+    const std::vector<float> values = floats_for_file(std::as_const(*job.parameters).tensor(i),
+                                                      job.parameters->specs()[i], config);
+    model.write(bytes_of(std::span<const float>(values)));
+  }
+  model.finish();
   const auto write_all = [](auto& writer, const Parameters& values) {
     for (size_t i = 0; i < values.specs().size(); ++i) writer.write(bytes_of(values.tensor(i)));
   };
-  CheckpointWriter model(at, weights);
-  write_all(model, *job.parameters);
-  model.finish();
   SafetensorsWriter optimizer(at / "optimizer.safetensors", moments);
   write_all(optimizer, *job.first);
   write_all(optimizer, *job.second);

@@ -43,7 +43,7 @@ const char* word(GradientGuard::Verdict verdict) {
 }  // namespace
 
 double training_flops_per_token(const Config& config, int64_t seq) {
-  return 6.0 * static_cast<double>(count_parameters(config).matmul) +
+  return 6.0 * static_cast<double>(count_parameters(config).active_matmul) +
          6.0 * static_cast<double>(config.layers * config.query_dim() * seq);
 }
 

@@ -59,6 +59,46 @@ TEST_F(Gguf, EveryFamilyThereAndBack) {
   }
 }
 
+// Those of which a tiny checkpoint is here: the file computes the same, and comes back as it was.
+TEST_F(Gguf, EveryOtherFamilyThereAndBack) {
+  int tried = 0;
+  for (const auto& entry : fs::directory_iterator(source("tests/fixtures/models"))) {
+    const std::string name = entry.path().filename();
+    if (!name.ends_with("-tiny") || name == "falcon-rw-tiny") continue;
+    SCOPED_TRACE(name);
+    ++tried;
+    const fs::path file = convert(entry.path(), "F32", (name + ".gguf").c_str());
+    const std::vector<float> want = logits(entry.path(), "[[5, 9, 100, 31]]");
+    check_close(logits(file, "[[5, 9, 100, 31]]"), want, {2e-4, 1e-4}, "the file");
+    const fs::path back = folder.path() / (name + "-back");
+    const Outcome made = quern({"convert", file.string(), back.string()});
+    ASSERT_EQ(made.code, 0) << made.err;
+    check_close(logits(back, "[[5, 9, 100, 31]]"), want, {2e-4, 1e-4}, "back");
+  }
+  EXPECT_GE(tried, 25);
+  const Outcome refused = quern({"convert", source("tests/fixtures/models/falcon-rw-tiny").string(),
+                                 (folder.path() / "x.gguf").string(), "--lossy"});
+  EXPECT_EQ(refused.code, 5);
+  EXPECT_NE(refused.err.find("ALiBi"), std::string::npos) << refused.err;
+}
+
+// Blocks of few bits keep their order where rows of q and k, or of fused matrices, have another one.
+TEST_F(Gguf, FewBitsOfEveryOrderOfRows) {
+  for (const char* name : {"bloom-tiny", "chatglm2-tiny", "falcon40b-tiny", "internlm2-tiny",
+                           "baichuan7b-tiny", "mixtral-tiny", "qwen15-moe-tiny"}) {
+    const fs::path model = source("tests/fixtures/models") / name;
+    const std::vector<float> want = logits(model, "[[5, 9, 100, 31]]");
+    const std::vector<float> got = logits(
+        convert(model, "Q8_0", (std::string(name) + "-q8.gguf").c_str()), "[[5, 9, 100, 31]]");
+    double error = 0, size = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      error += (got[i] - want[i]) * (got[i] - want[i]);
+      size += want[i] * want[i];
+    }
+    EXPECT_LT(std::sqrt(error / size), 0.05) << name;
+  }
+}
+
 TEST_F(Gguf, TypesLoseWhatTheirBitsSay) {
   const fs::path model = tiny_checkpoint(folder);
   const auto exact = logits(model);

@@ -157,19 +157,64 @@ TEST_P(EveryIsa, RmsNormAgreesWithTheDefinition) {
   }
 }
 
-TEST_P(EveryIsa, SiluMulAgreesWithTheDefinitionFarOutToo) {
+TEST_P(EveryIsa, LayerNormAgreesWithTheDefinition) {
+  ThreadPool pool(1);
+  CpuBackend run(pool, GetParam());
+  for (const size_t dim : {1, 7, 8, 31, 4096}) {
+    auto x = random_floats(3 * dim, dim);
+    for (float& value : x) value += 5;  // a mean far from zero
+    const auto weight = random_floats(dim, 1), bias = random_floats(dim, 2);
+    for (const bool with_bias : {true, false}) {
+      std::vector<float> expected(x.size()), actual(x.size());
+      for (size_t row = 0; row < x.size(); row += dim) {
+        double mean = 0, variance = 0;
+        for (size_t i = 0; i < dim; ++i) mean += x[row + i] / static_cast<double>(dim);
+        for (size_t i = 0; i < dim; ++i) {
+          variance += (x[row + i] - mean) * (x[row + i] - mean) / static_cast<double>(dim);
+        }
+        for (size_t i = 0; i < dim; ++i) {
+          const double normed = (x[row + i] - mean) / std::sqrt(variance + 1e-3);
+          expected[row + i] = static_cast<float>(normed * weight[i] + (with_bias ? bias[i] : 0.0f));
+        }
+      }
+      const auto d = static_cast<int64_t>(dim);
+      run.layer_norm({actual.data(), 3, d, d}, {x.data(), 3, d, d}, weight,
+                     with_bias ? std::span<const float>(bias) : std::span<const float>(), 1e-3f);
+      check_close(actual, expected, {5e-6, 1e-5}, "dim " + std::to_string(dim));
+    }
+  }
+}
+
+double activated(Activation activation, double x) {
+  switch (activation) {
+    case Activation::Silu:
+      return x / (1 + std::exp(-x));
+    case Activation::Gelu:
+      return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
+    case Activation::GeluTanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  }
+  return 0;
+}
+
+TEST_P(EveryIsa, ActivationsAgreeWithTheirDefinitionsFarOutToo) {
   ThreadPool pool(1);
   CpuBackend run(pool, GetParam());
   std::vector<float> gate = random_floats(1031, 1), up = random_floats(1031, 2);
-  for (size_t i = 0; i < gate.size(); ++i) gate[i] *= static_cast<float>(i % 7) * 30;
-  std::vector<float> expected(gate.size()), actual(gate.size());
-  for (size_t i = 0; i < gate.size(); ++i) {
-    expected[i] =
-        static_cast<float>(gate[i] / (1 + std::exp(-static_cast<double>(gate[i]))) * up[i]);
+  for (size_t i = 0; i < gate.size(); ++i)
+    gate[i] *= i % 2 == 0 ? 4 : static_cast<float>(i % 7) * 30;
+  for (const Activation activation : {Activation::Silu, Activation::Gelu, Activation::GeluTanh}) {
+    for (const bool product : {true, false}) {
+      std::vector<float> expected(gate.size()), actual(gate.size());
+      for (size_t i = 0; i < gate.size(); ++i) {
+        expected[i] = static_cast<float>(activated(activation, gate[i]) * (product ? up[i] : 1));
+      }
+      const ConstRows factor = {up.data(), 1, 1031, 1031};
+      run.activate({actual.data(), 1, 1031, 1031}, {gate.data(), 1, 1031, 1031},
+                   product ? factor : ConstRows{}, activation);
+      check_close(actual, expected, {1e-6, 2e-6}, "activation " + std::to_string(int(activation)));
+    }
   }
-  run.silu_mul({actual.data(), 1, 1031, 1031}, {gate.data(), 1, 1031, 1031},
-               {up.data(), 1, 1031, 1031});
-  check_close(actual, expected, {1e-6, 2e-6}, "silu");
 }
 
 TEST_P(EveryIsa, RopeRotatesTheFirstDimsOnly) {
@@ -220,7 +265,7 @@ struct Cache {
 std::vector<float> attention_reference(std::span<const float> q, std::span<const float> k,
                                        std::span<const float> v, int64_t tokens, int64_t heads,
                                        int64_t kv_heads, int64_t dim, double scale, int64_t window,
-                                       int64_t first) {
+                                       int64_t first, const AttentionRules& rules = {}) {
   std::vector<float> out;
   for (int64_t t = first; t < tokens; ++t) {
     for (int64_t h = 0; h < heads; ++h) {
@@ -234,7 +279,12 @@ std::vector<float> attention_reference(std::span<const float> q, std::span<const
           score += static_cast<double>(q[size_t((t * heads + h) * dim + d)]) *
                    k[size_t((j * kv_heads + kv) * dim + d)];
         }
-        weights.push_back(std::exp(score * scale));
+        score *= scale;
+        if (rules.cap > 0) score = rules.cap * std::tanh(score / rules.cap);
+        if (!rules.slopes.empty()) {
+          score += static_cast<double>(rules.slopes[size_t(h)]) * static_cast<double>(j - t);
+        }
+        weights.push_back(std::exp(score));
         total += weights.back();
       }
       for (int64_t d = 0; d < dim; ++d) {
@@ -283,13 +333,23 @@ TEST_P(EveryIsa, AttentionAgreesWithTheDefinition) {
       const std::vector<float> scales(static_cast<size_t>(count), scale);
       std::vector<float> out(static_cast<size_t>(count * c.heads * c.dim));
       const int64_t stride = c.heads * c.dim;
-      run.attention({out.data(), count, c.heads, c.dim, stride},
-                    {q.data() + c.past * stride, count, c.heads, c.dim, stride}, cache.layout,
-                    {&last, 1}, scales, c.window);
-      check_close(out,
-                  attention_reference(q, k, v, c.tokens, c.heads, c.kv_heads, c.dim, scale,
-                                      c.window, c.past),
-                  {2e-6, 1e-5}, std::string(name(dtype)) + " tokens " + std::to_string(c.tokens));
+      std::vector<float> slopes;
+      for (int64_t h = 0; h < c.heads; ++h) slopes.push_back(0.5f / static_cast<float>(h + 1));
+      for (const AttentionRules& rules :
+           {AttentionRules{.window = c.window}, AttentionRules{.window = c.window, .cap = 0.4f},
+            AttentionRules{.window = c.window, .slopes = slopes},
+            AttentionRules{.window = c.window, .cap = 0.4f, .slopes = slopes}}) {
+        run.attention({out.data(), count, c.heads, c.dim, stride},
+                      {q.data() + c.past * stride, count, c.heads, c.dim, stride}, cache.layout,
+                      {&last, 1}, scales, rules);
+        check_close(out,
+                    attention_reference(q, k, v, c.tokens, c.heads, c.kv_heads, c.dim, scale,
+                                        c.window, c.past, rules),
+                    {2e-6, 1e-5},
+                    std::string(name(dtype)) + " tokens " + std::to_string(c.tokens) + " cap " +
+                        std::to_string(rules.cap) + " slopes " +
+                        std::to_string(rules.slopes.size()));
+      }
     }
   }
 }
@@ -348,15 +408,26 @@ TEST_P(EveryIsa, AttentionOverBytes) {
         const AttentionSpan last = {{cache.pages.data(), 0}, 0, count, past};
         const std::vector<float> scales(static_cast<size_t>(count), 0.25f);
         std::vector<float> out(static_cast<size_t>(count * stride));
-        run.attention({out.data(), count, c.heads, c.dim, stride},
-                      {q.data() + past * stride, count, c.heads, c.dim, stride}, cache.layout,
-                      {&last, 1}, scales, c.window);
-        check_close(
-            out,
-            attention_reference(q, k, v, c.tokens, c.heads, kKvHeads, c.dim, 0.25, c.window, past),
-            past == 0 ? test::Tolerance{5e-6, 1e-5} : test::Tolerance{5e-5, 1e-5},
-            std::string(name(dtype)) + " tokens " + std::to_string(c.tokens) + " past " +
-                std::to_string(past));
+        std::vector<float> slopes;
+        for (int64_t h = 0; h < c.heads; ++h) slopes.push_back(0.5f / static_cast<float>(h + 1));
+        // A rounded query moves a score of many dims by 1e-4; with slopes a few positions have all
+        // the weight, so that these errors do not average out.
+        for (const AttentionRules& rules :
+             {AttentionRules{.window = c.window},
+              AttentionRules{.window = c.window, .cap = 3, .slopes = slopes}}) {
+          run.attention({out.data(), count, c.heads, c.dim, stride},
+                        {q.data() + past * stride, count, c.heads, c.dim, stride}, cache.layout,
+                        {&last, 1}, scales, rules);
+          check_close(out,
+                      attention_reference(q, k, v, c.tokens, c.heads, kKvHeads, c.dim, 0.25,
+                                          c.window, past, rules),
+                      {past == 0              ? 5e-6
+                       : rules.slopes.empty() ? 5e-5
+                                              : 2e-4,
+                       1e-5},
+                      std::string(name(dtype)) + " tokens " + std::to_string(c.tokens) + " past " +
+                          std::to_string(past) + " cap " + std::to_string(rules.cap));
+        }
       }
     }
   }
@@ -381,7 +452,7 @@ TEST_P(EveryIsa, AttentionOverBytesWithNothingToSee) {
     std::vector<float> out(kDim);
     const AttentionSpan last = {{cache.pages.data(), 0}, 0, 1, kTokens - 1};
     run.attention({out.data(), 1, 1, kDim, kDim}, {q.data(), 1, 1, kDim, kDim}, cache.layout,
-                  {&last, 1}, scale, 0);
+                  {&last, 1}, scale, {});
     check_close(out,
                 attention_reference(q, kept_k, kept_v, kTokens, 1, 1, kDim, 0.25, 0, kTokens - 1),
                 {5e-5, 1e-5}, "a query of " + std::to_string(size));
@@ -407,7 +478,8 @@ TEST_P(EveryIsa, DecodingDoesNotDependOnCompanyOrThreads) {
       CpuBackend run(pool, GetParam());
       std::vector<float> out(size_t(kRows * kHeads * kDim));
       run.attention({out.data(), kRows, kHeads, kDim, kHeads * kDim},
-                    {q.data(), kRows, kHeads, kDim, kHeads * kDim}, cache.layout, spans, scales, 0);
+                    {q.data(), kRows, kHeads, kDim, kHeads * kDim}, cache.layout, spans, scales,
+                    {});
       return out;
     };
     const AttentionSpan crowd[] = {{{cache.pages.data(), 0}, 0, 1, 70},

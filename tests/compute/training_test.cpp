@@ -252,21 +252,67 @@ TEST_P(Training, RopeGradients) {
   check_gradient(rope, x, d_out, d, "rope");
 }
 
-TEST_P(Training, SiluMulGradients) {
+TEST_P(Training, LayerNormGradients) {
+  constexpr float kEps = 1e-3f;
+  for (const int64_t dim : {3, 7, 16, 33}) {
+    constexpr int64_t kRows = 5;
+    Floats x = random_floats(size_t(kRows * dim), 1), weight = random_floats(size_t(dim), 2);
+    Floats bias = random_floats(size_t(dim), 4), d_out = random_floats(x.size(), 3);
+    const auto norm = [&](const Doubles& in, const Doubles& w, const Doubles& b) {
+      Doubles out(in.size());
+      for (int64_t r = 0; r < kRows; ++r) {
+        const double* row = in.data() + r * dim;
+        const double mean = std::accumulate(row, row + dim, 0.0) / double(dim);
+        double variance = 0;
+        for (int64_t i = 0; i < dim; ++i) variance += (row[i] - mean) * (row[i] - mean);
+        const double scale = 1 / std::sqrt(variance / double(dim) + kEps);
+        for (int64_t i = 0; i < dim; ++i) {
+          out[size_t(r * dim + i)] = (row[i] - mean) * scale * w[size_t(i)] + b[size_t(i)];
+        }
+      }
+      return out;
+    };
+    Floats d_x(x.size()), d_weight(weight.size()), d_bias(bias.size());
+    run().layer_norm_backward(rows_in(d_x, dim), d_weight, d_bias, rows_in(d_out, dim),
+                              rows_in(x, dim), weight, kEps);
+    const Doubles wide_x = widened(x), wide_w = widened(weight), wide_b = widened(bias);
+    check_gradient([&](const Doubles& at) { return norm(at, wide_w, wide_b); }, x, d_out, d_x,
+                   fmt::format("d_x, dim {}", dim));
+    check_gradient([&](const Doubles& at) { return norm(wide_x, at, wide_b); }, weight, d_out,
+                   d_weight, fmt::format("d_weight, dim {}", dim));
+    check_gradient([&](const Doubles& at) { return norm(wide_x, wide_w, at); }, bias, d_out, d_bias,
+                   fmt::format("d_bias, dim {}", dim));
+  }
+}
+
+TEST_P(Training, ActivationGradients) {
   Floats gate = random_floats(35, 1), up = random_floats(35, 2), d_out = random_floats(35, 3);
   for (float& g : gate) g *= 6;
-  const auto silu_mul = [](const Doubles& g, const Doubles& u) {
-    Doubles out(g.size());
-    for (size_t i = 0; i < g.size(); ++i) out[i] = g[i] / (1 + std::exp(-g[i])) * u[i];
-    return out;
-  };
-  Floats d_gate = gate, d_up = up;  // in place, as training does it
-  run().silu_mul_backward(rows_in(d_gate, 7), rows_in(d_up, 7), rows_in(d_out, 7),
-                          rows_in(d_gate, 7), rows_in(d_up, 7));
-  check_gradient([&](const Doubles& at) { return silu_mul(at, widened(up)); }, gate, d_out, d_gate,
-                 "d_gate");
-  check_gradient([&](const Doubles& at) { return silu_mul(widened(gate), at); }, up, d_out, d_up,
-                 "d_up");
+  const std::pair<Activation, double (*)(double)> kinds[] = {
+      {Activation::Silu, [](double x) { return x / (1 + std::exp(-x)); }},
+      {Activation::Gelu, [](double x) { return x * 0.5 * std::erfc(-x / std::sqrt(2.0)); }},
+      {Activation::GeluTanh, [](double x) {
+         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+       }}};
+  for (const auto& [activation, value] : kinds) {
+    const auto act = [value = value](const Doubles& g, const Doubles& u) {
+      Doubles out(g.size());
+      for (size_t i = 0; i < g.size(); ++i) out[i] = value(g[i]) * u[i];
+      return out;
+    };
+    Floats d_gate = gate, d_up = up;  // in place, as training does it
+    run().activate_backward(rows_in(d_gate, 7), rows_in(d_up, 7), rows_in(d_out, 7),
+                            rows_in(d_gate, 7), rows_in(d_up, 7), activation);
+    check_gradient([&](const Doubles& at) { return act(at, widened(up)); }, gate, d_out, d_gate,
+                   "d_gate");
+    check_gradient([&](const Doubles& at) { return act(widened(gate), at); }, up, d_out, d_up,
+                   "d_up");
+    Floats alone = gate;
+    run().activate_backward(rows_in(alone, 7), {}, rows_in(d_out, 7), rows_in(alone, 7), {},
+                            activation);
+    const Doubles ones(gate.size(), 1.0);
+    check_gradient([&](const Doubles& at) { return act(at, ones); }, gate, d_out, alone, "d_x");
+  }
 }
 
 TEST_P(Training, EmbeddingGradientsAddUpForEqualIds) {
@@ -284,10 +330,24 @@ TEST_P(Training, EmbeddingGradientsAddUpForEqualIds) {
 struct AttentionCase {
   int64_t batch, seq, heads, kv_heads, head_dim, window;
   bool documents;
+  float cap = 0;
+  bool alibi = false;
+
+  std::vector<float> slopes() const {
+    std::vector<float> out;
+    for (int64_t h = 0; alibi && h < heads; ++h) out.push_back(0.3f / static_cast<float>(h + 1));
+    return out;
+  }
 };
-constexpr AttentionCase kAttention[] = {{1, 1, 1, 1, 4, 0, false},    {2, 7, 4, 2, 6, 0, false},
-                                        {2, 9, 2, 2, 5, 3, true},     {1, 98, 2, 1, 20, 0, false},
-                                        {1, 211, 2, 1, 33, 50, true}, {2, 150, 3, 3, 40, 0, true}};
+constexpr AttentionCase kAttention[] = {{1, 1, 1, 1, 4, 0, false},
+                                        {2, 7, 4, 2, 6, 0, false},
+                                        {2, 9, 2, 2, 5, 3, true},
+                                        {1, 98, 2, 1, 20, 0, false},
+                                        {1, 211, 2, 1, 33, 50, true},
+                                        {2, 150, 3, 3, 40, 0, true},
+                                        {2, 9, 4, 2, 6, 0, false, 0.8f},
+                                        {1, 110, 3, 3, 20, 0, false, 0, true},
+                                        {2, 40, 2, 1, 12, 9, true, 1.1f, true}};
 
 std::vector<int32_t> document_starts(const AttentionCase& c) {
   std::vector<int32_t> starts;
@@ -313,7 +373,10 @@ Doubles attend(const AttentionCase& c, double scale, std::span<const int32_t> st
       Doubles weights;
       for (int64_t j = first; j <= position; ++j) {
         const double* key = k.data() + ((base + j) * c.kv_heads + kv) * c.head_dim;
-        weights.push_back(std::exp(scale * std::inner_product(key, key + c.head_dim, query, 0.0)));
+        double score = scale * std::inner_product(key, key + c.head_dim, query, 0.0);
+        if (c.cap > 0) score = double{c.cap} * std::tanh(score / c.cap);
+        if (c.alibi) score += double{c.slopes()[size_t(h)]} * double(j - position);
+        weights.push_back(std::exp(score));
       }
       const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
       for (int64_t j = first; j <= position; ++j) {
@@ -337,8 +400,12 @@ TEST_P(Training, AttentionAndItsGradients) {
     Floats k = random_floats(size_t(tokens * c.kv_heads * c.head_dim), 2);
     Floats v = random_floats(k.size(), 3), d_out = random_floats(q.size(), 4);
     const std::vector<int32_t> starts = document_starts(c);
-    const TrainingAttention shape = {
-        .batch = c.batch, .seq = c.seq, .scale = 0.7f, .window = c.window, .starts = starts};
+    const std::vector<float> slopes = c.slopes();
+    const TrainingAttention shape = {.batch = c.batch,
+                                     .seq = c.seq,
+                                     .scale = 0.7f,
+                                     .rules = {c.window, c.cap, slopes},
+                                     .starts = starts};
     const auto heads = [&](Floats& x, int64_t count) { return heads_in(x, count, c.head_dim); };
 
     Floats out(q.size()), log_sum(size_t(tokens * c.heads));
@@ -385,8 +452,12 @@ TEST_P(Training, Bf16AttentionStaysNearFloat) {
     if (c.seq == 1) continue;  // d_q and d_k are zero but for rounding
     const int64_t tokens = c.batch * c.seq;
     const std::vector<int32_t> starts = document_starts(c);
-    const TrainingAttention shape = {
-        .batch = c.batch, .seq = c.seq, .scale = 0.7f, .window = c.window, .starts = starts};
+    const std::vector<float> slopes = c.slopes();
+    const TrainingAttention shape = {.batch = c.batch,
+                                     .seq = c.seq,
+                                     .scale = 0.7f,
+                                     .rules = {c.window, c.cap, slopes},
+                                     .starts = starts};
     const Floats d_out = random_floats(size_t(tokens * c.heads * c.head_dim), 4);
     std::vector<Floats> results[2];
     for (CpuTrainingBackend* backend : {&run(), &rounding}) {
@@ -445,22 +516,62 @@ TEST_P(Training, CrossEntropyOverSeveralChunks) {
   }
   Floats got_hidden(hidden.size(), 7.0f), got_head(head.size(), 0.5f);
   const Weight weight = weight_of(head, kDim);
-  const LossSum sum = run().cross_entropy(rows_in(got_hidden, kDim), rows_in(got_head, kDim),
-                                          rows_in(hidden, kDim), weight, targets, kScale);
+  const LossSum sum = run().cross_entropy(rows_in(got_hidden, kDim), rows_in(got_head, kDim), {},
+                                          rows_in(hidden, kDim), {&weight}, targets, kScale);
   EXPECT_EQ(sum.count, 300);
   EXPECT_NEAR(sum.loss, loss, 1e-6 * loss);
   check_close(got_hidden, narrowed(d_hidden), {.absolute = 5e-6, .relative = 2e-5}, "d_hidden");
   check_close(got_head, narrowed(d_head), {.absolute = 2e-6, .relative = 2e-6}, "d_lm_head");
-  const LossSum alone = run().cross_entropy({}, {}, rows_in(hidden, kDim), weight, targets, 1);
+  const LossSum alone =
+      run().cross_entropy({}, {}, {}, rows_in(hidden, kDim), {&weight}, targets, 1);
   EXPECT_EQ(alone.count, 300);
   EXPECT_NEAR(alone.loss, loss, 1e-6 * loss);
+}
+
+// A bias, a scale and a cap between the product and the loss.
+TEST_P(Training, CrossEntropyOfAdjustedLogits) {
+  constexpr int64_t kTokens = 5, kDim = 6, kVocab = 11;
+  Floats hidden = random_floats(kTokens * kDim, 1), head = random_floats(kVocab * kDim, 2);
+  Floats bias = random_floats(kVocab, 3);
+  const std::vector<int32_t> targets = {3, -100, 0, 10, 7};
+  const float logit_scale = 1.7f, cap = 1.3f;
+  const auto loss = [&](const Doubles& x, const Doubles& w, const Doubles& b) {
+    double total = 0;
+    for (int64_t t = 0; t < kTokens; ++t) {
+      if (targets[size_t(t)] < 0) continue;
+      double sum = 0, wanted = 0;
+      for (int64_t n = 0; n < kVocab; ++n) {
+        double logit = b[size_t(n)];
+        for (int64_t i = 0; i < kDim; ++i)
+          logit += x[size_t(t * kDim + i)] * w[size_t(n * kDim + i)];
+        logit = double{cap} * std::tanh(logit * double{logit_scale} / cap);
+        sum += std::exp(logit);
+        if (n == targets[size_t(t)]) wanted = logit;
+      }
+      total += std::log(sum) - wanted;
+    }
+    return Doubles{total};
+  };
+  Floats d_hidden(hidden.size()), d_head(head.size()), d_bias(bias.size());
+  const Weight weight = weight_of(head, kDim);
+  const LossHead adjusted = {&weight, bias, logit_scale, cap};
+  const LossSum sum = run().cross_entropy(rows_in(d_hidden, kDim), rows_in(d_head, kDim), d_bias,
+                                          rows_in(hidden, kDim), adjusted, targets, 1);
+  const Doubles x = widened(hidden), w = widened(head), b = widened(bias);
+  EXPECT_NEAR(sum.loss, loss(x, w, b)[0], 1e-5);
+  const Floats one = {1};
+  check_gradient([&](const Doubles& at) { return loss(at, w, b); }, hidden, one, d_hidden,
+                 "hidden");
+  check_gradient([&](const Doubles& at) { return loss(x, at, b); }, head, one, d_head, "head");
+  check_gradient([&](const Doubles& at) { return loss(x, w, at); }, bias, one, d_bias, "bias");
 }
 
 TEST_P(Training, CrossEntropyOfABatchWithoutLabelsIsZero) {
   Floats hidden = random_floats(6, 1), head = random_floats(12, 2), d_hidden(6, 1.0f), d_head(12);
   const std::vector<int32_t> targets = {-100, -100};
-  const LossSum sum = run().cross_entropy(rows_in(d_hidden, 3), rows_in(d_head, 3),
-                                          rows_in(hidden, 3), weight_of(head, 3), targets, 1);
+  const Weight weight = weight_of(head, 3);
+  const LossSum sum = run().cross_entropy(rows_in(d_hidden, 3), rows_in(d_head, 3), {},
+                                          rows_in(hidden, 3), {&weight}, targets, 1);
   EXPECT_EQ(sum.count, 0);
   EXPECT_EQ(sum.loss, 0);
   EXPECT_EQ(d_hidden, Floats(6));

@@ -106,7 +106,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& instance) { return instance.param.name; });
 
 TEST(Config, UnknownArchitectureNamesTheKnownOnes) {
-  test::expect_error([] { parse(with("architectures", "[\"GPT2LMHeadModel\"]")); }, Kind::BadInput,
+  test::expect_error([] { parse(with("architectures", "[\"MambaForCausalLM\"]")); }, Kind::BadInput,
                      {"QWenLMHeadModel", "LlamaForCausalLM"});
 }
 

@@ -78,7 +78,6 @@ const BadMetadata kBadMetadata[] = {
     {"rope_dim_odd", 8, kv_u32("llama.rope.dimension_count", 3), "expected an even number"},
     {"bos_out_of_range", 8, kv_u32("tokenizer.ggml.bos_token_id", 500), "bos_token_id' is 500"},
     {"eos_out_of_range", 8, kv_u32("tokenizer.ggml.eos_token_id", 10), "eos_token_id' is 10"},
-    {"experts", 8, kv_u32("llama.expert_count", 8), "sets 'llama.expert_count'", Kind::Unsupported},
     {"not_causal", 8, kv_bool("llama.attention.causal", 0), "sets 'llama.attention.causal'",
      Kind::Unsupported},
     {"old_linear_scaling", 8, kv_f32("llama.rope.scale_linear", 4),
@@ -121,6 +120,61 @@ TEST(Gguf, KeysThatAreNotKnownAreWarnedOf) {
   load_config(folder.write("m.gguf", bytes.file()));
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_NE(said.find("without effect: llama.attention.clamp_kqv\n"), std::string::npos) << said;
+}
+
+// Keys that only some architectures have.
+TEST(Gguf, BadMetadataOfOtherArchitecturesIsNamed) {
+  const TempFolder folder;
+  struct Bad {
+    const char* arch;
+    std::vector<std::string> more;
+    const char* expected;
+    Kind kind = Kind::BadInput;
+  };
+  const Bad kBad[] = {
+      {"bloom", {}, "lacks the key 'bloom.attention.layer_norm_epsilon'"},
+      {"qwen3moe", {}, "lacks the key 'qwen3moe.expert_count'"},
+      {"qwen3moe", {kv_u32("qwen3moe.expert_count", 4)}, "qwen3moe.expert_used_count"},
+      {"qwen3moe",
+       {kv_u32("qwen3moe.expert_count", 4), kv_u32("qwen3moe.expert_used_count", 5)},
+       "chooses 5 experts"},
+      {"llama", {kv_u32("llama.expert_count", 99999)}, "'llama.expert_count' is 99999"},
+      {"granite", {}, "lacks the key 'granite.logit_scale'"},
+      {"gemma3",
+       {kv_u32("gemma3.attention.sliding_window", 4),
+        kv_string("gemma3.attention.sliding_window_pattern", "x")},
+       "sliding_window_pattern' is no integer"},
+      {"gemma3", {kv_string("gemma3.hidden_activation", "relu")}, "'relu', expected silu"},
+      {"gemma2", {kv_f32("gemma2.attn_logit_softcapping", -1)}, "softcapping' is -1"},
+  };
+  for (const Bad& bad : kBad) {
+    SCOPED_TRACE(std::string(bad.arch) + " " + bad.expected);
+    GgufBytes bytes;
+    bytes.keys.clear();
+    for (std::string key : llama_keys()) {
+      if (key.find("general.") != std::string::npos) continue;
+      const size_t at = key.find("llama.");
+      key.replace(at, 5, bad.arch);  // the length before it changes, too
+      key[0] = static_cast<char>(key[0] + static_cast<char>(std::string(bad.arch).size() - 5));
+      bytes.keys.push_back(key);
+    }
+    bytes.keys.push_back(kv_string("general.architecture", bad.arch));
+    bytes.keys.insert(bytes.keys.end(), bad.more.begin(), bad.more.end());
+    bytes.tensors = {tensor("token_embd.weight", {8, 10}, 0, 0)};
+    bytes.data_bytes = 320;
+    const fs::path path = folder.write("bad.gguf", bytes.file());
+    expect_error([&] { load_config(path); }, bad.kind, {"bad.gguf", bad.expected});
+  }
+  GgufBytes bytes;  // MPT without ALiBi
+  bytes.keys = {
+      kv_string("general.architecture", "mpt"), kv_u32("mpt.block_count", 1),
+      kv_u32("mpt.embedding_length", 8),        kv_u32("mpt.attention.head_count", 2),
+      kv_u32("mpt.feed_forward_length", 32),    kv_f32("mpt.attention.layer_norm_epsilon", 1e-5f),
+      kv_u32("mpt.context_length", 64)};
+  bytes.tensors = {tensor("token_embd.weight", {8, 10}, 0, 0)};
+  bytes.data_bytes = 320;
+  const fs::path path = folder.write("bad.gguf", bytes.file());
+  expect_error([&] { load_config(path); }, Kind::Unsupported, {"bad.gguf", "alibi"});
 }
 
 TEST(Gguf, TensorsAgainstTheMetadata) {

@@ -40,8 +40,8 @@ struct Blocks {
 
 TEST(PackBlocks, HoldsTheWeightsOfEveryTypeThatPacks) {
   ThreadPool pool(2);
-  for (const char* name : {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
-                           "IQ4_NL", "IQ4_XS"}) {
+  for (const char* name : {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+                           "Q6_K", "IQ4_NL", "IQ4_XS"}) {
     Blocks blocks(name, gguf_block_named(name)->weights);
     ASSERT_GT(blocks.matrix.rows, 0) << name;
     ASSERT_TRUE(packs(blocks.block.type, blocks.matrix.cols));
@@ -62,7 +62,9 @@ TEST(PackBlocks, HeadsOfLlamaComeInOurOrder) {
   GgufMatrix& m = blocks.matrix;
   ASSERT_GE(m.rows, 4);
   m.rows = m.rows / 4 * 4;
-  m.reordered_head_dim = 4;  // ours 0 1 2 3 are theirs 0 2 1 3
+  for (int64_t r = 0; r < m.rows; ++r) {  // ours 0 1 2 3 are theirs 0 2 1 3
+    m.row_order.push_back(int32_t(r / 4 * 4 + std::array{0, 2, 1, 3}[size_t(r % 4)]));
+  }
   const PackedMatrix packed = pack_blocks(m, nullptr);
   std::vector<float> row(32);
   for (int64_t r = 0; r < m.rows; ++r) {

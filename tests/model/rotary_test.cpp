@@ -59,16 +59,15 @@ double plain(size_t j, double base = 10000) {
 }
 
 // base · (factor · length / original - (factor - 1))^(dim / (dim - 2)) past the original context.
-TEST(Rotary, DynamicScalingFollowsTheLength) {
+TEST(Rotary, DynamicScalingFollowsTheLengthOfThePrompt) {
   const Config c =
       scaled({.type = RopeScaling::Type::Dynamic, .factor = 2, .original_context = 100});
-  SequenceFrequencies shorter(c, 1, 50), longer(c, 1, 300);
-  EXPECT_NEAR(shorter.at(99)[7], plain(7), 1e-9);
-  const auto base = [](double length) { return 10000 * std::pow(2 * length / 100 - 1, 16.0 / 14); };
-  EXPECT_NEAR(shorter.at(100)[7], plain(7, base(101)), 1e-9);
-  EXPECT_NEAR(longer.at(0)[7], plain(7, base(300)), 1e-9);
-  EXPECT_NEAR(longer.at(400)[7], plain(7, base(401)), 1e-9);
-  EXPECT_NE(shorter.key(), longer.key());
+  EXPECT_EQ(dynamic_alpha(c.rope_scaling, 100), 1);
+  EXPECT_DOUBLE_EQ(dynamic_alpha(c.rope_scaling, 101), 1.02);
+  EXPECT_DOUBLE_EQ(dynamic_alpha(c.rope_scaling, 300), 5);
+  const double base = 10000 * std::pow(5.0, 16.0 / 14);
+  EXPECT_NEAR(inverse_frequencies(c, 5, 300)[7], plain(7, base), 1e-7);
+  EXPECT_EQ(dynamic_alpha(scaled({}).rope_scaling, 300), 1);
 }
 
 TEST(Rotary, LongRopeHasFactorsForShortAndLongSequences) {
@@ -77,12 +76,12 @@ TEST(Rotary, LongRopeHasFactorsForShortAndLongSequences) {
                            .original_context = 100,
                            .short_factors = {1, 1, 1, 1, 1, 1, 1, 2},
                            .long_factors = {1, 2, 3, 4, 5, 6, 7, 8}});
-  SequenceFrequencies s(c, 1, 50);
-  EXPECT_NEAR(s.at(99)[7], plain(7) / 2, 1e-7);
-  EXPECT_NEAR(s.at(100)[7], plain(7) / 8, 1e-7);
+  EXPECT_NEAR(inverse_frequencies(c, 1, 100)[7], plain(7) / 2, 1e-7);
+  EXPECT_NEAR(inverse_frequencies(c, 1, 101)[7], plain(7) / 8, 1e-7);
+  EXPECT_NEAR(inverse_frequencies(c, 1, 101)[1], plain(1) / 2, 1e-7);
+  EXPECT_FALSE(takes_long_factors(c, 100));
+  EXPECT_TRUE(takes_long_factors(c, 101));
   EXPECT_FLOAT_EQ(rotary_magnitude(c), std::sqrt(1 + std::log(4.0f) / std::log(100.0f)));
-  SequenceFrequencies beyond(c, 1, 101);
-  EXPECT_NEAR(beyond.at(0)[1], plain(1) / 2, 1e-7);
 }
 
 // The dim that turns r times over the original context: dim · ln(original / (2 π r)) / (2 ln base).

@@ -27,6 +27,11 @@ class Golden {
     const auto wide = to_integers(file_.at(name), name);
     return {wide.begin(), wide.end()};
   }
+  std::vector<std::string> names() const {
+    std::vector<std::string> out;
+    for (const NamedTensor& tensor : file_.tensors()) out.push_back(tensor.name);
+    return out;
+  }
   Shape shape(const std::string& name) const { return file_.at(name).shape; }
   // Within the tensor's own tolerance.
   void check(const std::string& name, std::span<const float> got) const {

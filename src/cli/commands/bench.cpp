@@ -49,8 +49,8 @@ int64_t weight_bytes_per_step(const Weights& weights) {
   };
   int64_t total = bytes(weights.lm_head.weight);
   for (const Layer& layer : weights.layers) {
-    for (const Linear* linear :
-         {&layer.q, &layer.k, &layer.v, &layer.attn_out, &layer.up, &layer.gate, &layer.down}) {
+    for (const Linear* linear : {&layer.q, &layer.k, &layer.v, &layer.attn_out, &layer.mlp.up,
+                                 &layer.mlp.gate, &layer.mlp.down}) {
       total += bytes(linear->weight);
     }
   }
@@ -131,7 +131,7 @@ void bench(const Arguments& args) {
   const double bandwidth = cpu::measured_read_bandwidth(model.pool(), isa);
   const double peak = cpu::measured_fma_peak(model.pool(), isa);
   const auto arithmetic =
-      model.backend().measured_arithmetic(model.weights().layers[0].down.weight);
+      model.backend().measured_arithmetic(model.weights().layers[0].attn_out.weight);
 
   const int64_t kv_bytes = static_cast<int64_t>(KvCache::bytes_per_token(c, options.kv_type)) *
                            (args.depth + args.generate / 2);

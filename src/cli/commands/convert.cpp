@@ -19,7 +19,10 @@
 #include "formats/tiktoken.h"
 #include "formats/tokenizer_spec.h"
 #include "formats/torch_bin.h"
+#include "model/families.h"
+#include "model/gguf_config.h"
 #include "model/gguf_names.h"
+#include "model/relayout.h"
 #include "text/chat_template.h"
 #include "text/gguf_tokenizer.h"
 #include "text/load.h"
@@ -40,9 +43,13 @@ bool is_float(DType dtype) {
 // The tensors to write, wherever they come from.
 struct Source {
   std::vector<NamedTensor> tensors;
-  std::optional<TensorStore> store;
+  std::unique_ptr<TensorStore> store;
   std::optional<TorchBin> pickle;
-  std::vector<std::string> unused;  // of a GGUF file: what a folder has no place for
+  // Of a GGUF file: what a folder has no place for, and its tensors as the family's files have them,
+  // which are made when they are written; until then there is no data in `tensors`.
+  std::vector<std::string> unused;
+  std::optional<Relayout> relayout;
+  std::vector<TensorSpec> specs;
 };
 
 Source open_source(const Arguments& args, std::optional<DType> dtype) {
@@ -51,16 +58,26 @@ Source open_source(const Arguments& args, std::optional<DType> dtype) {
     source.pickle = TorchBin::open(args.model);
     source.tensors = source.pickle->tensors();
   } else {
-    source.store =
-        is_gguf(args.model)
-            ? gguf_tensors(args.model, load_config(args.model),
-                           {.blocks = dtype.value_or(DType::F16), .unused = &source.unused})
-            : TensorStore::open(args.model);
+    const bool gguf = is_gguf(args.model);
+    source.store = std::make_unique<TensorStore>(
+        gguf ? gguf_tensors(args.model, load_config(args.model),
+                            {.blocks = dtype.value_or(DType::F16), .unused = &source.unused})
+             : TensorStore::open(args.model));
+    if (gguf) {
+      const Config config = load_config(args.model), files = family_layout(config);
+      source.relayout.emplace(*source.store, config, files);
+      source.specs = tensor_specs(files);
+      std::ranges::sort(source.specs, {}, &TensorSpec::name);
+      for (const TensorSpec& spec : source.specs) {
+        source.tensors.push_back(
+            {spec.name, {source.relayout->dtype(spec), file_shape(spec, files), nullptr}});
+      }
+    }
     if (!source.unused.empty()) {
       log::warning(fmt::format("{}: not written, for the model has no use for it: {}", args.model,
                                fmt::join(source.unused, ", ")));
     }
-    for (const std::string& name : source.store->names()) {
+    for (const std::string& name : gguf ? std::vector<std::string>() : source.store->names()) {
       source.tensors.push_back({name, source.store->at(name)});
     }
   }
@@ -76,8 +93,22 @@ struct Growth {
   int64_t rows(int64_t rows_now) const { return std::max(rows_now, (end_id + 127) / 128 * 128); }
 };
 
+// Embedding and head have a row for each token.
+bool has_token_rows(const std::string& name) {
+  return name == "transformer.wte.weight" || name == "wte.weight" ||
+         name == "model.embed_tokens.weight" || name == "lm_head.weight";
+}
+
 std::optional<Growth> read_growth(const Arguments& args) {
   if (args.extra_vocab.empty()) return std::nullopt;
+  const Config config = load_config(args.model);
+  const TensorNames& names = row_of(config.family).names;
+  for (const std::string_view table : {names.embedding, names.lm_head}) {
+    if (has_token_rows(std::string(table) + ".weight")) continue;
+    throw Error(
+        Kind::Unsupported,
+        fmt::format("--extra-vocab does not know the tensors of {} models", name(config.family)));
+  }
   const auto before = load_tokenizer(args.model);
   const RankedTokens extra = read_tiktoken(args.extra_vocab);
   load_tokenizer(args.model,
@@ -89,12 +120,6 @@ std::optional<Growth> read_growth(const Arguments& args) {
     growth.pieces.push_back(before->encode_bytes(token, BadText::Keep));
   }
   return growth;
-}
-
-// Embedding and head have a row for each token.
-bool has_token_rows(const std::string& name) {
-  return name == "transformer.wte.weight" || name == "model.embed_tokens.weight" ||
-         name == "lm_head.weight";
 }
 
 // Fills the rows of new tokens in `bytes`, the table with all its rows in `dtype`.
@@ -169,7 +194,7 @@ void write_tokenizer_config(const GgufFile& file, const fs::path& to) {
 // What a folder has beside the weights, out of a GGUF file's metadata.
 void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
   const GgufFile file(from);
-  Config config = gguf_config(file);
+  Config config = family_layout(gguf_config(file));
   config.dtype = dtype.value_or(DType::F16);
   write_file(to / "config.json", dump(to_json(config), 2) + "\n");
   nlohmann::ordered_json generation = to_json(read_generation_config(from));
@@ -249,6 +274,9 @@ void convert(const Arguments& args) {
     convert_to_gguf(args.model, args.out, args.type, args.lossy);
     return;
   }
+  if (!args.family.empty() && is_gguf(args.model)) {
+    throw Error(Kind::Misused, "--family is for folders", "convert in two steps");
+  }
   Source source = open_source(args, dtype);
   const fs::path folder_of_model =
       fs::is_directory(args.model) ? fs::path(args.model) : fs::path(args.model).parent_path();
@@ -283,9 +311,14 @@ void convert(const Arguments& args) {
                           static_cast<uint64_t>(args.shard_mb) * 1'000'000);
   Progress progress("writing " + args.out, total, "bytes");
   uint64_t written = 0;
-  std::vector<std::byte> bytes;
-  for (const NamedTensor& tensor : source.tensors) {
+  std::vector<std::byte> bytes, made;
+  for (size_t i = 0; i < source.tensors.size(); ++i) {
     check_interrupted();
+    NamedTensor tensor = source.tensors[i];
+    if (source.relayout) {
+      encode_floats(source.relayout->floats(source.specs[i]), tensor.view.dtype, made);
+      tensor.view.data = made.data();
+    }
     const std::span<const std::byte> raw(tensor.view.data, tensor.view.size_bytes());
     if (growth && has_token_rows(tensor.name)) {
       if (target(tensor) == tensor.view.dtype) {

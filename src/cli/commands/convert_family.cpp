@@ -38,6 +38,7 @@ FamilyChange change_family(const Config& from, const std::vector<NamedTensor>& t
   FamilyChange out;
   out.config = from;
   out.config.family = Family::Qwen2;
+  out.config.qkv_order = QkvOrder::Separate;
   if (from.dynamic_ntk) out.lost.emplace_back("dynamic NTK");
   if (from.logn) out.lost.emplace_back("LogN scaling");
   out.config.dynamic_ntk = out.config.logn = false;

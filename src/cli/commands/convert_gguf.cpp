@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "cli/framework/command.h"
@@ -14,8 +15,10 @@
 #include "formats/gguf_sampling.h"
 #include "formats/gguf_writer.h"
 #include "formats/gptq.h"
+#include "model/gguf_archs.h"
+#include "model/gguf_config.h"
 #include "model/gguf_names.h"
-#include "model/rotary.h"
+#include "model/relayout.h"
 #include "text/chat_template.h"
 #include "text/gguf_tokenizer_writer.h"
 #include "text/load.h"
@@ -24,50 +27,6 @@ namespace quern::cli {
 namespace {
 
 constexpr int64_t kWeightsAtOnce = 1 << 16;  // that a thread takes
-
-void add_config(GgufWriter& out, const Config& c, const std::string& name) {
-  const std::string arch(quern::name(c.family));
-  const auto key = [&](const char* field) { return arch + "." + field; };
-  const auto u32 = [](int64_t value) { return static_cast<uint32_t>(value); };
-  out.add_string("general.architecture", arch);
-  out.add_string("general.name", name);
-  out.add_u32(key("context_length"), u32(c.max_context));
-  out.add_u32(key("block_count"), u32(c.layers));
-  out.add_u32(key("embedding_length"), u32(c.hidden));
-  out.add_u32(key("feed_forward_length"), u32(c.family == Family::Qwen ? 2 * c.ffn : c.ffn));
-  out.add_u32(key("attention.head_count"), u32(c.heads));
-  out.add_u32(key("attention.head_count_kv"), u32(c.kv_heads));
-  if (c.head_dim * c.heads != c.hidden || c.family == Family::Qwen3) {
-    out.add_u32(key("attention.key_length"), u32(c.head_dim));
-    out.add_u32(key("attention.value_length"), u32(c.head_dim));
-  }
-  out.add_u32(key("rope.dimension_count"), u32(c.rotary_dim));
-  out.add_f32(key("rope.freq_base"), static_cast<float>(c.rope_theta));
-  out.add_f32(key("attention.layer_norm_rms_epsilon"), c.norm_eps);
-  out.add_u32(key("vocab_size"), u32(c.vocab));
-  const RopeScaling& s = c.rope_scaling;
-  if (s.type == RopeScaling::Type::Linear || s.type == RopeScaling::Type::Yarn) {
-    const bool linear = s.type == RopeScaling::Type::Linear;
-    out.add_string(key("rope.scaling.type"), linear ? "linear" : "yarn");
-    out.add_f32(key("rope.scaling.factor"), static_cast<float>(s.factor));
-    out.add_u32(key("rope.scaling.original_context_length"),
-                static_cast<uint32_t>(s.original_context));
-  }
-}
-
-// What llama.cpp divides each frequency by, where the scaling has no keys of its own: LLaMA 3's
-// rule, and factors that are the same for every length. Empty for others.
-std::vector<float> rope_factors(const Config& c) {
-  const RopeScaling& s = c.rope_scaling;
-  if (s.type == RopeScaling::Type::LongRope) return s.short_factors;
-  if (s.type != RopeScaling::Type::Llama3) return {};
-  Config plain = c;
-  plain.rope_scaling = {};
-  std::vector<float> out = inverse_frequencies(plain, 1);
-  const std::vector<float> scaled = inverse_frequencies(c, 1);
-  for (size_t i = 0; i < out.size(); ++i) out[i] /= scaled[i];
-  return out;
-}
 
 // The model's tokenizer, or nothing where it has none or, with `lossy`, one that GGUF has no model
 // for.
@@ -95,35 +54,6 @@ void add_chat_template(GgufWriter& out, const fs::path& model, const TokenizerSp
 }
 
 }  // namespace
-
-std::vector<std::string> lost_in_gguf(const Config& c) {
-  std::vector<std::string> lost;
-  if (c.dynamic_ntk) lost.emplace_back("dynamic NTK");
-  if (c.logn) lost.emplace_back("LogN scaling");
-  if (std::ranges::any_of(c.windows, [](int64_t window) { return window > 0; })) {
-    lost.emplace_back("attention windows of the layers");
-  }
-  const RopeScaling& s = c.rope_scaling;
-  if (s.type == RopeScaling::Type::Dynamic) lost.emplace_back("rope_scaling of type dynamic");
-  if (s.type == RopeScaling::Type::LongRope &&
-      (s.short_factors != s.long_factors || rotary_magnitude(c) != 1)) {
-    lost.emplace_back("rope_scaling of type longrope");
-  }
-  if (s.type == RopeScaling::Type::Yarn) {
-    if (s.beta_fast != 32) lost.emplace_back("YaRN's beta_fast");
-    if (s.beta_slow != 1) lost.emplace_back("YaRN's beta_slow");
-    if (!s.truncate) lost.emplace_back("YaRN's truncate");
-    RopeScaling usual = s;
-    usual.attention_factor = usual.mscale = usual.mscale_all_dim = std::nullopt;
-    Config other = c;
-    other.rope_scaling = usual;
-    if (rotary_magnitude(other) != rotary_magnitude(c)) {
-      lost.emplace_back(s.attention_factor ? "YaRN's attention_factor" : "YaRN's mscale");
-    }
-  }
-  if (c.eos_ids.size() > 2) lost.emplace_back("the third and further ends of text");
-  return lost;
-}
 
 void report_lost(const std::string& where, const std::vector<std::string>& lost, bool lossy) {
   if (lost.empty()) return;
@@ -160,75 +90,86 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
   }
   const TensorStore store = TensorStore::open(model);
   GgufWriter out(path);
-  add_config(out, c, model.filename().string());
+  add_gguf_config(out, c, model.filename().string());
   out.add_u32("general.quantization_version", 2);
   add_gguf_sampling(out, read_generation_config(model));
   if (tokenizer) {
     tokenizer->write(out, c.vocab, c.bos_id, c.eos_ids);
     add_chat_template(out, model, tokenizer->spec());
+  } else {
+    out.add_string("tokenizer.ggml.model", "none");  // llama.cpp asks for one
   }
   const auto type_of = [&](const TensorSpec& spec) {
-    if (spec.shape.rank() < 2) return *gguf_block_named("F32");
+    const bool small = spec.shape.rank() < 2 || spec.part == Part::Router ||
+                       spec.part == Part::SharedRouter || spec.part == Part::Positions;
+    if (small) return *gguf_block_named("F32");
     const bool outer = spec.role == Role::Embedding || spec.role == Role::Head;
     const bool four_bits = wanted->type == GgufType::Q4_0 || wanted->type == GgufType::Q4_K;
     if (!(four_bits && outer) && spec.shape[1] % wanted->weights == 0) return *wanted;
     return *gguf_block_named(four_bits && spec.shape[1] % 32 == 0 ? "Q8_0" : "F16");
   };
-  const std::vector<TensorSpec> specs = tensor_specs(c);
+  const Config layout = gguf_layout(c);
+  const Relayout tensors(store, c, layout);
+  // Of experts, the first one's place is that of all: they lie one after the other in one tensor.
+  std::vector<std::vector<TensorSpec>> groups;
+  std::map<std::string, size_t, std::less<>> group_of;
   uint64_t total = 0, done = 0;
-  for (const TensorSpec& spec : specs) {
-    out.add_tensor(gguf_name(spec), type_of(spec), spec.shape);
+  for (const TensorSpec& spec : tensor_specs(layout)) {
+    const auto [group, first] = group_of.emplace(gguf_name(spec, layout), groups.size());
+    if (first) groups.emplace_back();
+    groups[group->second].push_back(spec);
     total += static_cast<uint64_t>(spec.shape.count());
   }
-  const std::vector<float> factors = rope_factors(c);
-  if (!factors.empty()) {
-    out.add_tensor("rope_freqs.weight", *gguf_block_named("F32"),
-                   {static_cast<int64_t>(factors.size())});
+  for (const std::vector<TensorSpec>& group : groups) {
+    const TensorSpec& first = group[0];
+    Shape shape = first.shape;
+    if (first.part == Part::SharedRouter) shape = {first.shape[1]};
+    if (group.size() > 1) shape = {std::ssize(group), first.shape[0], first.shape[1]};
+    out.add_tensor(gguf_name(first, layout), type_of(first), shape);
+  }
+  const std::vector<GgufFactors> factors = gguf_rope_factors(c);
+  for (const GgufFactors& one : factors) {
+    out.add_tensor(one.name, *gguf_block_named("F32"), {std::ssize(one.values)});
   }
   const InterruptScope scope;
   ThreadPool pool(globals().threads);
   Progress progress("writing " + path.string(), total, "weights");
   out.begin();
-  for (const TensorSpec& spec : specs) {
-    check_interrupted();
-    const ConstTensorView view = store.at(spec.name);
-    if (!(view.shape == spec.shape)) {
-      throw_bad_input(fmt::format("{}: {} is {}, config.json implies {}", store.file_of(spec.name),
-                                  spec.name, to_string(view.shape), to_string(spec.shape)));
-    }
-    std::vector<float> values = to_floats(view, spec.name);
-    if (count_nonfinite({DType::F32, Shape{spec.shape.count()},
-                         reinterpret_cast<const std::byte*>(values.data())}) > 0) {
-      throw_bad_input(fmt::format("{}: {} has values that are NaN or infinite",
-                                  store.file_of(spec.name), spec.name));
-    }
-    if (gguf_reorders(c, spec.part)) {
-      const auto head = static_cast<size_t>(c.head_dim * spec.shape[1]);
-      for (size_t begin = 0; begin < values.size(); begin += head) {
-        reorder_heads(std::as_writable_bytes(std::span(values).subspan(begin, head)), c.head_dim,
-                      HeadOrder::Theirs);
+  for (const std::vector<TensorSpec>& group : groups) {
+    std::vector<std::byte> blocks;
+    for (const TensorSpec& spec : group) {
+      check_interrupted();
+      std::vector<float> values = tensors.floats(spec);
+      if (const std::vector<int32_t> order = gguf_rows(spec, layout); !order.empty()) {
+        const std::vector<float> ours = values;
+        const auto width = values.size() / order.size();
+        for (size_t row = 0; row < order.size(); ++row) {
+          std::copy_n(
+              ours.begin() + static_cast<ptrdiff_t>(row * width), width,
+              values.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(order[row]) * width));
+        }
       }
+      const GgufBlock block = type_of(spec);
+      const size_t begin = blocks.size();
+      blocks.resize(begin + static_cast<size_t>(spec.shape.count() / block.weights * block.bytes));
+      pool.parallel_for(
+          spec.shape.count() / block.weights, kWeightsAtOnce / block.weights,
+          [&](int64_t first, int64_t end, int) {
+            quantize_blocks(
+                block.type,
+                std::span(values).subspan(static_cast<size_t>(first * block.weights),
+                                          static_cast<size_t>((end - first) * block.weights)),
+                blocks.data() + begin + static_cast<size_t>(first * block.bytes));
+          });
+      done += values.size();
+      progress.update(done);
     }
-    const GgufBlock block = type_of(spec);
-    std::vector<std::byte> blocks(
-        static_cast<size_t>(spec.shape.count() / block.weights * block.bytes));
-    const int64_t grain = kWeightsAtOnce / block.weights;
-    pool.parallel_for(
-        spec.shape.count() / block.weights, grain, [&](int64_t begin, int64_t end, int) {
-          quantize_blocks(
-              block.type,
-              std::span(values).subspan(static_cast<size_t>(begin * block.weights),
-                                        static_cast<size_t>((end - begin) * block.weights)),
-              blocks.data() + begin * block.bytes);
-        });
     out.write(blocks);
-    done += values.size();
-    progress.update(done);
   }
-  if (!factors.empty()) out.write(std::as_bytes(std::span(factors)));
+  for (const GgufFactors& one : factors) out.write(std::as_bytes(std::span(one.values)));
   out.finish();
   progress.finish();
-  print(fmt::format("{}: {} tensors, {}\n", path.string(), specs.size(),
+  print(fmt::format("{}: {} tensors, {}\n", path.string(), groups.size(),
                     human_bytes(fs::file_size(path))));
 }
 

@@ -16,9 +16,6 @@ namespace quern::cli {
 void convert_to_gguf(const fs::path& model, const fs::path& out, const std::string& type,
                      bool lossy);
 
-// What GGUF has no place for, in words; empty where nothing is lost.
-std::vector<std::string> lost_in_gguf(const Config& config);
-
 // Says what a conversion loses: throws Unsupported, or with `lossy` warns.
 void report_lost(const std::string& where, const std::vector<std::string>& lost, bool lossy);
 

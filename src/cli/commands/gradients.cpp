@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "formats/safetensors.h"
 #include "model/backward.h"
+#include "model/stored_tensors.h"
 #include "train/optimizer.h"
 
 namespace quern::cli {
@@ -86,17 +87,20 @@ void gradients(const Arguments& args) {
 
   std::vector<PlannedTensor> plan = {{"loss", DType::F32, {}}};
   for (const TensorSpec& spec : parameters.specs()) {
-    plan.push_back({spec.name, DType::F32, spec.shape});
+    plan.push_back({spec.name, DType::F32, file_shape(spec, config)});
   }
   if (args.steps > 0) {
     plan.push_back({"losses", DType::F32, {args.steps}});
     for (const TensorSpec& spec : parameters.specs()) {
-      plan.push_back({"after." + spec.name, DType::F32, spec.shape});
+      plan.push_back({"after." + spec.name, DType::F32, file_shape(spec, config)});
     }
   }
   SafetensorsWriter writer(args.out, plan);
   const auto write_all = [&](const Parameters& values) {
-    for (size_t i = 0; i < values.specs().size(); ++i) writer.write(bytes_of(values.tensor(i)));
+    for (size_t i = 0; i < values.specs().size(); ++i) {
+      const std::vector<float> own = floats_for_file(values.tensor(i), values.specs()[i], config);
+      writer.write(bytes_of(std::span<const float>(own)));
+    }
   };
   std::vector<float> losses = {run()};
   writer.write(bytes_of(std::span<const float>(losses)));

@@ -54,7 +54,7 @@ void init(const Arguments& args) {
   std::vector<PlannedTensor> plan;
   uint64_t total = 0;
   for (const TensorSpec& spec : specs) {
-    plan.push_back({spec.name, config.dtype, spec.shape});
+    plan.push_back({spec.name, config.dtype, file_shape(spec, config)});
     total += plan.back().bytes();
   }
   const InterruptScope scope;  // so that Ctrl-C removes what is half written

@@ -22,15 +22,40 @@ struct Arguments {
   bool json = false, tensors = false;
 };
 
-constexpr std::string_view kPartNames[] = {
-    "embedding",    "norms",        "attention",    "attention", "attention",
-    "attention",    "norms",        "norms",        "attention", "norms",
-    "feed-forward", "feed-forward", "feed-forward", "norms",     "lm_head"};
+std::string_view group_of(const TensorSpec& spec) {
+  switch (spec.part) {
+    case Part::Embedding:
+      return "embedding";
+    case Part::Positions:
+      return "positions";
+    case Part::Qkv:
+    case Part::Q:
+    case Part::K:
+    case Part::V:
+    case Part::AttnOut:
+      return "attention";
+    case Part::Up:
+    case Part::Gate:
+    case Part::GateUp:
+    case Part::Down:
+      return "feed-forward";
+    case Part::Router:
+    case Part::SharedRouter:
+    case Part::ExpertUp:
+    case Part::ExpertGate:
+    case Part::ExpertDown:
+      return "experts";
+    case Part::LmHead:
+      return "lm_head";
+    default:
+      return "norms";
+  }
+}
 
 std::map<std::string, int64_t> parameters_by_part(const Config& config) {
   std::map<std::string, int64_t> parts;
   for (const TensorSpec& spec : tensor_specs(config)) {
-    parts[std::string(kPartNames[static_cast<size_t>(spec.part)])] += spec.shape.count();
+    parts[std::string(group_of(spec))] += spec.shape.count();
   }
   return parts;
 }
@@ -48,8 +73,11 @@ int64_t weight_bytes(const Config& config, int bits) {
 // The matrices that have a bias, in words.
 std::string biases_of(const Config& c) {
   std::string out;
-  const std::pair<bool, const char*> kinds[] = {
-      {c.qkv_bias, "q, k, v"}, {c.out_bias, "attention output"}, {c.mlp_bias, "feed-forward"}};
+  const std::pair<bool, const char*> kinds[] = {{c.qkv_bias, "q, k, v"},
+                                                {c.out_bias, "attention output"},
+                                                {c.mlp_bias, "feed-forward"},
+                                                {c.norm_bias, "norms"},
+                                                {c.head_bias, "lm_head"}};
   for (const auto& [there, name] : kinds) {
     if (there) out += (out.empty() ? "" : ", ") + std::string(name);
   }
@@ -112,7 +140,7 @@ void inspect(const Arguments& args) {
   row("hidden", fmt::format("{}, feed-forward {}", c.hidden, c.ffn));
   row("heads", fmt::format("{} of {}{}{}", c.heads, c.head_dim,
                            c.kv_heads != c.heads ? fmt::format(", {} key/value", c.kv_heads) : "",
-                           c.qk_norm ? ", normalized" : ""));
+                           c.qk_norm != QkNorm::None ? ", normalized" : ""));
   row("vocabulary", fmt::format("{}{}", c.vocab, c.tied ? ", tied" : ""));
   row("biases", biases_of(c));
   row("rotary", fmt::format("base {:g}, {} of {} dims{}", c.rope_theta, c.rotary_dim, c.head_dim,

@@ -43,6 +43,15 @@ void write_logits(const Arguments& args) {
   SafetensorsWriter writer(args.out, {{"logits", DType::F32, {length, config.output_vocab}}});
   bool finite = true;
   const auto feed = [&](int64_t begin, int64_t end) {
+    if (sequence.outgrown_by(config, end)) {  // what came before is computed again
+      sequence.restart(config, end);
+      sequence.reserve(length);
+      for (int64_t at = 0; at < begin; at += runner.max_tokens()) {
+        const auto count = static_cast<size_t>(std::min(runner.max_tokens(), begin - at));
+        const BatchItem item = {&sequence, std::span(ids).subspan(static_cast<size_t>(at), count)};
+        runner.forward({&item, 1}, cache);
+      }
+    }
     const BatchItem item = {&sequence, std::span(ids).subspan(size_t(begin), size_t(end - begin))};
     const ConstRows hidden = runner.forward({&item, 1}, cache, Runner::Want::All);
     for (int64_t row = 0; row < hidden.rows; row += runner.max_logits()) {

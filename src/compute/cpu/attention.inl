@@ -5,7 +5,9 @@
 
 constexpr int64_t kPageTokens = KvLayout::page_tokens;
 
-inline int64_t padded(int64_t dim) noexcept { return (dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
+inline int64_t padded(int64_t dim) noexcept {
+  return (dim + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes;
+}
 
 // What a row has besides in a cache of bytes; see attention_bytes.inl.
 struct ByteRow {
@@ -94,11 +96,15 @@ inline void decode_page(const AttentionScratch& s, const KvLayout& layout, const
     for (int64_t j = 0; j < used; ++j) decode_stretch(s.values + j * stride, values + j * dim, dim);
   };
   switch (layout.dtype) {
-    case DType::F16: return dense(F16{});
-    case DType::BF16: return dense(Bf16{});
+    case DType::F16:
+      return dense(F16{});
+    case DType::BF16:
+      return dense(Bf16{});
     case DType::U8:
-    case DType::I8: break;
-    default: return dense(float{});
+    case DType::I8:
+      break;
+    default:
+      return dense(float{});
   }
   // scale · (byte - zero), each position with its own; in I8 zero lies in the middle.
   const bool zeros = layout.dtype == DType::U8;
@@ -124,7 +130,8 @@ inline void decode_page(const AttentionScratch& s, const KvLayout& layout, const
 }
 
 // scores[r][j] = q[r] · key j for the positions [0, used) of a page, rounded up to whole vectors.
-inline void score_page(const AttentionScratch& s, int64_t dim, int64_t rows, int64_t used) noexcept {
+inline void score_page(const AttentionScratch& s, int64_t dim, int64_t rows,
+                       int64_t used) noexcept {
   constexpr int kColumns = 4;
   for (int64_t j = 0; j < used; j += kColumns * Vec::kLanes) {
     for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
@@ -148,6 +155,31 @@ inline void score_page(const AttentionScratch& s, int64_t dim, int64_t rows, int
         }
       });
     }
+  }
+}
+
+// Positions within a page.
+alignas(64) constexpr auto kPlaces = [] {
+  std::array<float, kPageTokens> places = {};
+  for (size_t j = 0; j < places.size(); ++j) places[j] = static_cast<float>(j);
+  return places;
+}();
+
+// What a model does to scores before the softmax: they are capped, and ALiBi adds a slope times the
+// distance from the query, which is `behind` positions behind the page's first.
+inline void adjust_scores(float* scores, const AttentionRules& rules, int64_t head,
+                          int64_t behind) noexcept {
+  if (rules.cap > 0) {
+    const Vec cap = Vec::set1(rules.cap), inverse = Vec::set1(1 / rules.cap);
+    for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
+      (cap * tanh(Vec::load(scores + j) * inverse)).store(scores + j);
+    }
+  }
+  if (rules.slopes.empty()) return;
+  const Vec slope = Vec::set1(rules.slopes[static_cast<size_t>(head)]);
+  const Vec from = Vec::set1(static_cast<float>(behind));
+  for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
+    Vec::fma(slope, Vec::load(kPlaces.data() + j) - from, Vec::load(scores + j)).store(scores + j);
   }
 }
 
@@ -233,8 +265,9 @@ inline void add_values(const AttentionScratch& s, int64_t dim, int64_t row, int6
 }
 
 void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const AttentionSpan& span,
-               const float* scale, int64_t window, int64_t kv_head, int64_t first, int64_t count,
-               float* scratch) noexcept {
+               const float* scale, const AttentionRules& rules, int64_t kv_head, int64_t first,
+               int64_t count, float* scratch) noexcept {
+  const int64_t window = rules.window;
   const int64_t dim = layout.head_dim, stride = padded(dim);
   const int64_t group = q.heads / layout.kv_heads;
   const int64_t rows = count * group;
@@ -273,6 +306,10 @@ void attention(MutHeads out, ConstHeads q, const KvLayout& layout, const Attenti
         const int64_t position = span.first_position + first + (row + r) / group;
         const int64_t low = window > 0 ? std::max<int64_t>(0, position - window + 1 - base) : 0;
         const int64_t high = std::min(kPageTokens, position + 1 - base);
+        if (rules.adjust()) {
+          adjust_scores(s.scores + (row + r) * kPageTokens, rules,
+                        kv_head * group + (row + r) % group, position - base);
+        }
         weigh_row(s, row + r, std::min(low, kPageTokens), std::max<int64_t>(high, 0));
       }
       add_values(s, dim, row, tile, used);

@@ -145,7 +145,8 @@ inline void add_bytes(const AttentionScratch& s, const std::byte* values, const 
 // Scores of a page become weights, times the keys' and the values' scales, and these levels. Scales
 // and zeros from `high` on may be anything.
 inline void weigh_bytes(const AttentionScratch& s, const float* keys, const float* values,
-                        bool zeros, int64_t rows, int64_t low, int64_t high) noexcept {
+                        bool zeros, const AttentionRules& rules, int64_t first_head, int64_t behind,
+                        int64_t rows, int64_t low, int64_t high) noexcept {
   for (int64_t r = 0; r < rows; ++r) {
     float* scores = s.scores + r * kPageTokens;
     for (int64_t j = 0; j < kPageTokens; j += Vec::kLanes) {
@@ -156,6 +157,7 @@ inline void weigh_bytes(const AttentionScratch& s, const float* keys, const floa
       }
       (score * Vec::load(keys + j)).store(scores + j);
     }
+    if (rules.adjust()) adjust_scores(scores, rules, first_head + r, behind);
     weigh_row(s, r, low, high);
     Vec shift = Vec::zero();
     for (int64_t j = 0; j < high; j += Vec::kLanes) {
@@ -175,8 +177,9 @@ inline void weigh_bytes(const AttentionScratch& s, const float* keys, const floa
 // A page of the kv heads [first, end). The keys of all these heads lie side by side, and so do
 // their values: they are read in one stretch each.
 void attend_page_of_bytes(const AttentionScratch& scratch, const KvLayout& layout,
-                          const std::byte* page, int64_t first, int64_t end, int64_t rows,
-                          int64_t low, int64_t high) noexcept {
+                          const std::byte* page, const AttentionRules& rules, int64_t behind,
+                          int64_t first, int64_t end, int64_t rows, int64_t low,
+                          int64_t high) noexcept {
   const std::byte* value_block = page + layout.block_bytes();
   const auto rows_of = [&](int64_t head) {
     return scratch.from_row((head - first) * rows, layout.head_dim);
@@ -188,7 +191,7 @@ void attend_page_of_bytes(const AttentionScratch& scratch, const KvLayout& layou
     const std::byte* keys = page + layout.floats_at(head);
     const std::byte* values = value_block + layout.floats_at(head);
     weigh_bytes(rows_of(head), stored<float>(keys), stored<float>(values),
-                layout.dtype == DType::U8, rows, low, high);
+                layout.dtype == DType::U8, rules, head * rows, behind, rows, low, high);
   }
   for (int64_t head = first; head < end; ++head) {
     add_bytes(rows_of(head), value_block + layout.elements_at(head), layout, rows, low, high);

@@ -100,13 +100,19 @@ inline void add_stored(const AttentionScratch& s, const T* values, int64_t dim, 
 // lie side by side.
 template <class T>
 void attend_page(const AttentionScratch& scratch, const KvLayout& layout, const std::byte* page,
-                 int64_t first, int64_t end, int64_t rows, int64_t low, int64_t high) noexcept {
+                 const AttentionRules& rules, int64_t behind, int64_t first, int64_t end,
+                 int64_t rows, int64_t low, int64_t high) noexcept {
   const int64_t dim = layout.head_dim;
   const std::byte* value_block = page + layout.block_bytes();
   for (int64_t head = first; head < end; ++head) {
     const AttentionScratch s = scratch.from_row((head - first) * rows, dim);
     score_stored(s, stored<T>(page + layout.elements_at(head)), dim, rows, high);
-    for (int64_t r = 0; r < rows; ++r) weigh_row(s, r, low, high);
+    for (int64_t r = 0; r < rows; ++r) {
+      if (rules.adjust()) {
+        adjust_scores(s.scores + r * kPageTokens, rules, head * rows + r, behind);
+      }
+      weigh_row(s, r, low, high);
+    }
   }
   for (int64_t head = first; head < end; ++head) {
     const AttentionScratch s = scratch.from_row((head - first) * rows, dim);
@@ -119,8 +125,8 @@ void attend_page(const AttentionScratch& scratch, const KvLayout& layout, const 
 
 void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
                      const KvLayout& layout, const AttentionSpan& span, float scale,
-                     int64_t first_head, int64_t end_head, int64_t begin, int64_t end,
-                     float* memory) noexcept {
+                     const AttentionRules& rules, int64_t first_head, int64_t end_head,
+                     int64_t begin, int64_t end, float* memory) noexcept {
   const int64_t dim = layout.head_dim, stride = padded(dim);
   const int64_t rows = q.heads / layout.kv_heads;  // of a kv head
   const AttentionScratch scratch(memory, dim, kAttentionQueries * rows);
@@ -142,18 +148,27 @@ void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
     const int64_t low = std::max<int64_t>(0, begin - base);
     const int64_t high = std::min(kPageTokens, end - base);
     const std::byte* page = span.kv.pages[p] + span.kv.layer_offset;
+    const int64_t behind = span.first_position - base;
     if (bytes) {
-      attend_page_of_bytes(scratch, layout, page, first_head, end_head, rows, low, high);
+      attend_page_of_bytes(scratch, layout, page, rules, behind, first_head, end_head, rows, low,
+                           high);
       continue;
     }
     if (whole_vectors && !layout.of_bytes()) {
       const auto attend = [&](auto tag) {
-        attend_page<decltype(tag)>(scratch, layout, page, first_head, end_head, rows, low, high);
+        attend_page<decltype(tag)>(scratch, layout, page, rules, behind, first_head, end_head, rows,
+                                   low, high);
       };
       switch (layout.dtype) {
-        case DType::F16: attend(F16{}); break;
-        case DType::BF16: attend(Bf16{}); break;
-        default: attend(float{}); break;
+        case DType::F16:
+          attend(F16{});
+          break;
+        case DType::BF16:
+          attend(Bf16{});
+          break;
+        default:
+          attend(float{});
+          break;
       }
       continue;
     }
@@ -163,7 +178,12 @@ void attention_parts(const AttentionPart& part, int64_t part_step, ConstHeads q,
       score_page(s, dim, rows, high);
       for (int64_t row = 0; row < rows; row += Vec::kTileRows) {
         const int64_t tile = std::min<int64_t>(Vec::kTileRows, rows - row);
-        for (int64_t r = 0; r < tile; ++r) weigh_row(s, row + r, low, high);
+        for (int64_t r = row; r < row + tile; ++r) {
+          if (rules.adjust()) {
+            adjust_scores(s.scores + r * kPageTokens, rules, head * rows + r, behind);
+          }
+          weigh_row(s, r, low, high);
+        }
         add_values(s, dim, row, tile, high);
       }
     }

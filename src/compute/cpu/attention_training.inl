@@ -114,7 +114,7 @@ template <class Factors>
 
 inline int64_t first_visible(const AttentionTask& task, int64_t position) noexcept {
   int64_t first = task.starts != nullptr ? task.starts[position] : 0;
-  if (task.window > 0) first = std::max(first, position - task.window + 1);
+  if (task.rules.window > 0) first = std::max(first, position - task.rules.window + 1);
   return first;
 }
 
@@ -141,6 +141,42 @@ struct Visibility {
     const Vec position = Vec::set1(static_cast<float>(key));
     value = Vec::select_at_least(Vec::load(last + query), position, value, other);
     return Vec::select_at_least(position, Vec::load(first + query), value, other);
+  }
+};
+
+// What the model does to scores, in powers of two: see AttentionRules.
+struct ScoreRules {
+  float cap = 0, slope = 0;
+
+  ScoreRules(const AttentionTask& task, int64_t head) noexcept : cap(task.rules.cap * kLog2E) {
+    if (!task.rules.slopes.empty()) {
+      slope = task.rules.slopes[static_cast<size_t>(head)] * kLog2E;
+    }
+  }
+  bool adjust() const noexcept { return cap > 0 || slope != 0; }
+
+  // Of the queries of lanes `query` on and the keys from `key` on. `slopes`, where it isn't null,
+  // gets the capped score's derivative by the score [kTileRows, kTileCols].
+  void apply(Tile& tile, const Visibility& visible, int64_t query, int64_t key,
+             float* slopes) const noexcept {
+    const Vec one = Vec::set1(1);
+    for (int half = 0; half < 2; ++half) {
+      const Vec position = Vec::load(visible.last + query + half * Vec::kLanes);
+      for (int i = 0; i < kTileRows; ++i) {
+        Vec& score = tile.sums[i][half];
+        Vec derivative = one;
+        if (cap > 0) {
+          const Vec share = tanh(score * Vec::set1(1 / cap));
+          score = share * Vec::set1(cap);
+          derivative = one - share * share;
+        }
+        if (slope != 0) {
+          const Vec distance = Vec::set1(static_cast<float>(key + i)) - position;
+          score = Vec::fma(Vec::set1(slope), distance, score);
+        }
+        if (slopes != nullptr) derivative.store(slopes + i * kTileCols + half * Vec::kLanes);
+      }
+    }
   }
 };
 
@@ -202,6 +238,7 @@ void attention_training(const AttentionTask& task, MutHeads out, MutRows log_sum
       const int64_t count = std::min(kQueryBlock, seq - first);
       const int64_t lanes = round_up(count, kTileCols), rows = round_up(count, kTileRows);
       const Visibility visible(task, first);
+      const ScoreRules rules(task, head);
       Factors::pack_columns(queries, task.q, head, first, count, lanes, task.scale * kLog2E);
       std::fill_n(sums, kQueryBlock * dims, 0.0f);
       alignas(64) float largest[kQueryBlock], denominator[kQueryBlock], shrink[kQueryBlock];
@@ -228,6 +265,7 @@ void attention_training(const AttentionTask& task, MutHeads out, MutRows log_sum
             Tile tile;
             multiply_dims<Factors>(tile, keys + (block + key) * kTileCols, slice,
                                    queries + query * dims, dims);
+            if (rules.adjust()) rules.apply(tile, visible, query, block + key, nullptr);
             const bool all_seen =
                 block + key + kTileRows - 1 <= first + query && block + key >= visible.all[panel];
             if (!all_seen) {
@@ -365,6 +403,7 @@ void attention_training_backward(const AttentionTask& task, const AttentionGradi
         const int64_t at = h * padded + first, count = std::min(kQueryBlock, seq - first);
         const int64_t lanes = round_up(count, kTileCols);
         const Visibility visible(task, first);
+        const ScoreRules rules(task, first_head + h);
         for (int64_t key = 0; key < keys_here; key += kTileRows) {
           const int64_t first_key = block + key, last_key = first_key + kTileRows - 1;
           int64_t from = lanes, to = 0;  // the queries that may see one of these keys
@@ -382,9 +421,11 @@ void attention_training_backward(const AttentionTask& task, const AttentionGradi
             from = std::min(from, query);
             to = query + kTileCols;
             alignas(64) float probabilities[kTileRows * kTileCols];
+            alignas(64) float slopes[kTileRows * kTileCols];
             Tile tile;
             multiply_dims<Factors>(tile, keys + first_key * kTileCols, slice,
                                    queries + (at + query) * dims, dims);
+            if (rules.adjust()) rules.apply(tile, visible, query, first_key, slopes);
             const bool all_seen = last_key <= first + query && first_key >= visible.all[panel];
             for (int half = 0; half < 2; ++half) {
               const int64_t lane = query + half * Vec::kLanes;
@@ -405,7 +446,9 @@ void attention_training_backward(const AttentionTask& task, const AttentionGradi
 #pragma GCC unroll 12
               for (int i = 0; i < kTileRows; ++i) {
                 Vec& d = tile.sums[i][half];
-                d = (d - delta) * Vec::load(probabilities + i * kTileCols + half * Vec::kLanes);
+                const int64_t place = i * kTileCols + half * Vec::kLanes;
+                d = (d - delta) * Vec::load(probabilities + place);
+                if (rules.cap > 0) d = d * Vec::load(slopes + place);
               }
             }
             Factors::store_rows(d_scores + query, tile);

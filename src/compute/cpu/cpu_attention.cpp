@@ -26,13 +26,13 @@ Past past_of(const AttentionSpan& span, int64_t window) noexcept {
 
 void CpuBackend::attention_decode(MutHeads out, ConstHeads q, const KvLayout& layout,
                                   std::span<const AttentionSpan> spans,
-                                  std::span<const float> scale, int64_t window) {
+                                  std::span<const float> scale, const AttentionRules& rules) {
   const int64_t group = q.heads / layout.kv_heads, dim = q.head_dim;
   const int64_t floats = kernels_.attention_scratch_floats(layout, group);
   for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);
   int64_t parts = 0, work = 0;
   for (const AttentionSpan& span : spans) {
-    const Past past = past_of(span, window);
+    const Past past = past_of(span, rules.window);
     parts += past.parts;
     work += (past.end - past.begin) * q.heads * dim;
   }
@@ -55,7 +55,7 @@ void CpuBackend::attention_decode(MutHeads out, ConstHeads q, const KvLayout& la
     for (int64_t item = begin; item < end; ++item) {
       int64_t index = item, before = 0;
       for (const AttentionSpan& span : spans) {
-        const Past past = past_of(span, window);
+        const Past past = past_of(span, rules.window);
         if (index >= past.parts * blocks) {
           index -= past.parts * blocks;
           before += past.parts * layout.kv_heads;
@@ -65,7 +65,7 @@ void CpuBackend::attention_decode(MutHeads out, ConstHeads q, const KvLayout& la
         const int64_t first = (past.first_part + part) * cpu::kAttentionPart;
         kernels_.attention_parts(
             part_at(before + head * past.parts + part), past.parts * part_floats, q, layout, span,
-            scale[static_cast<size_t>(span.first_row)], head,
+            scale[static_cast<size_t>(span.first_row)], rules, head,
             std::min(head + heads_together, layout.kv_heads), std::max(first, past.begin),
             std::min(first + cpu::kAttentionPart, past.end), own);
         break;
@@ -75,7 +75,7 @@ void CpuBackend::attention_decode(MutHeads out, ConstHeads q, const KvLayout& la
   const auto merge = [&](int64_t begin, int64_t end, int) {
     int64_t item = 0, head = 0;
     for (const AttentionSpan& span : spans) {
-      const Past past = past_of(span, window);
+      const Past past = past_of(span, rules.window);
       for (int64_t h = 0; h < layout.kv_heads; ++h, ++head, item += past.parts) {
         if (head < begin || head >= end) continue;
         kernels_.attention_merge(out.at(span.first_row, h * group), part_at(item), past.parts,

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -95,21 +96,33 @@ void CpuBackend::embed(MutRows out, const Weight& table, std::span<const int32_t
   });
 }
 
-void CpuBackend::rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps) {
+void CpuBackend::rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps,
+                          float offset) {
   for_items(x.rows, 4 * x.cols, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      kernels_.rms_norm(out.row(r), x.row(r), weight.data(), x.cols, eps);
+      kernels_.rms_norm(out.row(r), x.row(r), weight.data(), x.cols, eps, offset);
     }
   });
 }
 
-void CpuBackend::rms_norm_heads(MutHeads x, std::span<const float> weight, float eps) {
+void CpuBackend::rms_norm_heads(MutHeads x, std::span<const float> weight, float eps,
+                                float offset) {
   for_items(x.tokens, 4 * x.heads * x.head_dim, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t h = 0; h < x.heads; ++h) {
         float* head = x.at(t, h);
-        kernels_.rms_norm(head, head, weight.data(), x.head_dim, eps);
+        kernels_.rms_norm(head, head, weight.data(), x.head_dim, eps, offset);
       }
+    }
+  });
+}
+
+void CpuBackend::layer_norm(MutRows out, ConstRows x, std::span<const float> weight,
+                            std::span<const float> bias, float eps) {
+  for_items(x.rows, 6 * x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels_.layer_norm(out.row(r), x.row(r), weight.data(), bias.empty() ? nullptr : bias.data(),
+                          x.cols, eps);
     }
   });
 }
@@ -124,7 +137,7 @@ void CpuBackend::rope(MutHeads x, ConstRows cos, ConstRows sin) {
   });
 }
 
-void CpuBackend::silu_mul(MutRows out, ConstRows gate, ConstRows up) {
+void CpuBackend::activate(MutRows out, ConstRows x, ConstRows factor, Activation activation) {
   // Rows are cut into stretches, so that one long row is shared too.
   constexpr int64_t kStretch = 1024;
   const int64_t stretches = (out.cols + kStretch - 1) / kStretch;
@@ -132,10 +145,17 @@ void CpuBackend::silu_mul(MutRows out, ConstRows gate, ConstRows up) {
             [&](int64_t begin, int64_t end) {
               for (int64_t i = begin; i < end; ++i) {
                 const int64_t r = i / stretches, first = i % stretches * kStretch;
-                kernels_.silu_mul(out.row(r) + first, gate.row(r) + first, up.row(r) + first,
-                                  std::min(kStretch, out.cols - first));
+                kernels_.activate(out.row(r) + first, x.row(r) + first,
+                                  factor.data == nullptr ? nullptr : factor.row(r) + first,
+                                  std::min(kStretch, out.cols - first), activation);
               }
             });
+}
+
+void CpuBackend::fill(MutRows x, float value) {
+  for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) std::fill_n(x.row(r), x.cols, value);
+  });
 }
 
 void CpuBackend::scale(MutRows x, float factor) {
@@ -145,6 +165,51 @@ void CpuBackend::scale(MutRows x, float factor) {
       for (int64_t i = 0; i < x.cols; ++i) row[i] *= factor;
     }
   });
+}
+
+void CpuBackend::clamp(MutRows x, float limit) {
+  for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = x.row(r);
+      for (int64_t i = 0; i < x.cols; ++i) row[i] = std::clamp(row[i], -limit, limit);
+    }
+  });
+}
+
+void CpuBackend::soft_cap(MutRows x, float cap) {
+  for_items(x.rows, 32 * x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = x.row(r);
+      for (int64_t i = 0; i < x.cols; ++i) row[i] = cap * std::tanh(row[i] / cap);
+    }
+  });
+}
+
+void CpuBackend::add(MutRows out, ConstRows x, float factor) {
+  for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* to = out.row(r);
+      const float* from = x.row(r);
+      for (int64_t i = 0; i < x.cols; ++i) to[i] += factor * from[i];
+    }
+  });
+}
+
+void CpuBackend::add_rows(MutRows out, ConstRows x, std::span<const int32_t> rows,
+                          std::span<const float> weights) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    float* to = out.row(rows[static_cast<size_t>(r)]);
+    const float* from = x.row(r);
+    const float weight = weights[static_cast<size_t>(r)];
+    for (int64_t i = 0; i < x.cols; ++i) to[i] += weight * from[i];
+  }
+}
+
+void CpuBackend::gate_rows(MutRows x, ConstRows gate) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const float factor = 1 / (1 + std::exp(-gate.row(r)[0]));
+    for (int64_t i = 0; i < x.cols; ++i) x.row(r)[i] *= factor;
+  }
 }
 
 void CpuBackend::decode_rows(MutRows out, const Weight& weight, int64_t first) {
@@ -298,18 +363,18 @@ void CpuBackend::kv_store(const KvLayout& layout, std::span<const AttentionSpan>
 
 void CpuBackend::attention(MutHeads out, ConstHeads q, const KvLayout& layout,
                            std::span<const AttentionSpan> spans, std::span<const float> scale,
-                           int64_t window) {
-  // One token goes its way in any company.
+                           const AttentionRules& rules) {
+  // Spans of one token always take the decode kernels, so that batching cannot change their bits.
   const auto one_token = [](const AttentionSpan& span) { return span.count == 1; };
   if (std::ranges::all_of(spans, one_token)) {
-    return attention_decode(out, q, layout, spans, scale, window);
+    return attention_decode(out, q, layout, spans, scale, rules);
   }
   if (std::ranges::any_of(spans, one_token)) {
     one_token_.clear();
     several_tokens_.clear();
     std::ranges::partition_copy(spans, std::back_inserter(one_token_),
                                 std::back_inserter(several_tokens_), one_token);
-    attention_decode(out, q, layout, one_token_, scale, window);
+    attention_decode(out, q, layout, one_token_, scale, rules);
     spans = several_tokens_;
   }
   const int64_t group = q.heads / layout.kv_heads;
@@ -332,7 +397,7 @@ void CpuBackend::attention(MutHeads out, ConstHeads q, const KvLayout& layout,
           continue;
         }
         const int64_t first = index % blocks * cpu::kAttentionQueries;
-        kernels_.attention(out, q, layout, span, scale.data(), window, index / blocks, first,
+        kernels_.attention(out, q, layout, span, scale.data(), rules, index / blocks, first,
                            std::min(cpu::kAttentionQueries, span.count - first), memory);
         break;
       }

@@ -32,17 +32,28 @@ class CpuBackend : public Backend {
 
   Tensor allocate(DType dtype, const Shape& shape) override;
   void embed(MutRows out, const Weight& table, std::span<const int32_t> ids) override;
-  void rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps) override;
-  void rms_norm_heads(MutHeads x, std::span<const float> weight, float eps) override;
+  void rms_norm(MutRows out, ConstRows x, std::span<const float> weight, float eps,
+                float offset = 0) override;
+  void rms_norm_heads(MutHeads x, std::span<const float> weight, float eps,
+                      float offset = 0) override;
+  void layer_norm(MutRows out, ConstRows x, std::span<const float> weight,
+                  std::span<const float> bias, float eps) override;
   void matmul(ConstRows x, std::span<const MatmulPart> parts) override;
   void rope(MutHeads x, ConstRows cos, ConstRows sin) override;
   void kv_store(const KvLayout& layout, std::span<const AttentionSpan> spans, ConstHeads k,
                 ConstHeads v) override;
   void attention(MutHeads out, ConstHeads q, const KvLayout& layout,
                  std::span<const AttentionSpan> spans, std::span<const float> scale,
-                 int64_t window) override;
-  void silu_mul(MutRows out, ConstRows gate, ConstRows up) override;
+                 const AttentionRules& rules) override;
+  void activate(MutRows out, ConstRows x, ConstRows factor, Activation activation) override;
+  void fill(MutRows x, float value) override;
   void scale(MutRows x, float factor) override;
+  void clamp(MutRows x, float limit) override;
+  void soft_cap(MutRows x, float cap) override;
+  void add(MutRows out, ConstRows x, float factor) override;
+  void add_rows(MutRows out, ConstRows x, std::span<const int32_t> rows,
+                std::span<const float> weights) override;
+  void gate_rows(MutRows x, ConstRows gate) override;
   void copy(MutRows out, ConstRows x) override;
   void gather_rows(MutRows out, ConstRows x, std::span<const int32_t> rows) override;
 
@@ -71,7 +82,7 @@ class CpuBackend : public Backend {
   // Attention of spans of one token each (cpu_attention.cpp).
   void attention_decode(MutHeads out, ConstHeads q, const KvLayout& layout,
                         std::span<const AttentionSpan> spans, std::span<const float> scale,
-                        int64_t window);
+                        const AttentionRules& rules);
 
   ThreadPool& pool_;
   const cpu::Kernels& kernels_;

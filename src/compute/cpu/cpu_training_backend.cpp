@@ -215,20 +215,21 @@ void CpuTrainingBackend::sum_items(std::span<float> sum, int64_t items,
 }
 
 void CpuTrainingBackend::rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
-                                           ConstRows x, std::span<const float> weight, float eps) {
+                                           ConstRows x, std::span<const float> weight, float eps,
+                                           float offset) {
   const MutRows unwanted = grown(unwanted_, 1, d_weight.empty() ? x.cols : 1);
   if (d_weight.empty()) d_weight = {unwanted.data, static_cast<size_t>(x.cols)};
   sum_items(d_weight, x.rows, [&](int64_t begin, int64_t end, float* out) {
     for (int64_t r = begin; r < end; ++r) {
       training_.rms_norm_backward(d_x.row(r), out, d_out.row(r), x.row(r), weight.data(), x.cols,
-                                  eps);
+                                  eps, offset);
     }
   });
 }
 
 void CpuTrainingBackend::rms_norm_heads_backward(MutHeads d, std::span<float> d_weight,
                                                  ConstHeads x, std::span<const float> weight,
-                                                 float eps) {
+                                                 float eps, float offset) {
   const MutRows unwanted = grown(unwanted_, 1, d_weight.empty() ? x.head_dim : 1);
   if (d_weight.empty()) d_weight = {unwanted.data, static_cast<size_t>(x.head_dim)};
   sum_items(d_weight, x.tokens, [&](int64_t begin, int64_t end, float* out) {
@@ -237,8 +238,45 @@ void CpuTrainingBackend::rms_norm_heads_backward(MutHeads d, std::span<float> d_
       for (int64_t h = 0; h < x.heads; ++h) {
         std::fill(d_head.begin(), d_head.end(), 0.0f);
         training_.rms_norm_backward(d_head.data(), out, d.at(t, h), x.at(t, h), weight.data(),
-                                    x.head_dim, eps);
+                                    x.head_dim, eps, offset);
         std::copy(d_head.begin(), d_head.end(), d.at(t, h));
+      }
+    }
+  });
+}
+
+void CpuTrainingBackend::layer_norm_backward(MutRows d_x, std::span<float> d_weight,
+                                             std::span<float> d_bias, ConstRows d_out, ConstRows x,
+                                             std::span<const float> weight, float eps) {
+  // Weight and bias side by side, so that they are summed in one pass.
+  const auto width = static_cast<size_t>(x.cols);
+  std::vector<float> both(2 * width);
+  sum_items(both, x.rows, [&](int64_t begin, int64_t end, float* out) {
+    for (int64_t r = begin; r < end; ++r) {
+      training_.layer_norm_backward(d_x.row(r), out, out + width, d_out.row(r), x.row(r),
+                                    weight.data(), x.cols, eps);
+    }
+  });
+  if (!d_weight.empty()) training_.add(d_weight.data(), both.data(), x.cols);
+  if (!d_bias.empty()) training_.add(d_bias.data(), both.data() + width, x.cols);
+}
+
+void CpuTrainingBackend::soft_cap_backward(MutRows d, ConstRows y, float cap) {
+  for_items(d.rows, d.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t i = 0; i < d.cols; ++i) {
+        const float share = y.row(r)[i] / cap;
+        d.row(r)[i] *= 1 - share * share;
+      }
+    }
+  });
+}
+
+void CpuTrainingBackend::clamp_backward(MutRows d, ConstRows x, float limit) {
+  for_items(d.rows, d.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t i = 0; i < d.cols; ++i) {
+        if (std::abs(x.row(r)[i]) >= limit) d.row(r)[i] = 0;
       }
     }
   });
@@ -254,12 +292,14 @@ void CpuTrainingBackend::rope_backward(MutHeads d, ConstRows cos, ConstRows sin)
   });
 }
 
-void CpuTrainingBackend::silu_mul_backward(MutRows d_gate, MutRows d_up, ConstRows d_out,
-                                           ConstRows gate, ConstRows up) {
+void CpuTrainingBackend::activate_backward(MutRows d_x, MutRows d_factor, ConstRows d_out,
+                                           ConstRows x, ConstRows factor, Activation activation) {
+  const bool product = factor.data != nullptr;
   for_items(d_out.rows, 16 * d_out.cols, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      training_.silu_mul_backward(d_gate.row(r), d_up.row(r), d_out.row(r), gate.row(r), up.row(r),
-                                  d_out.cols);
+      training_.activate_backward(d_x.row(r), product ? d_factor.row(r) : nullptr, d_out.row(r),
+                                  x.row(r), product ? factor.row(r) : nullptr, d_out.cols,
+                                  activation);
     }
   });
 }
@@ -292,7 +332,7 @@ cpu::AttentionTask task_of(ConstHeads q, ConstHeads k, ConstHeads v, const Train
           .seq = seq,
           .kv_head = kv_head,
           .scale = shape.scale,
-          .window = shape.window,
+          .rules = shape.rules,
           .starts = shape.starts.empty() ? nullptr : shape.starts.data() + sequence * seq,
           .out_scale = shape.out_scale};
 }

@@ -33,20 +33,25 @@ class CpuTrainingBackend final : public CpuBackend {
   void matmul_backward_weight(MutRows d_weight, std::span<float> d_bias, ConstRows d_out,
                               ConstRows x) override;
   void rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out, ConstRows x,
-                         std::span<const float> weight, float eps) override;
+                         std::span<const float> weight, float eps, float offset = 0) override;
   void rms_norm_heads_backward(MutHeads d, std::span<float> d_weight, ConstHeads x,
-                               std::span<const float> weight, float eps) override;
+                               std::span<const float> weight, float eps, float offset = 0) override;
+  void layer_norm_backward(MutRows d_x, std::span<float> d_weight, std::span<float> d_bias,
+                           ConstRows d_out, ConstRows x, std::span<const float> weight,
+                           float eps) override;
   void rope_backward(MutHeads d, ConstRows cos, ConstRows sin) override;
-  void silu_mul_backward(MutRows d_gate, MutRows d_up, ConstRows d_out, ConstRows gate,
-                         ConstRows up) override;
+  void activate_backward(MutRows d_x, MutRows d_factor, ConstRows d_out, ConstRows x,
+                         ConstRows factor, Activation activation) override;
+  void soft_cap_backward(MutRows d, ConstRows y, float cap) override;
+  void clamp_backward(MutRows d, ConstRows x, float limit) override;
   void embed_backward(MutRows d_table, ConstRows d_out, std::span<const int32_t> ids) override;
   void attention_training(MutHeads out, MutRows log_sum, ConstHeads q, ConstHeads k, ConstHeads v,
                           const TrainingAttention& shape) override;
   void attention_training_backward(MutHeads d_q, MutHeads d_k, MutHeads d_v, ConstHeads d_out,
                                    ConstHeads out, ConstRows log_sum, ConstHeads q, ConstHeads k,
                                    ConstHeads v, const TrainingAttention& shape) override;
-  LossSum cross_entropy(MutRows d_hidden, MutRows d_lm_head, ConstRows hidden,
-                        const Weight& lm_head, std::span<const int32_t> targets,
+  LossSum cross_entropy(MutRows d_hidden, MutRows d_weight, std::span<float> d_bias,
+                        ConstRows hidden, const LossHead& head, std::span<const int32_t> targets,
                         float scale) override;
   double squared_norm(std::span<const float> x) override;
   void adamw(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
@@ -85,6 +90,7 @@ class CpuTrainingBackend final : public CpuBackend {
   Tensor decoded_;                                 // of for_float_rows
   Tensor unwanted_;                                // gradients that nobody asks for
   Tensor partial_sums_;                            // of sum_items
+  Tensor capped_;                                  // of cross_entropy: one chunk of tokens
   Tensor logits_, hidden_chunk_, d_hidden_chunk_;  // of cross_entropy: one chunk of tokens
 };
 

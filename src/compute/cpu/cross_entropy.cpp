@@ -14,9 +14,11 @@ constexpr int64_t kChunkRows = 256;
 
 }  // namespace
 
-LossSum CpuTrainingBackend::cross_entropy(MutRows d_hidden, MutRows d_lm_head, ConstRows hidden,
-                                          const Weight& lm_head, std::span<const int32_t> targets,
+LossSum CpuTrainingBackend::cross_entropy(MutRows d_hidden, MutRows d_weight,
+                                          std::span<float> d_bias, ConstRows hidden,
+                                          const LossHead& head, std::span<const int32_t> targets,
                                           float scale) {
+  const Weight& lm_head = *head.weight;
   const bool gradients = d_hidden.data != nullptr;
   const int64_t vocab = lm_head.rows, dim = hidden.cols;
   // Only the rows that count take part in the products.
@@ -39,8 +41,15 @@ LossSum CpuTrainingBackend::cross_entropy(MutRows d_hidden, MutRows d_lm_head, C
     const std::span<const int32_t> taken = std::span(rows).subspan(size_t(first), size_t(n));
     const MutRows x = grown(hidden_chunk_, n, dim), logits = grown(logits_, n, vocab);
     gather_rows(x, hidden, taken);
-    const MatmulPart part = {logits, &lm_head, {}, false};
+    const MatmulPart part = {logits, &lm_head, head.bias, false};
     matmul(x, {&part, 1});
+    if (head.scale != 1) this->scale(logits, head.scale);
+    MutRows capped;
+    if (head.cap > 0) {
+      soft_cap(logits, head.cap);
+      capped = grown(capped_, n, vocab);
+      copy(capped, logits);
+    }
     for_items(n, 16 * vocab, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int32_t target = targets[static_cast<size_t>(taken[static_cast<size_t>(i)])];
@@ -50,7 +59,9 @@ LossSum CpuTrainingBackend::cross_entropy(MutRows d_hidden, MutRows d_lm_head, C
     });
     for (int64_t i = 0; i < n; ++i) sum.loss += losses[static_cast<size_t>(i)];
     if (!gradients) continue;
-    if (d_lm_head.data != nullptr) matmul_backward_weight(d_lm_head, {}, logits, x);
+    if (head.cap > 0) soft_cap_backward(logits, capped, head.cap);
+    if (head.scale != 1) this->scale(logits, head.scale);
+    matmul_backward_weight(d_weight, d_bias, logits, x);
     const MutRows d_x = grown(d_hidden_chunk_, n, dim);
     matmul_backward(d_x, logits, lm_head, false);
     for (int64_t i = 0; i < n; ++i) {

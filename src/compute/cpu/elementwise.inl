@@ -1,6 +1,7 @@
 // Kernels of a row at a time.
 
-void rms_norm(float* out, const float* x, const float* weight, int64_t dim, float eps) noexcept {
+void rms_norm(float* out, const float* x, const float* weight, int64_t dim, float eps,
+              float offset) noexcept {
   Vec squares = Vec::zero();
   for_lanes(dim, [&](int64_t i, int64_t n) {
     const Vec v = Vec::load_n(x + i, n);
@@ -9,7 +10,18 @@ void rms_norm(float* out, const float* x, const float* weight, int64_t dim, floa
   const float scale = 1.0f / std::sqrt(squares.sum() / static_cast<float>(dim) + eps);
   for_lanes(dim, [&](int64_t i, int64_t n) {
     const Vec scaled = Vec::load_n(x + i, n) * Vec::set1(scale);
-    (scaled * Vec::load_n(weight + i, n)).store_n(out + i, n);
+    (scaled * (Vec::load_n(weight + i, n) + Vec::set1(offset))).store_n(out + i, n);
+  });
+}
+
+// `bias` may be null.
+void layer_norm(float* out, const float* x, const float* weight, const float* bias, int64_t dim,
+                float eps) noexcept {
+  const auto [mean, scale] = mean_and_scale(x, dim, eps);
+  for_lanes(dim, [&, mean = mean, scale = scale](int64_t i, int64_t n) {
+    const Vec scaled = (Vec::load_n(x + i, n) - Vec::set1(mean)) * Vec::set1(scale);
+    const Vec shift = bias != nullptr ? Vec::load_n(bias + i, n) : Vec::zero();
+    Vec::fma(scaled, Vec::load_n(weight + i, n), shift).store_n(out + i, n);
   });
 }
 
@@ -22,12 +34,17 @@ void rope(float* head, const float* cos, const float* sin, int64_t half) noexcep
   });
 }
 
-void silu_mul(float* out, const float* gate, const float* up, int64_t count) noexcept {
+// out = act(x), times `factor` where it isn't null.
+template <class Act>
+inline void activate_as(float* out, const float* x, const float* factor, int64_t count) noexcept {
   for_lanes(count, [&](int64_t i, int64_t n) {
-    const Vec g = Vec::load_n(gate + i, n);
-    const Vec silu = g / (Vec::set1(1) + exp(Vec::zero() - g));
-    (silu * Vec::load_n(up + i, n)).store_n(out + i, n);
+    const Vec value = Act::value(Vec::load_n(x + i, n));
+    (factor != nullptr ? value * Vec::load_n(factor + i, n) : value).store_n(out + i, n);
   });
+}
+void activate(float* out, const float* x, const float* factor, int64_t count,
+              Activation activation) noexcept {
+  with_activation(activation, [&](auto act) { activate_as<decltype(act)>(out, x, factor, count); });
 }
 
 // Twelve independent chains hide the latency of a multiply-add on every machine met so far.

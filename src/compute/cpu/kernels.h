@@ -53,15 +53,18 @@ struct Kernels {
 
   ProductKernels products;  // of weights in any format but packed
 
-  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t dim,
-                   float eps) noexcept;
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t dim, float eps,
+                   float offset) noexcept;
+  void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias,
+                     int64_t dim, float eps) noexcept;  // `bias` may be null
   void (*rope)(float* head, const float* cos, const float* sin, int64_t half) noexcept;
-  void (*silu_mul)(float* out, const float* gate, const float* up, int64_t count) noexcept;
+  void (*activate)(float* out, const float* x, const float* factor, int64_t count,
+                   Activation activation) noexcept;  // `factor` may be null
   void (*decode_row)(float* out, const Weight& weight, int64_t row) noexcept;
 
   // Queries [first, first + count) of a span, all heads that read kv head `kv_head`.
   void (*attention)(MutHeads out, ConstHeads q, const KvLayout& layout, const AttentionSpan& span,
-                    const float* scale, int64_t window, int64_t kv_head, int64_t first,
+                    const float* scale, const AttentionRules& rules, int64_t kv_head, int64_t first,
                     int64_t count, float* scratch) noexcept;
   int64_t (*attention_scratch_floats)(const KvLayout& layout, int64_t group) noexcept;
 
@@ -71,8 +74,8 @@ struct Kernels {
   // apart. Parts are put together by attention_merge.
   void (*attention_parts)(const AttentionPart& part, int64_t part_step, ConstHeads q,
                           const KvLayout& layout, const AttentionSpan& span, float scale,
-                          int64_t first_head, int64_t end_head, int64_t begin, int64_t end,
-                          float* scratch) noexcept;
+                          const AttentionRules& rules, int64_t first_head, int64_t end_head,
+                          int64_t begin, int64_t end, float* scratch) noexcept;
   // out [group, head_dim], of parts that follow each other in memory and positions.
   void (*attention_merge)(float* out, const AttentionPart& first, int64_t parts, int64_t group,
                           int64_t head_dim) noexcept;

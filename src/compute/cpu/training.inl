@@ -2,22 +2,51 @@
 
 // With r = 1 / sqrt(mean(x²) + eps), out = x · r · w and s = sum(d_out · w · x):
 //   d_x = r · (d_out · w) - x · r³ · s / dim,   d_w = d_out · x · r.
+// `w` is weight + offset.
 void rms_norm_backward(float* d_x, float* d_weight, const float* d_out, const float* x,
-                       const float* weight, int64_t dim, float eps) noexcept {
+                       const float* weight, int64_t dim, float eps, float offset) noexcept {
+  const auto weight_at = [&](int64_t i, int64_t n) {
+    return Vec::load_n(weight + i, n) + Vec::set1(offset);
+  };
   Vec squares = Vec::zero(), products = Vec::zero();
   for_lanes(dim, [&](int64_t i, int64_t n) {
     const Vec v = Vec::load_n(x + i, n);
     squares = Vec::fma(v, v, squares);
-    products = Vec::fma(Vec::load_n(d_out + i, n) * Vec::load_n(weight + i, n), v, products);
+    products = Vec::fma(Vec::load_n(d_out + i, n) * weight_at(i, n), v, products);
   });
   const float count = static_cast<float>(dim);
   const float r = 1.0f / std::sqrt(squares.sum() / count + eps);
   const Vec scale = Vec::set1(r), back = Vec::set1(-r * r * r * products.sum() / count);
   for_lanes(dim, [&](int64_t i, int64_t n) {
     const Vec v = Vec::load_n(x + i, n), scaled = Vec::load_n(d_out + i, n) * scale;
-    const Vec straight = Vec::fma(scaled, Vec::load_n(weight + i, n), Vec::load_n(d_x + i, n));
+    const Vec straight = Vec::fma(scaled, weight_at(i, n), Vec::load_n(d_x + i, n));
     Vec::fma(v, back, straight).store_n(d_x + i, n);
     Vec::fma(scaled, v, Vec::load_n(d_weight + i, n)).store_n(d_weight + i, n);
+  });
+}
+
+// With y = (x - mean) · r and g = d_out · w:
+//   d_x = r · (g - mean(g) - y · mean(g · y)),   d_w = d_out · y,   d_b = d_out.
+void layer_norm_backward(float* d_x, float* d_weight, float* d_bias, const float* d_out,
+                         const float* x, const float* weight, int64_t dim, float eps) noexcept {
+  const auto [mean, r] = mean_and_scale(x, dim, eps);
+  const auto normed = [&, mean = mean, r = r](int64_t i, int64_t n) {
+    return (Vec::load_n(x + i, n) - Vec::set1(mean)) * Vec::set1(r);
+  };
+  Vec sums = Vec::zero(), products = Vec::zero();
+  for_lanes(dim, [&](int64_t i, int64_t n) {
+    const Vec g = Vec::load_n(d_out + i, n) * Vec::load_n(weight + i, n);
+    sums = sums + g;
+    products = Vec::fma(g, normed(i, n), products);
+  });
+  const Vec mean_g = Vec::set1(sums.sum() / static_cast<float>(dim));
+  const Vec mean_gy = Vec::set1(products.sum() / static_cast<float>(dim));
+  for_lanes(dim, [&, r = r](int64_t i, int64_t n) {
+    const Vec d = Vec::load_n(d_out + i, n), y = normed(i, n);
+    const Vec g = d * Vec::load_n(weight + i, n) - mean_g - y * mean_gy;
+    Vec::fma(g, Vec::set1(r), Vec::load_n(d_x + i, n)).store_n(d_x + i, n);
+    Vec::fma(d, y, Vec::load_n(d_weight + i, n)).store_n(d_weight + i, n);
+    (Vec::load_n(d_bias + i, n) + d).store_n(d_bias + i, n);
   });
 }
 
@@ -30,16 +59,23 @@ void rope_backward(float* head, const float* cos, const float* sin, int64_t half
   });
 }
 
-// With σ = 1 / (1 + exp(-g)): silu' = σ · (1 + g · (1 - σ)).
-void silu_mul_backward(float* d_gate, float* d_up, const float* d_out, const float* gate,
-                       const float* up, int64_t count) noexcept {
-  const Vec one = Vec::set1(1);
+template <class Act>
+inline void activate_backward_as(float* d_x, float* d_factor, const float* d_out, const float* x,
+                                 const float* factor, int64_t count) noexcept {
   for_lanes(count, [&](int64_t i, int64_t n) {
-    const Vec g = Vec::load_n(gate + i, n), u = Vec::load_n(up + i, n);
-    const Vec d = Vec::load_n(d_out + i, n);
-    const Vec sigmoid = one / (one + exp(Vec::zero() - g));
-    (d * g * sigmoid).store_n(d_up + i, n);
-    (d * u * sigmoid * Vec::fma(g, one - sigmoid, one)).store_n(d_gate + i, n);
+    const Vec v = Vec::load_n(x + i, n), d = Vec::load_n(d_out + i, n);
+    Vec back = d * Act::slope(v);
+    if (factor != nullptr) {
+      back = back * Vec::load_n(factor + i, n);
+      (d * Act::value(v)).store_n(d_factor + i, n);
+    }
+    back.store_n(d_x + i, n);
+  });
+}
+void activate_backward(float* d_x, float* d_factor, const float* d_out, const float* x,
+                       const float* factor, int64_t count, Activation activation) noexcept {
+  with_activation(activation, [&](auto act) {
+    activate_backward_as<decltype(act)>(d_x, d_factor, d_out, x, factor, count);
   });
 }
 

@@ -46,7 +46,7 @@ struct AttentionTask {
   int64_t seq;
   int64_t kv_head;
   float scale;
-  int64_t window;
+  AttentionRules rules;
   const int32_t* starts;  // [seq], or null
   float out_scale;        // backward: see TrainingAttention
 };
@@ -104,10 +104,13 @@ struct TrainingKernels {
 
   // d_x += the gradient of one row; d_weight +=.
   void (*rms_norm_backward)(float* d_x, float* d_weight, const float* d_out, const float* x,
-                            const float* weight, int64_t dim, float eps) noexcept;
+                            const float* weight, int64_t dim, float eps, float offset) noexcept;
+  void (*layer_norm_backward)(float* d_x, float* d_weight, float* d_bias, const float* d_out,
+                              const float* x, const float* weight, int64_t dim, float eps) noexcept;
   void (*rope_backward)(float* head, const float* cos, const float* sin, int64_t half) noexcept;
-  void (*silu_mul_backward)(float* d_gate, float* d_up, const float* d_out, const float* gate,
-                            const float* up, int64_t count) noexcept;
+  // Without a factor both it and d_factor are null.
+  void (*activate_backward)(float* d_x, float* d_factor, const float* d_out, const float* x,
+                            const float* factor, int64_t count, Activation activation) noexcept;
   void (*add)(float* out, const float* x, int64_t count) noexcept;  // out += x
 
   // -log softmax(logits)[target]; turns logits into their gradient times `scale`.
