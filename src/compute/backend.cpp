@@ -48,6 +48,7 @@ void Backend::adamw(std::span<float>, std::span<const float>, std::span<float>, 
   cannot_train();
 }
 void Backend::clear(std::span<float>) { cannot_train(); }
+void Backend::add(MutRows, ConstRows) { cannot_train(); }
 void Backend::narrow(std::span<uint16_t>, std::span<const float>) { cannot_train(); }
 void Backend::widen(std::span<float>, std::span<const uint16_t>) { cannot_train(); }
 void Backend::dropout(MutRows, const Dropout&) { cannot_train(); }

@@ -256,6 +256,7 @@ class Backend {
 
   // x = 0.
   virtual void clear(std::span<float> x);
+  virtual void add(MutRows out, ConstRows x);  // out += x
 
   // out = x rounded to bfloat16, and back.
   virtual void narrow(std::span<uint16_t> out, std::span<const float> x);

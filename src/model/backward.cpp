@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <utility>
 
 #include "core/error.h"
+#include "core/rng.h"
 #include "model/rotary.h"
 
 namespace quern {
@@ -23,6 +25,10 @@ void check_head(const Weights& weights) {
   if (weights.lm_head.lora.a.empty()) return;
   throw Error(Kind::Unsupported, "training does not support an adapter of the output head",
               "leave lm_head out of the targets, or train it in full");
+}
+
+int64_t widest_input(const Config& c) noexcept {
+  return std::max({c.hidden, c.ffn, c.query_dim()});
 }
 
 std::vector<TensorSpec> trained_specs(const Config& config, const TrainingOptions& options) {
@@ -140,6 +146,7 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   }
   norm_ = floats(c.hidden);
   swiglu_ = floats(c.ffn);
+  if (options_.lora_dropout > 0) dropped_ = floats(widest_input(c));
   d_x_ = floats(c.hidden);
   d_norm_ = floats(c.hidden);
   d_attended_ = floats(c.query_dim());
@@ -149,7 +156,8 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
 }
 
 uint64_t TrainingPass::memory_bytes(const Config& c, const TrainingOptions& options) {
-  const int64_t scratch = 3 * c.hidden + c.ffn + c.query_dim() + c.rotary_dim;
+  const int64_t dropped = options.lora_dropout > 0 ? widest_input(c) : 0;
+  const int64_t scratch = 3 * c.hidden + c.ffn + c.query_dim() + c.rotary_dim + dropped;
   const int64_t floats = plan_memory(c, options).floats + options.batch * options.seq * scratch;
   return static_cast<uint64_t>(floats) * sizeof(float);
 }
@@ -210,7 +218,8 @@ TrainingAttention TrainingPass::attention(int64_t layer) const noexcept {
 }
 
 // Angles and targets of a batch: the label at t + 1 judges the hidden state at t.
-void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
+void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch,
+                         uint64_t dropout_stream, bool training) {
   assert(batch.batch * batch.seq <= options_.batch * options_.seq);
   batch_ = batch.batch;
   seq_ = batch.seq;
@@ -218,6 +227,11 @@ void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
   rank_ = weights.max_lora_rank();
   const int64_t lora_floats = 2 * options_.batch * options_.seq * rank_;
   if (lora_.count() < lora_floats) lora_ = run_.allocate(DType::F32, {lora_floats});
+  lora_dropout_ = {};
+  if (training && rank_ > 0 && options_.lora_dropout > 0) {
+    lora_dropout_ = {.dropout = {options_.lora_dropout, options_.dropout_seed, dropout_stream},
+                     .scratch = rows_of(dropped_, batch_ * seq_)};
+  }
   const int64_t half = config_.rotary_dim / 2;
   const std::vector<float> frequencies = inverse_frequencies(config_, /*alpha=*/1, seq_);
   const float magnitude = rotary_magnitude(config_);
@@ -241,7 +255,9 @@ void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropo
   const Buffers b = buffers(index);
   const MutRows lora =
       rank_ > 0 ? MutRows{lora_.floats().data(), batch_ * seq_, rank_, rank_} : MutRows{};
-  const Block block(run_, config_, layer, lora);
+  const LoraDropout* const dropped =
+      lora_dropout_.scratch.data != nullptr ? &lora_dropout_ : nullptr;
+  const Block block(run_, config_, layer, lora, kNoProbe, dropped);
   const QkvHeads heads = block.qkv(b.x_in, b.qkv);
   run_.attention_training(query_heads(config_, b.attended),
                           rows_at(saved(index).log_sum, config_.heads), heads.q, heads.k, heads.v,
@@ -254,16 +270,36 @@ void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropo
 // `keep`: for a backward pass.
 void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout,
                            bool keep) {
-  begin(w, batch);
+  begin(w, batch, dropout.stream, keep);
   const int64_t tokens = batch_ * seq_;
   const MutRows embedded = x_of(0);
   run_.embed(embedded, w.embedding, batch.ids);
+  if (keep && options_.embedding_noise > 0) add_noise(embedded, dropout.stream);
   run_.dropout(embedded, of_layer(dropout, -1));
   for (int64_t l = 0; l < config_.layers; ++l) {
     block(w.layers[static_cast<size_t>(l)], l, dropout);
     if (keep && saved(l).rounded >= 0) run_.narrow(rounded(l), inner(l));
   }
   run_.rms_norm(rows_of(norm_, tokens), x_of(config_.layers), w.final_norm, config_.norm_eps);
+}
+
+// Element i has the i-th word of its call's stream, so that threads and cuts don't matter.
+void TrainingPass::add_noise(MutRows embedded, uint64_t stream) {
+  const float most = options_.embedding_noise /
+                     std::sqrt(static_cast<float>(seq_) * static_cast<float>(config_.hidden));
+  const uint64_t own = stream << 16 | uint64_t{0x7fff};
+  const std::array<uint32_t, 2> key = {static_cast<uint32_t>(options_.dropout_seed),
+                                       static_cast<uint32_t>(options_.dropout_seed >> 32)};
+  const int64_t count = embedded.rows * embedded.cols;
+  for (int64_t i = 0; i < count; i += 4) {
+    const auto words = philox({static_cast<uint32_t>(i / 4), static_cast<uint32_t>(i / 4 >> 32),
+                               static_cast<uint32_t>(own), static_cast<uint32_t>(own >> 32)},
+                              key);
+    for (int64_t k = i; k < std::min(i + 4, count); ++k) {
+      const float unit = static_cast<float>(words[static_cast<size_t>(k - i)] >> 8) * 0x1p-23f - 1;
+      embedded.row(k / embedded.cols)[k % embedded.cols] += most * unit;
+    }
+  }
 }
 
 LossSum TrainingPass::loss(const Weights& weights, const TrainingBatch& batch) {
@@ -325,19 +361,25 @@ void TrainingPass::linear_backward(const Linear& linear, const Linear& sink, Mut
   // take x's place.
   const MutRows inner = {lora_.floats().data(), x.rows, lora.a.rows, lora.a.rows};
   const MutRows d_inner = {inner.data + x.rows * rank_, x.rows, lora.a.rows, lora.a.rows};
+  const bool drops = lora_dropout_.scratch.data != nullptr;
+  const ConstRows seen = drops ? ConstRows(lora_dropout_.of(run_, x, lora)) : x;
   if (!sink.lora.b.empty()) {
     const MatmulPart part = {inner, &lora.a, {}, false};
-    run_.matmul(x, {&part, 1});
+    run_.matmul(seen, {&part, 1});
     run_.scale(inner, lora.scale);
     run_.matmul_backward_weight(sink_->matrix(sink.lora.b), {}, d_out, inner);
   }
   run_.matmul_backward(d_inner, d_out, lora.b, false);
   run_.scale(d_inner, lora.scale);
   if (!sink.lora.a.empty()) {
-    run_.matmul_backward_weight(sink_->matrix(sink.lora.a), {}, d_inner, x);
+    run_.matmul_backward_weight(sink_->matrix(sink.lora.a), {}, d_inner, seen);
   }
   run_.matmul_backward(d_x, d_out, linear.weight, accumulate);
-  run_.matmul_backward(d_x, d_inner, lora.a, true);
+  if (!drops) return run_.matmul_backward(d_x, d_inner, lora.a, true);
+  const MutRows d_seen = {lora_dropout_.scratch.data, x.rows, x.cols, x.cols};
+  run_.matmul_backward(d_seen, d_inner, lora.a, false);
+  lora_dropout_.mask(run_, d_seen, lora);
+  run_.add(d_x, d_seen);
 }
 
 // d_x_ holds the gradient of the block's output and becomes that of its input. The norms and the

@@ -52,12 +52,23 @@ MutHeads query_heads(const Config& config, MutRows rows) noexcept;
 using BlockProbe = FunctionRef<void(std::string_view, ConstRows)>;
 inline constexpr auto kNoProbe = [](std::string_view, ConstRows) {};
 
+// In training, what of its input a low-rank update sees.
+struct LoraDropout {
+  Dropout dropout;  // its stream: of the call
+  MutRows scratch;  // [tokens, widest input]
+
+  // `x` with some elements dropped: in scratch, until the next call.
+  MutRows of(Backend& run, ConstRows x, const LowRank& update) const;
+  // The mask alone, over what lies in `x`.
+  void mask(Backend& run, MutRows x, const LowRank& update) const;
+};
+
 class Block {
  public:
-  // `lora`: scratch [tokens, rank], empty without adapters.
+  // `lora`: scratch [tokens, rank], empty without adapters. `dropout`: null for none.
   Block(Backend& run, const Config& config, const Layer& layer, MutRows lora = {},
-        BlockProbe probe = kNoProbe)
-      : run_(run), config_(config), layer_(layer), lora_(lora), probe_(probe) {}
+        BlockProbe probe = kNoProbe, const LoraDropout* dropout = nullptr)
+      : run_(run), config_(config), layer_(layer), lora_(lora), probe_(probe), dropout_(dropout) {}
 
   QkvHeads qkv(ConstRows x, const QkvBuffers& b) const;
   // The same in two halves. Of the last block only some rows' output is wanted: all rows give their
@@ -82,6 +93,7 @@ class Block {
   const Layer& layer_;
   MutRows lora_;
   BlockProbe probe_;
+  const LoraDropout* dropout_;
 };
 
 // Several linear maps of the same input, their adapters included. `lora`: scratch [tokens, rank].
@@ -90,6 +102,6 @@ struct LinearPart {
   MutRows out;
 };
 void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
-                  bool accumulate = false);
+                  bool accumulate = false, const LoraDropout* dropout = nullptr);
 
 }  // namespace quern

@@ -264,6 +264,12 @@ void CpuTrainingBackend::silu_mul_backward(MutRows d_gate, MutRows d_up, ConstRo
   });
 }
 
+void CpuTrainingBackend::add(MutRows out, ConstRows x) {
+  for_items(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) training_.add(out.row(r), x.row(r), x.cols);
+  });
+}
+
 // A thread takes a stretch of columns of all tokens, so that equal ids never meet.
 void CpuTrainingBackend::embed_backward(MutRows d_table, ConstRows d_out,
                                         std::span<const int32_t> ids) {

@@ -52,6 +52,7 @@ class CpuTrainingBackend final : public CpuBackend {
   void adamw(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
              const AdamWStep& step) override;
   void clear(std::span<float> x) override;
+  void add(MutRows out, ConstRows x) override;
   void narrow(std::span<uint16_t> out, std::span<const float> x) override;
   void widen(std::span<float> out, std::span<const uint16_t> x) override;
   void dropout(MutRows x, const Dropout& dropout) override;
