@@ -27,6 +27,7 @@ void add_commands(CLI::App& root) {
       add_sandbox,
       add_data,
       add_pretrain,
+      add_finetune,
       add_plot,
       add_tokenizer,
       add_gradients,

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <utility>
 
 #include "core/error.h"
+#include "core/rng.h"
 #include "model/rotary.h"
 
 namespace quern {
@@ -49,6 +51,11 @@ int64_t scratch_floats(const Config& c) noexcept {
     floats += 2 * c.experts.count + 3 * c.hidden + 3 * mlp_width(c);
   }
   return floats;
+}
+
+// The widest input of a matrix.
+int64_t widest_input(const Config& c) noexcept {
+  return std::max({c.hidden, mlp_width(c), c.query_dim()});
 }
 
 std::vector<TensorSpec> trained_specs(const Config& config, const TrainingOptions& options) {
@@ -172,6 +179,7 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
   }
   norm_ = floats(c.hidden);
   swiglu_ = floats(c.ffn);
+  if (options_.lora_dropout > 0) dropped_ = floats(widest_input(c));
   d_x_ = floats(c.hidden);
   d_norm_ = floats(c.hidden);
   d_attended_ = floats(c.query_dim());
@@ -198,7 +206,8 @@ TrainingPass::TrainingPass(Backend& backend, const Config& config, const Trainin
 
 uint64_t TrainingPass::memory_bytes(const Config& c, const TrainingOptions& options) {
   const int64_t tokens = options.batch * options.seq;
-  const int64_t floats = plan_memory(c, options).floats + tokens * scratch_floats(c);
+  const int64_t dropped = options.lora_dropout > 0 ? widest_input(c) : 0;
+  const int64_t floats = plan_memory(c, options).floats + tokens * (scratch_floats(c) + dropped);
   return static_cast<uint64_t>(floats) * sizeof(float);
 }
 
@@ -242,7 +251,8 @@ BlockScratch TrainingPass::scratch() noexcept {
           .branch = rows(branch_),
           .router = rows(router_),
           .expert_rows = rows(expert_rows_),
-          .routing = &routing_};
+          .routing = &routing_,
+          .dropout = lora_dropout_.scratch.data != nullptr ? &lora_dropout_ : nullptr};
 }
 
 TrainingPass::Buffers TrainingPass::buffers(int64_t layer) {
@@ -275,7 +285,8 @@ TrainingAttention TrainingPass::attention(int64_t layer) const noexcept {
 }
 
 // Angles and targets of a batch: the label at t + 1 judges the hidden state at t.
-void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
+void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch,
+                         uint64_t dropout_stream, bool training) {
   assert(batch.batch * batch.seq <= options_.batch * options_.seq);
   batch_ = batch.batch;
   seq_ = batch.seq;
@@ -283,6 +294,11 @@ void TrainingPass::begin(const Weights& weights, const TrainingBatch& batch) {
   rank_ = weights.max_lora_rank();
   const int64_t lora_floats = 2 * options_.batch * options_.seq * rank_;
   if (lora_.count() < lora_floats) lora_ = run_.allocate(DType::F32, {lora_floats});
+  lora_dropout_ = {};
+  if (training && rank_ > 0 && options_.lora_dropout > 0) {
+    lora_dropout_ = {.dropout = {options_.lora_dropout, options_.dropout_seed, dropout_stream},
+                     .scratch = rows_of(dropped_, batch_ * seq_)};
+  }
   const int64_t half = config_.rotary_dim / 2;
   const std::vector<float> frequencies =
       inverse_frequencies(config_, dynamic_alpha(config_.rope_scaling, seq_), seq_);
@@ -324,11 +340,12 @@ void TrainingPass::block(const Layer& layer, int64_t index, const Dropout& dropo
 // `keep`: for a backward pass.
 void TrainingPass::forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout,
                            bool keep) {
-  begin(w, batch);
+  begin(w, batch, dropout.stream, keep);
   const int64_t tokens = batch_ * seq_;
   const MutRows embedded = x_of(0);
   embed_tokens(run_, config_, w, embedded, batch.ids,
                std::span(positions_).first(static_cast<size_t>(tokens)), rows_of(norm_, tokens));
+  if (keep && options_.embedding_noise > 0) add_noise(embedded, dropout.stream);
   run_.dropout(embedded, of_layer(dropout, -1));
   for (int64_t l = 0; l < config_.layers; ++l) {
     block(w.layers[static_cast<size_t>(l)], l, dropout);
@@ -358,6 +375,25 @@ LossHead TrainingPass::head(const Weights& w) {
   head_weight_.data = head_.data();
   out.weight = &head_weight_;
   return out;
+}
+
+// Element i has the i-th word of its call's stream, so that threads and cuts don't matter.
+void TrainingPass::add_noise(MutRows embedded, uint64_t stream) {
+  const float most = options_.embedding_noise /
+                     std::sqrt(static_cast<float>(seq_) * static_cast<float>(config_.hidden));
+  const uint64_t own = stream << 16 | uint64_t{0x7fff};
+  const std::array<uint32_t, 2> key = {static_cast<uint32_t>(options_.dropout_seed),
+                                       static_cast<uint32_t>(options_.dropout_seed >> 32)};
+  const int64_t count = embedded.rows * embedded.cols;
+  for (int64_t i = 0; i < count; i += 4) {
+    const auto words = philox({static_cast<uint32_t>(i / 4), static_cast<uint32_t>(i / 4 >> 32),
+                               static_cast<uint32_t>(own), static_cast<uint32_t>(own >> 32)},
+                              key);
+    for (int64_t k = i; k < std::min(i + 4, count); ++k) {
+      const float unit = static_cast<float>(words[static_cast<size_t>(k - i)] >> 8) * 0x1p-23f - 1;
+      embedded.row(k / embedded.cols)[k % embedded.cols] += most * unit;
+    }
+  }
 }
 
 LossSum TrainingPass::loss(const Weights& weights, const TrainingBatch& batch) {
@@ -467,26 +503,33 @@ void TrainingPass::linear_backward(const Linear& linear, const Linear& sink, Mut
   // take x's place.
   const MutRows inner = {lora_.floats().data(), x.rows, lora.a.rows, lora.a.rows};
   const MutRows d_inner = {inner.data + x.rows * rank_, x.rows, lora.a.rows, lora.a.rows};
+  const bool drops = lora_dropout_.scratch.data != nullptr;
+  const ConstRows seen = drops ? ConstRows(lora_dropout_.of(run_, x, lora)) : x;
   if (!sink.lora.b.empty()) {
     const MatmulPart part = {inner, &lora.a, {}, false};
-    run_.matmul(x, {&part, 1});
+    run_.matmul(seen, {&part, 1});
     run_.scale(inner, lora.scale);
     run_.matmul_backward_weight(sink_->matrix(sink.lora.b), {}, d_out, inner);
   }
   run_.matmul_backward(d_inner, d_out, lora.b, false);
   run_.scale(d_inner, lora.scale);
   if (!sink.lora.a.empty()) {
-    run_.matmul_backward_weight(sink_->matrix(sink.lora.a), {}, d_inner, x);
+    run_.matmul_backward_weight(sink_->matrix(sink.lora.a), {}, d_inner, seen);
   }
   run_.matmul_backward(d_x, d_out, linear.weight, accumulate);
-  run_.matmul_backward(d_x, d_inner, lora.a, true);
+  if (!drops) return run_.matmul_backward(d_x, d_inner, lora.a, true);
+  const MutRows d_seen = {lora_dropout_.scratch.data, x.rows, x.cols, x.cols};
+  run_.matmul_backward(d_seen, d_inner, lora.a, false);
+  lora_dropout_.mask(run_, d_seen, lora);
+  run_.add(d_x, d_seen, 1);
 }
 
 ConstRows TrainingPass::branch_gradient(const Linear& linear, ConstRows x, const Norm& after,
                                         const Norm& sink) {
   if (after.empty() && config_.residual_scale == 1) return rows_of(d_x_, x.rows);
   if (!after.empty()) {  // the norm's input is computed again
-    apply_linear(run_, x, {{&linear, rows_of(branch_, x.rows)}}, scratch().lora);
+    apply_linear(run_, x, {{&linear, rows_of(branch_, x.rows)}}, scratch().lora, false,
+                 scratch().dropout);
   }
   return through_norm_after(after, sink);
 }
@@ -572,7 +615,7 @@ void TrainingPass::experts_backward(const Layer& layer, const Layer& sink, const
     const MutRows gated = narrowed(rows_of(expert_gated_, tokens), count, e.ffn);
     run_.gather_rows(x, mlp.norm, own);
     block.through_mlp(expert, x, gate, up, gated);
-    apply_linear(run_, gated, {{&expert.down, y}}, scratch().lora);
+    apply_linear(run_, gated, {{&expert.down, y}}, scratch().lora, false, scratch().dropout);
     run_.gather_rows(d_y, d_out, own);
     for (int64_t i = 0; i < count; ++i) {
       const size_t place = first + static_cast<size_t>(i);
@@ -599,9 +642,10 @@ void TrainingPass::experts_backward(const Layer& layer, const Layer& sink, const
   const MutRows gated = narrowed(rows_of(expert_gated_, tokens), tokens, e.shared_ffn);
   const MutRows share = narrowed(d_logits, tokens, 1), y = rows_of(expert_out_, tokens);
   const MutRows d_y = rows_of(d_expert_, tokens);
-  apply_linear(run_, mlp.norm, {{&layer.shared_router, share}}, scratch().lora);
+  apply_linear(run_, mlp.norm, {{&layer.shared_router, share}}, scratch().lora, false,
+               scratch().dropout);
   block.through_mlp(layer.mlp, mlp.norm, gate, up, gated);
-  apply_linear(run_, gated, {{&layer.mlp.down, y}}, scratch().lora);
+  apply_linear(run_, gated, {{&layer.mlp.down, y}}, scratch().lora, false, scratch().dropout);
   run_.copy(d_y, d_out);
   for (int64_t i = 0; i < tokens; ++i) {
     const float open = 1 / (1 + std::exp(-share.row(i)[0]));

@@ -58,6 +58,9 @@ struct TrainingOptions {
   bool rounded_activations = false;
   float dropout = 0;  // of the embeddings and of each block's attention output
   uint64_t dropout_seed = 0;
+  float lora_dropout = 0;  // of what low-rank updates read
+  // NEFTune: noise of the embeddings in training, uniform in +-alpha / sqrt(seq * hidden).
+  float embedding_noise = 0;
 };
 
 class TrainingPass {
@@ -112,11 +115,13 @@ class TrainingPass {
   BlockScratch scratch() noexcept;
   LossHead head(const Weights& weights);
 
-  void begin(const Weights& weights, const TrainingBatch& batch);
+  void begin(const Weights& weights, const TrainingBatch& batch, uint64_t dropout_stream,
+             bool training);
   void forward(const Weights& w, const TrainingBatch& batch, const Dropout& dropout, bool keep);
   std::span<float> inner(int64_t layer) noexcept;
   std::span<uint16_t> rounded(int64_t layer) noexcept;
   void block(const Layer& layer, int64_t index, const Dropout& dropout);
+  void add_noise(MutRows embedded, uint64_t stream);
   // d_x (+)= the gradient through a linear map, whose own gradients go to where `sink` has them.
   void linear_backward(const Linear& linear, const Linear& sink, MutRows d_x, ConstRows d_out,
                        ConstRows x, bool accumulate);
@@ -158,11 +163,13 @@ class TrainingPass {
   std::vector<float> slopes_;      // [heads], of ALiBi
   std::vector<float> head_scale_;  // [hidden], of a normalized head
   std::vector<int32_t> positions_;
-  Tensor lora_;  // [2, tokens, rank], grown to the weights' largest rank
+  Tensor dropped_;  // [tokens, widest input of a matrix], with LoRA's dropout
+  Tensor lora_;     // [2, tokens, rank], grown to the weights' largest rank
   std::vector<int32_t> targets_;
 
   // Of the call in progress.
   int64_t batch_ = 0, seq_ = 0, rank_ = 0;
+  LoraDropout lora_dropout_;
   Parameters* sink_ = nullptr;
   std::span<const int32_t> starts_;
 };

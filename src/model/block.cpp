@@ -46,8 +46,22 @@ void embed_tokens(Backend& run, const Config& c, const Weights& w, MutRows x,
   if (!w.embedding_norm.empty()) normalize(run, c, x, x, w.embedding_norm);
 }
 
+void LoraDropout::mask(Backend& run, MutRows x, const LowRank& update) const {
+  // Streams of the model's own dropout are numbers of layers, below 2^15.
+  Dropout own = dropout;
+  own.stream = dropout.stream << 16 | uint64_t{0x8000} | static_cast<uint64_t>(update.id & 0x7fff);
+  run.dropout(x, own);
+}
+
+MutRows LoraDropout::of(Backend& run, ConstRows x, const LowRank& update) const {
+  const MutRows out = {scratch.data, x.rows, x.cols, x.cols};
+  run.copy(out, x);
+  mask(run, out, update);
+  return out;
+}
+
 void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
-                  bool accumulate) {
+                  bool accumulate, const LoraDropout* dropout) {
   std::array<MatmulPart, 4> products;
   size_t count = 0;
   for (const LinearPart& part : parts) {
@@ -60,7 +74,7 @@ void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> p
     if (update.a.empty()) continue;
     const MutRows inner = {lora.data, x.rows, update.a.rows, update.a.rows};
     const MatmulPart down = {inner, &update.a, {}, false};
-    run.matmul(x, {&down, 1});
+    run.matmul(dropout != nullptr ? ConstRows(dropout->of(run, x, update)) : x, {&down, 1});
     if (update.scale != 1) run.scale(inner, update.scale);
     const MatmulPart up = {part.out, &update.b, {}, true};
     run.matmul(inner, {&up, 1});
@@ -95,7 +109,7 @@ QkvHeads Block::qkv(ConstRows x, const QkvBuffers& b) const {
   const MutRows v = b.qkv.columns(query_dim + kv_dim, kv_dim);
   norm_before(b.norm, x, layer_.norm_1);
   probe_("ln_1", b.norm);
-  apply_linear(run_, b.norm, {{&layer_.q, q}, {&layer_.k, k}, {&layer_.v, v}}, scratch_.lora);
+  apply(b.norm, {{&layer_.q, q}, {&layer_.k, k}, {&layer_.v, v}});
   if (config_.clip_qkv > 0) run_.clamp(b.qkv, config_.clip_qkv);
   probe_("c_attn", b.qkv);
   if (b.qk_raw.data != nullptr) run_.copy(b.qk_raw, b.qkv.columns(0, b.qk_raw.cols));
@@ -110,7 +124,7 @@ QkvHeads Block::keys_values(ConstRows x, const QkvBuffers& b) const {
   const MutRows k = b.qkv.columns(query_dim, kv_dim);
   const MutRows v = b.qkv.columns(query_dim + kv_dim, kv_dim);
   norm_before(b.norm, x, layer_.norm_1);
-  apply_linear(run_, b.norm, {{&layer_.k, k}, {&layer_.v, v}}, scratch_.lora);
+  apply(b.norm, {{&layer_.k, k}, {&layer_.v, v}});
   if (config_.clip_qkv > 0) run_.clamp(b.qkv.columns(query_dim, 2 * kv_dim), config_.clip_qkv);
   const QkvHeads heads = split_heads(config_, b.qkv);
   finish_heads(k, heads.k, layer_.k_norm, b.angles);
@@ -120,7 +134,7 @@ QkvHeads Block::keys_values(ConstRows x, const QkvBuffers& b) const {
 MutHeads Block::queries(ConstRows x, const QkvBuffers& b) const {
   const MutRows q = b.qkv.columns(0, config_.query_dim());
   norm_before(b.norm, x, layer_.norm_1);
-  apply_linear(run_, b.norm, {{&layer_.q, q}}, scratch_.lora);
+  apply(b.norm, {{&layer_.q, q}});
   if (config_.clip_qkv > 0) run_.clamp(q, config_.clip_qkv);
   const MutHeads heads = split_heads(config_, b.qkv).q;
   finish_heads(q, heads, layer_.q_norm, b.angles);
@@ -134,6 +148,10 @@ void Block::attention_output(MutRows x_mid, ConstRows x_in, ConstRows attended,
   join(x_mid, x_in, layer_.attn_out, attended, layer_.norm_1_after);
 }
 
+void Block::apply(ConstRows x, std::initializer_list<LinearPart> parts, bool accumulate) const {
+  apply_linear(run_, x, parts, scratch_.lora, accumulate, scratch_.dropout);
+}
+
 // ---- Joining the stream ----
 
 // x_out = x_in + what a branch ends in.
@@ -141,10 +159,10 @@ void Block::join(MutRows x_out, ConstRows x_in, const Linear& linear, ConstRows 
                  const Norm& after) const {
   if (after.empty() && config_.residual_scale == 1) {
     if (x_out.data != x_in.data) run_.copy(x_out, x_in);
-    apply_linear(run_, x, {{&linear, x_out}}, scratch_.lora, /*accumulate=*/true);
+    apply(x, {{&linear, x_out}}, /*accumulate=*/true);
     return;
   }
-  apply_linear(run_, x, {{&linear, scratch_.branch.slice(0, x.rows)}}, scratch_.lora);
+  apply(x, {{&linear, scratch_.branch.slice(0, x.rows)}});
   join_branch(x_out, x_in, after);
 }
 
@@ -159,7 +177,7 @@ void Block::join_branch(MutRows x_out, ConstRows x_in, const Norm& after) const 
 
 void Block::through_mlp(const Mlp& mlp, ConstRows x, MutRows gate, MutRows up,
                         MutRows gated) const {
-  apply_linear(run_, x, {{&mlp.up, up}, {&mlp.gate, gate}}, scratch_.lora);
+  apply(x, {{&mlp.up, up}, {&mlp.gate, gate}});
   if (mlp.gate.weight.empty()) {
     run_.activate(gated, up, {}, config_.activation);
   } else {
@@ -280,7 +298,7 @@ void Routing::backward(MutRows d_logits, ConstRows logits, std::span<const float
 void Block::mix_experts(MutRows out, const MlpBuffers& b) const {
   const Experts& e = config_.experts;
   const MutRows logits = scratch_.router.slice(0, b.norm.rows);
-  apply_linear(run_, b.norm, {{&layer_.router, logits}}, scratch_.lora);
+  apply(b.norm, {{&layer_.router, logits}});
   const auto narrowed = [](MutRows rows, int64_t count, int64_t cols) {
     return MutRows{rows.data, count, cols, cols};
   };
@@ -288,9 +306,9 @@ void Block::mix_experts(MutRows out, const MlpBuffers& b) const {
     const MutRows gate = narrowed(b.gate, b.norm.rows, e.shared_ffn);
     const MutRows up = narrowed(b.up, b.norm.rows, e.shared_ffn);
     through_mlp(layer_.mlp, b.norm, gate, up, gate);
-    apply_linear(run_, gate, {{&layer_.mlp.down, out}}, scratch_.lora);
+    apply(gate, {{&layer_.mlp.down, out}});
     const MutRows share = narrowed(b.up, b.norm.rows, 1);
-    apply_linear(run_, b.norm, {{&layer_.shared_router, share}}, scratch_.lora);
+    apply(b.norm, {{&layer_.shared_router, share}});
     run_.gate_rows(out, share);
   } else {
     run_.fill(out, 0);
@@ -307,7 +325,7 @@ void Block::mix_experts(MutRows out, const MlpBuffers& b) const {
     const MutRows gate = narrowed(b.gate, count, e.ffn), up = narrowed(b.up, count, e.ffn);
     run_.gather_rows(rows, b.norm, own);
     through_mlp(expert, rows, gate, up, gate);
-    apply_linear(run_, gate, {{&expert.down, rows}}, scratch_.lora);
+    apply(gate, {{&expert.down, rows}});
     run_.add_rows(out, rows, own, std::span(routing.weights).subspan(first, size));
   }
 }

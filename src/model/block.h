@@ -60,6 +60,17 @@ struct Routing {
   std::vector<float> shares_;    // likewise
 };
 
+// In training, what of its input a low-rank update sees.
+struct LoraDropout {
+  Dropout dropout;  // its stream: of the call
+  MutRows scratch;  // [tokens, widest input]
+
+  // `x` with some elements dropped: in scratch, until the next call.
+  MutRows of(Backend& run, ConstRows x, const LowRank& update) const;
+  // The mask alone, over what lies in `x`.
+  void mask(Backend& run, MutRows x, const LowRank& update) const;
+};
+
 // What a block needs besides, shared by all blocks of a pass. What a model has no use for is empty.
 struct BlockScratch {
   MutRows lora = {};         // [tokens, rank]
@@ -67,6 +78,7 @@ struct BlockScratch {
   MutRows router = {};       // [tokens, experts]
   MutRows expert_rows = {};  // [tokens, hidden]
   Routing* routing = nullptr;
+  const LoraDropout* dropout = nullptr;  // of low-rank updates, in training
 };
 // The widest of a model's MLPs and experts.
 int64_t mlp_width(const Config& config) noexcept;
@@ -94,6 +106,15 @@ void embed_tokens(Backend& run, const Config& config, const Weights& weights, Mu
 // Sees inner tensors as they are made: name and rows.
 using BlockProbe = FunctionRef<void(std::string_view, ConstRows)>;
 inline constexpr auto kNoProbe = [](std::string_view, ConstRows) {};
+
+// Several linear maps of the same input, their adapters included; a map without a matrix is left
+// out. `lora`: scratch [tokens, rank].
+struct LinearPart {
+  const Linear* linear;
+  MutRows out;
+};
+void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
+                  bool accumulate = false, const LoraDropout* dropout = nullptr);
 
 class Block {
  public:
@@ -129,6 +150,7 @@ class Block {
                     const Angles& angles) const;
   void norm_before(MutRows out, ConstRows x, const Norm& norm) const;
   void mlp_input(ConstRows x_mid, const MlpBuffers& b) const;
+  void apply(ConstRows x, std::initializer_list<LinearPart> parts, bool accumulate = false) const;
   void join(MutRows x_out, ConstRows x_in, const Linear& linear, ConstRows x,
             const Norm& after) const;
   void join_branch(MutRows x_out, ConstRows x_in, const Norm& after) const;
@@ -139,14 +161,5 @@ class Block {
   BlockScratch scratch_;
   BlockProbe probe_;
 };
-
-// Several linear maps of the same input, their adapters included; a map without a matrix is left
-// out. `lora`: scratch [tokens, rank].
-struct LinearPart {
-  const Linear* linear;
-  MutRows out;
-};
-void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
-                  bool accumulate = false);
 
 }  // namespace quern

@@ -110,66 +110,6 @@ Place place_of(const GgufFile& file, const TensorSpec& spec, const Config& c) {
   return out;
 }
 
-// Keys of the architecture that are read, or change nothing.
-constexpr std::string_view kKnownKeys[] = {"attention.causal",
-                                           "attention.head_count",
-                                           "attention.head_count_kv",
-                                           "attention.key_length",
-                                           "attention.layer_norm_rms_epsilon",
-                                           "attention.value_length",
-                                           "block_count",
-                                           "context_length",
-                                           "embedding_length",
-                                           "expert_count",
-                                           "expert_used_count",
-                                           "feed_forward_length",
-                                           "rope.dimension_count",
-                                           "rope.freq_base",
-                                           "rope.scale_linear",
-                                           "rope.scaling.attn_factor",
-                                           "rope.scaling.factor",
-                                           "rope.scaling.finetuned",
-                                           "rope.scaling.original_context_length",
-                                           "rope.scaling.type",
-                                           "rope.scaling.yarn_attn_factor",
-                                           "rope.scaling.yarn_beta_fast",
-                                           "rope.scaling.yarn_beta_slow",
-                                           "rope.scaling.yarn_ext_factor",
-                                           "rope.scaling.yarn_log_multiplier",
-                                           "tensor_data_layout",
-                                           "vocab_size"};
-
-// Refuses what would be another model, and warns of keys that are not known.
-void check_keys(const GgufFile& file, const std::string& arch) {
-  const auto refuse = [&](const std::string& key) {
-    throw Error(Kind::Unsupported,
-                fmt::format("{}: sets '{}', which is not supported", file.path().string(), key));
-  };
-  const std::string experts = arch + ".expert_count", causal = arch + ".attention.causal",
-                    linear = arch + ".rope.scale_linear";
-  if (file.integer_or(experts, 0, 0, 1 << 20) != 0) refuse(experts);
-  if (!file.boolean_or(causal, true)) refuse(causal);
-  if (const double factor = file.number_or(linear, 1, 0, 1e6); factor != 0 && factor != 1) {
-    refuse(linear);
-  }
-  const auto is_zero = [](const auto& value) {
-    if constexpr (std::is_arithmetic_v<std::decay_t<decltype(value)>>) {
-      return value == std::decay_t<decltype(value)>{};
-    } else {
-      return value.size() == 0;
-    }
-  };
-  std::vector<std::string> unread;
-  for (const auto& [key, value] : file.metadata()) {
-    if (!key.starts_with(arch + ".") || std::visit(is_zero, value)) continue;
-    if (std::ranges::find(kKnownKeys, std::string_view(key).substr(arch.size() + 1)) ==
-        std::end(kKnownKeys)) {
-      unread.push_back(printable(key, 80));
-    }
-  }
-  warn_of_unread_keys(file.path().string(), unread);
-}
-
 }  // namespace
 
 std::string_view gguf_part_name(const TensorSpec& spec, const Config& c) {

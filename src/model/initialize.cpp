@@ -30,6 +30,9 @@ void initialize(std::span<float> out, const TensorSpec& spec, const Config& conf
     std::fill(out.begin(), out.end(), 0.0f);
     return;
   }
+  // PEFT's first factor is nn.Linear's, uniform in +-1 / sqrt(inputs).
+  const bool uniform = spec.role == Role::LoraA;
+  const float bound = uniform ? 1 / std::sqrt(static_cast<float>(spec.shape[1])) : 0;
   const bool residual = spec.part == Part::AttnOut || spec.part == Part::Down;
   const double depth = residual ? std::sqrt(2.0 * static_cast<double>(config.layers)) : 1;
   const auto deviation = static_cast<float>(config.initializer_range / depth);
@@ -43,7 +46,10 @@ void initialize(std::span<float> out, const TensorSpec& spec, const Config& conf
                                static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                               key);
     std::array<float, 4> values;
-    for (size_t pair = 0; pair < 2; ++pair) {
+    for (size_t k = 0; uniform && k < 4; ++k) {
+      values[k] = bound * (static_cast<float>(words[k] >> 8) * 0x1p-23f - 1);
+    }
+    for (size_t pair = uniform ? 2 : 0; pair < 2; ++pair) {
       const float u = (static_cast<float>(words[2 * pair] >> 8) + 0.5f) * 0x1p-24f;
       const float angle = static_cast<float>(words[2 * pair + 1] >> 8) * 0x1p-24f * 2.0f *
                           std::numbers::pi_v<float>;

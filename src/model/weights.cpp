@@ -86,6 +86,7 @@ void bind_matrix(Weights& weights, const TensorSpec& spec, const Config& c, cons
     if (spec.role == Role::LoraA) {
       slice.linear->lora.a = matrix;  // shared by q, k and v of a fused tensor
       slice.linear->lora.scale = spec.scale;
+      slice.linear->lora.id = static_cast<int32_t>(spec.layer * 32 + static_cast<int>(spec.part));
       continue;
     }
     Weight& to = spec.role == Role::LoraB ? slice.linear->lora.b : slice.linear->weight;

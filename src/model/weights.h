@@ -23,6 +23,7 @@ struct LowRank {
   Weight a;         // [rank, cols]
   Weight b;         // [rows, rank]
   float scale = 1;  // alpha / rank
+  int32_t id = 0;   // of the adapted matrix in its model, one for the parts of a fused one
 };
 
 // y = weight · x (+ bias) (+ low-rank update).

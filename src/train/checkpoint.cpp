@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "formats/safetensors.h"
 #include "model/stored_tensors.h"
+#include "train/adapter_files.h"
 
 namespace quern {
 namespace {
@@ -70,7 +71,7 @@ std::string first_difference(const nlohmann::json& a, const nlohmann::json& b) {
 }
 
 void check_same_run(const Json& state, const RunConfig& config) {
-  for (const char* part : {"model", "data"}) {
+  for (const char* part : {"model", "data", "tune", "lora"}) {
     const auto kept = state.at("config").find(part);
     const auto now = config.merged.find(part);
     const std::string where = first_difference(kept ? kept->raw() : nlohmann::json(),
@@ -136,7 +137,9 @@ struct CheckpointSaver::Job {
 
 CheckpointSaver::CheckpointSaver(fs::path run, const RunConfig& config, Backend& backend,
                                  std::function<void(const fs::path&)> files)
-    : run_(std::move(run)), config_(config), backend_(backend), files_(std::move(files)) {}
+    : run_(std::move(run)), config_(config), backend_(backend), files_(std::move(files)) {
+  if (config.tune && config.tune->lora()) base_hash_ = hash_weights(config.init_from);
+}
 
 CheckpointSaver::~CheckpointSaver() {
   if (writer_.joinable()) writer_.join();
@@ -197,21 +200,29 @@ void CheckpointSaver::write(const Job& job) const {
       moments.push_back({prefix + spec.name, DType::F32, spec.shape});
     }
   }
-  CheckpointWriter model(at, weights);
-  for (size_t i = 0; i < job.parameters->specs().size(); ++i) {
-    const std::vector<float> values = floats_for_file(std::as_const(*job.parameters).tensor(i),
-                                                      job.parameters->specs()[i], config);
-    model.write(bytes_of(std::span<const float>(values)));
-  }
-  model.finish();
   const auto write_all = [](auto& writer, const Parameters& values) {
     for (size_t i = 0; i < values.specs().size(); ++i) writer.write(bytes_of(values.tensor(i)));
   };
+  const bool lora = config_.tune && config_.tune->lora();
+  if (lora) {
+    SafetensorsWriter adapter(at / kAdapterWeights, weights, {{"format", "pt"}});
+    write_all(adapter, *job.parameters);
+    adapter.finish();
+    write_adapter_files(at, config_, base_hash_);
+  } else {
+    CheckpointWriter model(at, weights);
+    for (size_t i = 0; i < job.parameters->specs().size(); ++i) {
+      const std::vector<float> values = floats_for_file(std::as_const(*job.parameters).tensor(i),
+                                                        job.parameters->specs()[i], config);
+      model.write(bytes_of(std::span<const float>(values)));
+    }
+    model.finish();
+    write_file(at / "config.json", dump(to_json(config), 2) + "\n");
+  }
   SafetensorsWriter optimizer(at / "optimizer.safetensors", moments);
   write_all(optimizer, *job.first);
   write_all(optimizer, *job.second);
   optimizer.finish();
-  write_file(at / "config.json", dump(to_json(config), 2) + "\n");
   write_file(at / "training.json", dump(state_json(job.state, config_), 2) + "\n");
   files_(at);
   write_manifest(at, job.state.step);
@@ -291,7 +302,12 @@ RunState resume(const fs::path& run, const RunConfig& config, Parameters& parame
     const Json json = Json::parse_file((folder / "training.json").string());
     RunState state = parse_state(json);
     check_same_run(json, config);
-    parameters.load(TensorStore::open(folder));
+    if (config.tune && config.tune->lora()) {
+      check_base(folder, hash_weights(config.init_from));
+      parameters.load(TensorStore::open(folder / kAdapterWeights));
+    } else {
+      parameters.load(TensorStore::open(folder));
+    }
     load_moments(folder, optimizer);
     optimizer.set_steps(state.optimizer_steps);
     return state;

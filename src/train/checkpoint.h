@@ -3,6 +3,9 @@
 //   tokenizer,
 //                    generation_config.json), optimizer.safetensors (moments), training.json (where
 //                    the run stands), manifest.json (every file's size and SHA-256)
+//                    Of low-rank tuning, instead of the model: an adapter in PEFT's layout
+//                    (adapter_config.json, adapter_model.safetensors) and base.json, which says
+//                    what it was tuned over.
 //   latest           a link to the newest
 //   lock             held by the process that trains
 // A checkpoint is written under a temporary name, synced, and renamed: what carries a name is
@@ -67,6 +70,7 @@ class CheckpointSaver {
   const RunConfig& config_;
   Backend& backend_;
   std::function<void(const fs::path&)> files_;
+  std::string base_hash_;  // of low-rank tuning
   std::unique_ptr<Job> job_;
   std::thread writer_;
   std::exception_ptr failure_;

@@ -54,6 +54,54 @@ every = 250
 [samples]
 every = 500
 )"},
+    // Chat tuning as the memo of the release has it.
+    {"memo", R"(
+[tune]
+method = "full"
+[data]
+seq = 2048
+[train]
+steps = 4000
+batch = 128
+dropout = 0.1
+[optimizer]
+learning_rate = 1e-5
+warmup = 1430
+schedule = "constant"
+beta_1 = 0.9
+beta_2 = 0.95
+epsilon = 1e-6
+weight_decay = 0.1
+clip = 1.0
+[checkpoint]
+every = 500
+)"},
+    // The figures of the release's finetune_lora scripts, but for its five epochs: set train.steps.
+    {"release-lora", R"(
+[tune]
+method = "lora"
+[lora]
+rank = 64
+alpha = 16
+dropout = 0.05
+[data]
+seq = 512
+[train]
+steps = 1000
+batch = 16
+[optimizer]
+learning_rate = 3e-4
+warmup = 10
+schedule = "cosine"
+beta_1 = 0.9
+beta_2 = 0.95
+epsilon = 1e-8
+weight_decay = 0.1
+decay = "hf"
+clip = 1.0
+[checkpoint]
+every = 1000
+)"},
     // A toy for trying things out.
     {"tiny", R"(
 [model]

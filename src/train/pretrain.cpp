@@ -7,10 +7,14 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <numeric>
 #include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "formats/gptq.h"
+#include "model/gguf_names.h"
+#include "train/adapter_files.h"
 
 namespace quern {
 namespace {
@@ -20,9 +24,13 @@ TrainingOptions training_options(const RunConfig& config, const Backend& backend
           .seq = config.seq,
           .recomputed_layers = config.recompute_layers,
           .own_gradients = config.micro_batch == config.batch,
+          .trained = trained_specs(config),
           .rounded_activations = backend.rounds_products(),
           .dropout = static_cast<float>(config.dropout),
-          .dropout_seed = config.seed};
+          .dropout_seed = config.seed,
+          .lora_dropout =
+              config.tune && config.tune->lora() ? static_cast<float>(config.tune->dropout) : 0,
+          .embedding_noise = config.tune ? static_cast<float>(config.tune->neftune_alpha) : 0};
 }
 
 std::vector<LoaderSource> loader_sources(const RunConfig& config,
@@ -48,9 +56,15 @@ double training_flops_per_token(const Config& config, int64_t seq) {
 }
 
 RunEstimate estimate(const RunConfig& config, const Backend& backend) {
-  const auto parameters = static_cast<uint64_t>(count_parameters(config.model).total);
-  const uint64_t block = parameters * sizeof(float);
   RunEstimate out;
+  for (const TensorSpec& spec : trained_specs(config)) {
+    out.trained += static_cast<uint64_t>(spec.shape.count());
+  }
+  const bool lora = config.tune && config.tune->lora();
+  const uint64_t block = out.trained * sizeof(float);
+  if (lora) {
+    for (const fs::path& file : weight_files(config.init_from)) out.frozen += fs::file_size(file);
+  }
   out.parameters = block;
   out.moments = 2 * block;
   TrainingOptions options = training_options(config, backend);
@@ -60,26 +74,35 @@ RunEstimate estimate(const RunConfig& config, const Backend& backend) {
   out.gradients = own ? with_gradients - out.activations : block;
   out.checkpoint_copies = config.save_in_background ? 3 * block : 0;
   out.tokens = static_cast<double>(config.steps) * static_cast<double>(config.batch * config.seq);
-  out.flops_per_token = training_flops_per_token(config.model, config.seq);
+  // Frozen matrices have no gradient of their own: a third of the products.
+  out.flops_per_token = training_flops_per_token(config.model, config.seq) * (lora ? 2.0 / 3 : 1);
   return out;
 }
 
 Pretraining::Pretraining(Backend& backend, const RunConfig& config,
                          std::vector<const Dataset*> train, std::vector<const Dataset*> valid,
-                         RunObserver& observer)
+                         RunObserver& observer, ThreadPool* pool)
     : backend_(backend),
       config_(config),
       valid_(std::move(valid)),
       observer_(observer),
       loader_(loader_sources(config, train), loader_options(config)),
-      parameters_(backend, config.model),
-      optimizer_(backend, config.model, config.optimizer),
+      parameters_(backend, config.model, trained_specs(config)),
+      optimizer_(backend, config.model, config.optimizer, parameters_.specs()),
       pass_(backend, config.model, training_options(config, backend)),
       guard_(config.guard),
       ids_(static_cast<size_t>(config.batch * config.seq)),
       labels_(ids_.size()),
       starts_(ids_.size()) {
-  if (config.micro_batch < config.batch) sum_.emplace(backend, config.model);
+  if (config.tune && config.tune->lora()) {
+    frozen_ = LoadedWeights::load(config.init_from, config.model, {.pool = pool});
+    weights_ = parameters_.over(frozen_->weights());
+  } else {
+    weights_ = parameters_.weights();
+  }
+  if (config.micro_batch < config.batch) {
+    sum_.emplace(backend, config.model, parameters_.specs());
+  }
   for (const std::vector<const Dataset*>* group : {&train, &valid_}) {
     for (const Dataset* data : *group) {
       if (data->manifest().vocab <= config.model.vocab) continue;
@@ -98,10 +121,8 @@ bool Pretraining::run(const fs::path& run, bool resumed,
     state_ = resume(run, config_, parameters_, optimizer_);
     loader_.seek(state_.position);
     guard_.restore(state_.guard);
-  } else if (!config_.init_from.empty()) {
-    parameters_.load(TensorStore::open(config_.init_from));
   } else {
-    parameters_.initialize(config_.model, config_.seed);
+    begin_parameters();
   }
   observer_.began(state_);
   bool stopping = false;
@@ -125,7 +146,7 @@ bool Pretraining::run(const fs::path& run, bool resumed,
     stopping = observer_.wants_stop();
     if (last || state_.step % config_.validate_every == 0) validate();
     if (last || state_.step % config_.sample_every == 0) {
-      observer_.may_sample(state_.step, parameters_);
+      observer_.may_sample(state_.step, weights_);
     }
     if (last || stopping || state_.step % config_.save_every == 0) {
       saver.save(state_, parameters_, optimizer_);
@@ -134,6 +155,32 @@ bool Pretraining::run(const fs::path& run, bool resumed,
   }
   saver.wait();
   return state_.step == config_.steps;
+}
+
+void Pretraining::begin_parameters() {
+  if (frozen_) {
+    parameters_.initialize(config_.model, config_.seed);
+    for (size_t i = 0; i < parameters_.specs().size(); ++i) {  // what is trained in full
+      const TensorSpec& spec = parameters_.specs()[i];
+      if (spec.role != Role::Embedding && spec.role != Role::Head) continue;
+      const Weights& base = frozen_->weights();
+      std::vector<int32_t> rows(static_cast<size_t>(spec.shape[0]));
+      std::iota(rows.begin(), rows.end(), 0);
+      backend_.embed({parameters_.tensor(i).data(), spec.shape[0], spec.shape[1], spec.shape[1]},
+                     spec.role == Role::Head ? base.lm_head.weight : base.embedding, rows);
+    }
+    return;
+  }
+  if (config_.init_from.empty()) return parameters_.initialize(config_.model, config_.seed);
+  if (is_gguf(config_.init_from)) {
+    return parameters_.load(gguf_tensors(config_.init_from, config_.model, {.blocks = DType::F32}));
+  }
+  if (read_gptq_config(config_.init_from)) {
+    throw_bad_input(config_.init_from.string() + ": its weights are quantized by GPTQ",
+                    "all parameters of a float model can be trained; of this one low-rank "
+                    "updates: tune.method = \"lora\"");
+  }
+  parameters_.load(TensorStore::open(config_.init_from));
 }
 
 StepReport Pretraining::step() {
@@ -162,7 +209,7 @@ StepReport Pretraining::step() {
                                 whole.labels.subspan(at, micro),
                                 starts.empty() ? starts : starts.subspan(at, micro)};
     const uint64_t stream = static_cast<uint64_t>(state_.step) * micro_batches + i;
-    loss += pass_.forward_backward(parameters_.weights(), sink, part, scale, stream).loss;
+    loss += pass_.forward_backward(weights_, sink, part, scale, stream).loss;
   }
   loss /= static_cast<double>(count);
 
@@ -188,35 +235,11 @@ StepReport Pretraining::step() {
 }
 
 void Pretraining::validate() {
-  std::vector<int32_t> ids(static_cast<size_t>(config_.micro_batch * config_.seq));
-  std::vector<int32_t> labels(ids.size()), starts(ids.size());
   for (size_t source = 0; source < valid_.size(); ++source) {
     const Dataset& data = *valid_[source];
-    // The same windows each time: the stream from its beginning, uncut.
-    const int64_t most = std::min(config_.validate_tokens, data.tokens());
-    const int64_t windows = std::max<int64_t>(1, most / config_.seq);
-    LossSum sum;
-    for (int64_t first = 0; first < windows; first += config_.micro_batch) {
-      const int64_t rows = std::min(config_.micro_batch, windows - first);
-      for (int64_t row = 0; row < rows; ++row) {
-        const auto at = static_cast<size_t>(row * config_.seq);
-        const int64_t begin = (first + row) * config_.seq;
-        const auto have = static_cast<size_t>(std::min(config_.seq, data.tokens() - begin));
-        const auto seq = static_cast<size_t>(config_.seq);
-        std::fill_n(labels.begin() + static_cast<ptrdiff_t>(at), seq, kIgnoredLabel);
-        std::fill_n(ids.begin() + static_cast<ptrdiff_t>(at), seq, 0);
-        data.read(begin, std::span(ids).subspan(at, have), std::span(labels).subspan(at, have));
-      }
-      const auto size = static_cast<size_t>(rows * config_.seq);
-      const LossSum part =
-          pass_.loss(parameters_.weights(), {rows,
-                                             config_.seq,
-                                             std::span<const int32_t>(ids).first(size),
-                                             std::span<const int32_t>(labels).first(size),
-                                             {}});
-      sum.loss += part.loss;
-      sum.count += part.count;
-    }
+    const LossSum sum = config_.tune && config_.packing == Packing::Documents
+                            ? validate_documents(data)
+                            : validate_stream(data);
     const DatasetManifest& manifest = data.manifest();
     ValidationReport report{state_.step, state_.tokens, config_.valid[source].name};
     report.loss = sum.loss / static_cast<double>(std::max<int64_t>(1, sum.count));
@@ -224,6 +247,53 @@ void Pretraining::validate() {
                            static_cast<double>(std::max<int64_t>(1, manifest.text_bytes));
     observer_.validated(report);
   }
+}
+
+// The same windows each time: the stream from its beginning, uncut.
+LossSum Pretraining::validate_stream(const Dataset& data) {
+  std::vector<int32_t> ids(static_cast<size_t>(config_.micro_batch * config_.seq));
+  std::vector<int32_t> labels(ids.size());
+  const int64_t most = std::min(config_.validate_tokens, data.tokens());
+  const int64_t windows = std::max<int64_t>(1, most / config_.seq);
+  LossSum sum;
+  for (int64_t first = 0; first < windows; first += config_.micro_batch) {
+    const int64_t rows = std::min(config_.micro_batch, windows - first);
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto at = static_cast<size_t>(row * config_.seq);
+      const int64_t begin = (first + row) * config_.seq;
+      const auto have = static_cast<size_t>(std::min(config_.seq, data.tokens() - begin));
+      const auto seq = static_cast<size_t>(config_.seq);
+      std::fill_n(labels.begin() + static_cast<ptrdiff_t>(at), seq, kIgnoredLabel);
+      std::fill_n(ids.begin() + static_cast<ptrdiff_t>(at), seq, 0);
+      data.read(begin, std::span(ids).subspan(at, have), std::span(labels).subspan(at, have));
+    }
+    const auto size = static_cast<size_t>(rows * config_.seq);
+    const LossSum part = pass_.loss(weights_, {rows,
+                                               config_.seq,
+                                               std::span<const int32_t>(ids).first(size),
+                                               std::span<const int32_t>(labels).first(size),
+                                               {}});
+    sum.loss += part.loss;
+    sum.count += part.count;
+  }
+  return sum;
+}
+
+// Whole conversations, each for itself, in the order of a first epoch.
+LossSum Pretraining::validate_documents(const Dataset& data) {
+  Loader loader({{&data, 1}}, {config_.seq, /*seed=*/0, Packing::Documents, true});
+  const int64_t most = std::max<int64_t>(1, config_.validate_tokens / config_.seq);
+  const int64_t windows = std::min(most, loader.windows(0));
+  std::vector<int32_t> ids(static_cast<size_t>(config_.seq)), labels(ids.size()),
+      starts(ids.size());
+  LossSum sum;
+  for (int64_t i = 0; i < windows; ++i) {
+    loader.next(ids, labels, starts);
+    const LossSum part = pass_.loss(weights_, {1, config_.seq, ids, labels, starts});
+    sum.loss += part.loss;
+    sum.count += part.count;
+  }
+  return sum;
 }
 
 void Pretraining::dump_skipped(const fs::path& run, const StepReport& report) const {

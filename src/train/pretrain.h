@@ -34,21 +34,23 @@ class RunObserver {
   virtual void stepped(const StepReport&) {}
   virtual void validated(const ValidationReport&) {}
   // Time for samples of text, should anyone want to see them.
-  virtual void may_sample(int64_t /*step*/, const Parameters&) {}
+  virtual void may_sample(int64_t /*step*/, const Weights&) {}
   virtual void saved(int64_t /*step*/) {}
   // Looked at after each step: the run saves a checkpoint and ends.
   virtual bool wants_stop() { return false; }
 };
 
-// What a run takes of memory, in bytes, and of arithmetic. Gradients: what they take beside the
+// What a run takes of memory, in bytes, and of arithmetic. Frozen: what isn't trained. Gradients: what they take beside the
 // activations, among which they lie where a step is a single micro-batch.
 struct RunEstimate {
-  uint64_t parameters = 0, gradients = 0, moments = 0, activations = 0, checkpoint_copies = 0;
+  uint64_t trained = 0;  // parameters
+  uint64_t frozen = 0, parameters = 0, gradients = 0, moments = 0, activations = 0,
+           checkpoint_copies = 0;
   double tokens = 0;
   double flops_per_token = 0;  // forward and backward
 
   uint64_t total_bytes() const noexcept {
-    return parameters + gradients + moments + activations + checkpoint_copies;
+    return frozen + parameters + gradients + moments + activations + checkpoint_copies;
   }
 };
 RunEstimate estimate(const RunConfig& config, const Backend& backend);
@@ -60,9 +62,9 @@ double training_flops_per_token(const Config& config, int64_t seq);
 class Pretraining {
  public:
   // `valid` and `train` belong to config.valid and config.train, in order. Throws BadInput for a
-  // dataset of another vocabulary than the tokenizer's.
+  // dataset of another vocabulary than the tokenizer's. `pool`: packs frozen weights.
   Pretraining(Backend& backend, const RunConfig& config, std::vector<const Dataset*> train,
-              std::vector<const Dataset*> valid, RunObserver& observer);
+              std::vector<const Dataset*> valid, RunObserver& observer, ThreadPool* pool = nullptr);
 
   // Trains until config.steps or wants_stop(). Checkpoints go into `run`; with `resumed` it goes on
   // from the newest there. `files` as for CheckpointSaver. True if the last step was reached.
@@ -71,7 +73,10 @@ class Pretraining {
 
  private:
   StepReport step();
+  void begin_parameters();
   void validate();
+  LossSum validate_stream(const Dataset& data);
+  LossSum validate_documents(const Dataset& data);
   void dump_skipped(const fs::path& run, const StepReport& report) const;
 
   Backend& backend_;
@@ -79,7 +84,9 @@ class Pretraining {
   std::vector<const Dataset*> valid_;
   RunObserver& observer_;
   Loader loader_;
-  Parameters parameters_;
+  std::optional<LoadedWeights> frozen_;  // of low-rank tuning
+  Parameters parameters_;                // what is trained
+  Weights weights_;                      // both
   Optimizer optimizer_;
   TrainingPass pass_;
   std::optional<Parameters> sum_;  // of micro-batches' gradients, where a step has several

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -29,15 +30,15 @@ const Keys kOptimizerKeys = {"learning_rate", "min_ratio", "warmup",       "sche
 const Keys kGuardKeys = {"z_score", "settle_steps", "max_skips"};
 const Keys kCheckpointKeys = {"every", "keep_last", "keep_every", "background"};
 const Keys kValidationKeys = {"every", "tokens"};
+const Keys kTuneKeys = {"method", "neftune_alpha"};
+const Keys kLoraKeys = {"rank",          "alpha",  "dropout", "targets",
+                        "saved_modules", "rslora", "use_dora"};
 const Keys kSampleKeys = {"every", "tokens", "prompts"};
-const std::pair<std::string_view, const Keys*> kTables[] = {{"train", &kTrainKeys},
-                                                            {"optimizer", &kOptimizerKeys},
-                                                            {"data", &kDataKeys},
-                                                            {"model", &kModelKeys},
-                                                            {"checkpoint", &kCheckpointKeys},
-                                                            {"validation", &kValidationKeys},
-                                                            {"samples", &kSampleKeys},
-                                                            {"guard", &kGuardKeys}};
+const std::pair<std::string_view, const Keys*> kTables[] = {
+    {"train", &kTrainKeys},    {"optimizer", &kOptimizerKeys},   {"data", &kDataKeys},
+    {"model", &kModelKeys},    {"checkpoint", &kCheckpointKeys}, {"validation", &kValidationKeys},
+    {"samples", &kSampleKeys}, {"guard", &kGuardKeys},           {"tune", &kTuneKeys},
+    {"lora", &kLoraKeys}};
 
 // Keys that hold a path, or a list of them.
 constexpr std::array<std::string_view, 5> kPathKeys = {"config", "tokenizer", "init_from", "path",
@@ -64,6 +65,18 @@ void resolve_paths(json& node, const fs::path& folder) {
     } else {
       resolve_paths(value, folder);
     }
+  }
+}
+
+// A model's name where no path of that name is there.
+void resolve_names(json& tree, const fs::path& folder, const ModelNames& names) {
+  if (!tree.contains("model") || !tree["model"].is_object()) return;
+  for (const char* key : {"init_from", "tokenizer"}) {
+    json& model = tree["model"];
+    if (!model.contains(key) || !model[key].is_string()) continue;
+    const std::string name = model[key].get<std::string>();
+    if (name.empty() || fs::exists(absolute_in(folder, name))) continue;
+    model[key] = fs::absolute(names(name)).string();
   }
 }
 
@@ -116,9 +129,37 @@ std::vector<std::pair<std::string, std::string>> read_pairs(const Json& table) {
   return out;
 }
 
-RunSource read_source(const Json& table) {
-  table.only_keys({"name", "path", "files", "field", "messages", "where", "replace", "weight"});
+// A word out of a list, or `fallback` where the key is not there.
+template <class T>
+T read_word(const Json& table, const char* key, T fallback,
+            std::optional<T> (*parse)(std::string_view) noexcept, std::string_view expected) {
+  const auto word = table.find(key);
+  if (!word) return fallback;
+  const auto value = parse(word->string());
+  if (!value) {
+    word->fail(fmt::format("is '{}', expected {}", printable(word->string(), 40), expected));
+  }
+  return *value;
+}
+
+void read_chat(const Json& table, RunSource& out) {
+  out.chat = true;
+  out.form = read_word(table, "format", out.form, conversation_form,
+                       "auto, openai, sharegpt, alpaca or release");
+  out.mask = read_word(table, "mask", out.mask, chat_mask, "memo, release or assistant");
+  out.when_long = read_word(table, "long", out.when_long, long_chat, "drop, cut or error");
+  out.strict = table.boolean_or("strict", false);
+}
+
+RunSource read_source(const Json& table, RunKind kind) {
   RunSource out;
+  // Files are conversations in fine-tuning, unless a field of texts is named.
+  if (kind == RunKind::Finetune && table.find("files") && !table.find("field")) {
+    table.only_keys({"name", "files", "format", "mask", "long", "strict", "weight"});
+    read_chat(table, out);
+  } else {
+    table.only_keys({"name", "path", "files", "field", "messages", "where", "replace", "weight"});
+  }
   out.path = table.string_or("path", "");
   if (const auto files = table.find("files")) {
     for (const Json& item : files->items()) expand(item, out.files);
@@ -136,10 +177,10 @@ RunSource read_source(const Json& table) {
   return out;
 }
 
-std::vector<RunSource> read_sources(const Json& list) {
+std::vector<RunSource> read_sources(const Json& list, RunKind kind) {
   std::vector<RunSource> out;
   for (const Json& table : list.items()) {
-    out.push_back(read_source(table));
+    out.push_back(read_source(table, kind));
     for (size_t i = 0; i + 1 < out.size(); ++i) {
       if (out[i].name == out.back().name) {
         table.fail(
@@ -181,14 +222,109 @@ void read_model(const Json& table, RunConfig& out) {
   }
 }
 
-void read_data(const Json& table, RunConfig& out) {
+void read_data(const Json& table, RunKind kind, RunConfig& out) {
   table.only_keys(kDataKeys);
   out.seq = table.integer_or("seq", out.seq, 2, int64_t{1} << 24);
-  out.packing = parse_packing(table.string_or("packing", "stream"), table.where() + ".packing");
+  out.packing =
+      parse_packing(table.string_or("packing", kind == RunKind::Finetune ? "documents" : "stream"),
+                    table.where() + ".packing");
   out.isolate_documents = table.boolean_or("isolate_documents", true);
-  out.train = read_sources(table.at("train"));
+  out.train = read_sources(table.at("train"), kind);
   if (out.train.empty()) table.at("train").fail("names no source");
-  if (const auto valid = table.find("valid")) out.valid = read_sources(*valid);
+  if (const auto valid = table.find("valid")) out.valid = read_sources(*valid, kind);
+}
+
+// The last parts of the names of the blocks' matrices: c_attn, c_proj, w1, w2.
+std::vector<std::string> linear_names(const Config& model) {
+  std::vector<std::string> out;
+  for (const TensorSpec& spec : tensor_specs(model)) {
+    if (spec.role != Role::Matrix) continue;
+    const std::string name = spec.module.substr(spec.module.rfind('.') + 1);
+    if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+  }
+  return out;
+}
+
+bool names_module(std::string_view name, std::string_view module) {
+  if (!module.ends_with(name)) return false;
+  return module.size() == name.size() || module[module.size() - name.size() - 1] == '.';
+}
+
+void read_tune(const Json& root, RunConfig& out) {
+  const Json table = table_of(root, "tune"), lora = table_of(root, "lora");
+  table.only_keys(kTuneKeys);
+  lora.only_keys(kLoraKeys);
+  TuneOptions tune;
+  const std::string method = table.string_or("method", "lora");
+  if (method != "lora" && method != "full") {
+    table.at("method").fail(fmt::format("is '{}', expected lora or full", printable(method, 40)));
+  }
+  tune.method = method == "full" ? TuneOptions::Method::Full : TuneOptions::Method::Lora;
+  tune.neftune_alpha = table.number_or("neftune_alpha", 0, 0, 1e6);
+  if (out.init_from.empty()) {
+    table_of(root, "model").fail("names no init_from", "fine-tuning begins with a model's weights");
+  }
+  if (!tune.lora()) {
+    if (root.find("lora")) {
+      root.at("lora").fail("is there, though tune.method is full", "leave one of them out");
+    }
+    out.tune = tune;
+    return;
+  }
+  tune.rank = lora.integer_or("rank", tune.rank, 1, 1 << 16);
+  tune.alpha = lora.number_or("alpha", tune.alpha, 1e-6, 1e9);
+  tune.dropout = lora.number_or("dropout", tune.dropout, 0, 0.99);
+  tune.rank_stabilized = lora.boolean_or("rslora", false);
+  if (lora.boolean_or("use_dora", false)) {
+    throw Error(Kind::Unsupported,
+                lora.at("use_dora").where() + " is true: DoRA, which is not supported",
+                "set it to false, which is LoRA");
+  }
+  const std::vector<std::string> known = linear_names(out.model);
+  const auto targets = lora.find("targets");
+  if (!targets || (targets->is_string() && targets->string() == "all-linear")) {
+    tune.targets = known;
+  } else {
+    for (const Json& item : targets->items()) {
+      const std::string& name = item.string();
+      if (name == "lm_head") {
+        item.fail("is lm_head, which is not trained by low-rank updates",
+                  "name it in lora.saved_modules to train it in full");
+      }
+      const auto specs = tensor_specs(out.model);
+      const bool found = std::ranges::any_of(specs, [&](const TensorSpec& spec) {
+        return spec.role == Role::Matrix && names_module(name, spec.module);
+      });
+      if (!found) {
+        item.fail(fmt::format("is '{}', which names no matrix of this model", printable(name, 40)),
+                  fmt::format("known are {}, or \"all-linear\" in place of the list",
+                              fmt::join(known, ", ")));
+      }
+      tune.targets.push_back(name);
+    }
+    if (tune.targets.empty()) targets->fail("names no matrix");
+  }
+  if (const auto saved = lora.find("saved_modules")) {
+    const auto specs = tensor_specs(out.model);
+    const std::string embedding = specs[0].module.substr(specs[0].module.rfind('.') + 1);
+    for (const Json& item : saved->items()) {
+      const std::string& name = item.string();
+      if (name != embedding && name != "lm_head") {
+        item.fail(fmt::format("is '{}'", printable(name, 40)),
+                  fmt::format("what can be trained in full beside low-rank updates: {}, lm_head",
+                              embedding));
+      }
+      tune.saved_modules.push_back(name);
+    }
+    const auto has = [&](const std::string& name) {
+      return std::ranges::find(tune.saved_modules, name) != tune.saved_modules.end();
+    };
+    if (out.model.tied && has(embedding) && !has("lm_head")) {
+      saved->fail(fmt::format("names {} alone, which is the head of this model as well", embedding),
+                  "name lm_head beside it: each is trained and kept apart");
+    }
+  }
+  out.tune = tune;
 }
 
 void read_training(const Json& table, RunConfig& out) {
@@ -258,12 +394,15 @@ void read_reports(const Json& root, RunConfig& out) {
 
 }  // namespace
 
-RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides) {
+RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides,
+                          RunKind kind, const ModelNames& names) {
   const std::string source = file.string();
   json own = parse_toml_file(source).raw();
+  if (names) resolve_names(own, fs::absolute(file).parent_path(), names);
   resolve_paths(own, fs::absolute(file).parent_path());
   json set = json::object();
   for (const std::string& text : overrides) apply_override(set, text);
+  if (names) resolve_names(set, fs::current_path(), names);
   resolve_paths(set, fs::current_path());
   own.merge_patch(set);
 
@@ -283,14 +422,57 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
   std::vector<std::string_view> tables;
   for (const auto& [name, keys] : kTables) tables.push_back(name);
   out.merged.only_keys(tables);
+  for (const char* table : {"tune", "lora"}) {
+    if (kind == RunKind::Finetune || !out.merged.find(table)) continue;
+    out.merged.at(table).fail("belongs to fine-tuning", "use quern finetune");
+  }
   read_model(table_of(out.merged, "model"), out);
-  read_data(table_of(out.merged, "data"), out);
+  read_data(table_of(out.merged, "data"), kind, out);
   read_training(table_of(out.merged, "train"), out);
   read_optimizer(table_of(out.merged, "optimizer"), out);
   read_reports(out.merged, out);
+  if (kind == RunKind::Finetune) {
+    read_tune(out.merged, out);
+    // One sequence after the other, so that sums are grouped alike however a batch is cut.
+    out.micro_batch = 1;
+  }
   if (out.seq > out.model.max_context) {
     out.merged.at("data").fail(fmt::format("seq is {}, the model's longest context is {}", out.seq,
                                            out.model.max_context));
+  }
+  return out;
+}
+
+std::vector<TensorSpec> trained_specs(const RunConfig& config) {
+  if (!config.tune || !config.tune->lora()) return tensor_specs(config.model);
+  const TuneOptions& tune = *config.tune;
+  const auto rank = static_cast<double>(tune.rank);
+  const auto scale =
+      static_cast<float>(tune.alpha / (tune.rank_stabilized ? std::sqrt(rank) : rank));
+  const auto targeted = [&](const TensorSpec& spec) {
+    return spec.role == Role::Matrix &&
+           std::ranges::any_of(tune.targets, [&](const std::string& name) {
+             return names_module(name, spec.module);
+           });
+  };
+  std::vector<TensorSpec> out = adapter_specs(config.model, [&](const TensorSpec& spec) {
+    return targeted(spec) ? AdapterShape{tune.rank, scale} : AdapterShape{};
+  });
+  std::vector<TensorSpec> whole = {tensor_specs(config.model)[0]};
+  whole.push_back({"lm_head.weight",
+                   "lm_head",
+                   {config.model.output_vocab, config.model.hidden},
+                   Part::LmHead,
+                   Role::Head,
+                   -1});
+  for (TensorSpec spec : whole) {
+    const bool saved = std::ranges::any_of(tune.saved_modules, [&](const std::string& name) {
+      return names_module(name, spec.module);
+    });
+    if (!saved) continue;
+    spec.module = "base_model.model." + spec.module;
+    spec.name = spec.module + ".weight";
+    out.push_back(spec);
   }
   return out;
 }

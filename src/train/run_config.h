@@ -1,13 +1,16 @@
 // A training run as its TOML file describes it. Every key is listed once, in run_config.cpp.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "data/chat_labels.h"
 #include "data/documents.h"
 #include "data/loader.h"
 #include "model/config.h"
+#include "model/tensors.h"
 #include "train/gradient_guard.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -20,6 +23,26 @@ struct RunSource {
   std::vector<fs::path> files;  // or documents, packed when the run begins
   DocumentOptions documents;    // how to read these
   double weight = 1;
+  // Of fine-tuning: the files hold conversations, written and labelled as the model's format says.
+  bool chat = false;
+  ConversationForm form = ConversationForm::Auto;
+  ChatMask mask = ChatMask::Memo;
+  LongChat when_long = LongChat::Drop;
+  bool strict = false;
+};
+
+// What quern finetune trains, beside what quern pretrain's file says.
+struct TuneOptions {
+  enum class Method : uint8_t { Full, Lora };
+  Method method = Method::Lora;
+  int64_t rank = 64;
+  double alpha = 16;
+  double dropout = 0.05;
+  std::vector<std::string> targets;        // names of modules or their ends, each with a match
+  std::vector<std::string> saved_modules;  // trained and kept in full: the embedding, the head
+  bool rank_stabilized = false;            // alpha / sqrt(rank) instead of alpha / rank
+  double neftune_alpha = 0;                // 0: no noise
+  bool lora() const noexcept { return method == Method::Lora; }
 };
 
 struct RunConfig {
@@ -28,6 +51,8 @@ struct RunConfig {
   Config model;
   fs::path tokenizer;
   fs::path init_from;  // a checkpoint whose weights the run begins with; empty: random ones
+
+  std::optional<TuneOptions> tune;  // of fine-tuning
 
   std::vector<RunSource> train, valid;
   int64_t seq = 512;
@@ -57,10 +82,19 @@ struct RunConfig {
   std::vector<std::string> sample_prompts;
 };
 
+enum class RunKind : uint8_t { Pretrain, Finetune };
+
+// Turns the name of a model that is no path into one; for model.init_from and model.tokenizer.
+using ModelNames = std::function<std::string(const std::string& name)>;
+
 // Reads a run's file: its preset's settings, then its own, then `overrides` ("optimizer.clip=0.5",
 // values as in TOML). Paths in the file are relative to it, paths in overrides to the working
 // folder. Throws BadInput naming the key, with the nearest known one for a key that is not known.
-RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides);
+RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& overrides,
+                          RunKind kind = RunKind::Pretrain, const ModelNames& names = nullptr);
+
+// The tensors that a run trains, under the names that its checkpoints give them.
+std::vector<TensorSpec> trained_specs(const RunConfig& config);
 
 // The settings that --set takes as numbers and words, by their dotted names ("train.steps").
 const std::vector<std::string>& run_config_keys();

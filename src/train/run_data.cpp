@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "data/pack.h"
+#include "data/pack_chats.h"
 #include "text/chatml.h"
 
 namespace quern {
@@ -19,7 +20,19 @@ void check_tokenizer(const fs::path& folder, const DatasetManifest& manifest,
       "pack the data again with the run's tokenizer");
 }
 
-std::unique_ptr<Dataset> open_source(const RunSource& source, const char* kind,
+// What became of a source's conversations, in words; nothing where all are whole.
+void note(const ChatPackReport& report, const std::string& name, std::vector<std::string>& notes) {
+  if (report.shortened + report.left_out + report.bad > 0) {
+    notes.push_back(
+        fmt::format("{}: of {} conversations {} were shortened, {} left out as too long, {} as bad",
+                    name, report.conversations + report.left_out + report.bad, report.shortened,
+                    report.left_out, report.bad));
+  }
+  for (const std::string& problem : report.problems) notes.push_back(problem);
+}
+
+std::unique_ptr<Dataset> open_source(const RunConfig& config, const RunSource& source,
+                                     const char* kind, std::vector<std::string>& notes,
                                      const Tokenizer& tokenizer, const fs::path& run,
                                      ThreadPool& pool,
                                      const std::function<void(const std::string&)>& progress) {
@@ -29,6 +42,19 @@ std::unique_ptr<Dataset> open_source(const RunSource& source, const char* kind,
     if (!fs::exists(folder / "manifest.json")) {
       fs::create_directories(folder.parent_path());
       AtomicFolder made(folder);
+      if (source.chat) {
+        const ChatWriter writer(config.tokenizer, tokenizer);
+        note(pack_chats(source.files, tokenizer, writer.labeller(source.mask), made.temporary(),
+                        {.name = source.name,
+                         .form = source.form,
+                         .when_long = source.when_long,
+                         .max_length = config.seq,
+                         .strict = source.strict},
+                        pool, [&] { progress(source.name); }),
+             source.name, notes);
+        made.commit();
+        return std::make_unique<Dataset>(folder, pool);
+      }
       PackOptions options{.documents = source.documents, .name = source.name};
       options.system = kDefaultSystem;
       pack(source.files, tokenizer, made.temporary(), options, pool,
@@ -55,10 +81,12 @@ RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const
                       ThreadPool& pool, const std::function<void(const std::string&)>& progress) {
   RunData out;
   for (const RunSource& source : config.train) {
-    out.train.push_back(open_source(source, "train", tokenizer, run, pool, progress));
+    out.train.push_back(
+        open_source(config, source, "train", out.notes, tokenizer, run, pool, progress));
   }
   for (const RunSource& source : config.valid) {
-    out.valid.push_back(open_source(source, "valid", tokenizer, run, pool, progress));
+    out.valid.push_back(
+        open_source(config, source, "valid", out.notes, tokenizer, run, pool, progress));
   }
   return out;
 }

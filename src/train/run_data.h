@@ -12,6 +12,8 @@ namespace quern {
 
 struct RunData {
   std::vector<std::unique_ptr<Dataset>> train, valid;
+  // Of conversations: what was shortened or left out, a line for each source and problem.
+  std::vector<std::string> notes;
 };
 
 // Sources that name documents are packed into `run`/data/ once, and read from there after. Throws

@@ -168,29 +168,6 @@ void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> d
   write_file(to / "config.json", dump(changed, 2) + "\n");
 }
 
-// tokenizer_config.json and chat_template.jinja, as transformers looks for them.
-void write_tokenizer_config(const GgufFile& file, const fs::path& to) {
-  nlohmann::ordered_json out = {{"tokenizer_class", "PreTrainedTokenizerFast"}};
-  const auto& tokens = file.strings("tokenizer.ggml.tokens");
-  for (const char* role : {"bos", "eos", "unk", "pad"}) {
-    const std::string key =
-        fmt::format("tokenizer.ggml.{}_token_id", std::string_view(role) == "unk"   ? "unknown"
-                                                  : std::string_view(role) == "pad" ? "padding"
-                                                                                    : role);
-    if (!file.has(key)) continue;
-    const auto id = file.integer(key, 0, static_cast<int64_t>(tokens.size()) - 1);
-    out[fmt::format("{}_token", role)] = std::string(tokens[static_cast<size_t>(id)]);
-  }
-  for (const char* flag : {"add_bos_token", "add_eos_token"}) {
-    const std::string key = fmt::format("tokenizer.ggml.{}", flag);
-    if (file.has(key)) out[flag] = file.boolean_or(key, false);
-  }
-  write_file(to / "tokenizer_config.json", dump(out, 2) + "\n");
-  if (file.has("tokenizer.chat_template")) {
-    write_file(to / "chat_template.jinja", file.string("tokenizer.chat_template"));
-  }
-}
-
 // What a folder has beside the weights, out of a GGUF file's metadata.
 void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
   const GgufFile file(from);
@@ -202,21 +179,7 @@ void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DT
   if (!generation.empty()) {
     write_file(to / "generation_config.json", dump(generation, 2) + "\n");
   }
-  if (!has_gguf_tokenizer(file)) return;
-  const ChatTemplateText chat = find_chat_template(from);
-  if (!chat.text.empty()) {
-    write_file(to / "chat_template.jinja", chat.text);
-    nlohmann::ordered_json tokens = nlohmann::ordered_json::object();
-    for (const auto& [name, content] : chat.tokens) tokens[name] = content;
-    if (!tokens.empty()) write_file(to / "tokenizer_config.json", dump(tokens, 2) + "\n");
-  }
-  try {
-    write_file(to / "tokenizer.json", to_tokenizer_json(tokenizer_json_of_gguf(file)));
-    write_tokenizer_config(file, to);
-  } catch (const Error& error) {
-    if (error.kind() != Kind::Unsupported) throw;
-    log::warning(error.line());
-  }
+  write_gguf_tokenizer(from, to);
 }
 
 // A folder with the weights of another family's layout.

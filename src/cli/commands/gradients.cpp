@@ -2,11 +2,15 @@
 // implementation.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "cli/commands/arguments.h"
 #include "cli/commands/model_store.h"
 #include "cli/framework/output.h"
 #include "compute/cpu/cpu_training_backend.h"
 #include "core/error.h"
+#include "formats/adapter_config.h"
 #include "formats/safetensors.h"
 #include "model/backward.h"
 #include "model/stored_tensors.h"
@@ -16,7 +20,7 @@ namespace quern::cli {
 namespace {
 
 struct Arguments {
-  std::string model, batch, out;
+  std::string model, adapter, batch, out;
   std::string decay = "matrices";
   int64_t steps = 0;
   double learning_rate = 1e-3;
@@ -39,6 +43,38 @@ std::vector<int32_t> read_integers(const SafetensorsFile& file, const std::strin
     out.push_back(static_cast<int32_t>(value));
   }
   return out;
+}
+
+// What an adapter's file holds, as the model's tensors: factors of updates, and modules saved in
+// full.
+std::vector<TensorSpec> specs_of_adapter(const Config& config, const std::string& folder,
+                                         const TensorStore& adapter) {
+  const AdapterConfig settings = read_adapter_config(folder);
+  const std::string prefix = "base_model.model.";
+  std::vector<TensorSpec> specs = adapter_specs(config, [&](const TensorSpec& spec) {
+    const auto a = adapter.find(prefix + spec.module + ".lora_A.weight");
+    if (!a || a->shape.rank() != 2) return AdapterShape{};
+    return AdapterShape{a->shape[0], static_cast<float>(settings.scale(spec.module))};
+  });
+  std::vector<TensorSpec> whole = {tensor_specs(config)[0]};
+  whole.push_back({"lm_head.weight",
+                   "lm_head",
+                   {config.output_vocab, config.hidden},
+                   Part::LmHead,
+                   Role::Head,
+                   -1});
+  for (TensorSpec spec : whole) {
+    spec.module = prefix + spec.module;
+    spec.name = spec.module + ".weight";
+    if (adapter.find(spec.name)) specs.push_back(spec);
+  }
+  for (const std::string& name : adapter.names()) {
+    if (std::ranges::any_of(specs, [&](const TensorSpec& s) { return s.name == name; })) continue;
+    throw_bad_input(
+        fmt::format("{}: {} belongs to no module of this model", folder, printable(name, 120)),
+        "the adapter was made for another model");
+  }
+  return specs;
 }
 
 void gradients(const Arguments& args) {
@@ -70,18 +106,34 @@ void gradients(const Arguments& args) {
 
   ThreadPool pool(globals().threads);
   CpuTrainingBackend backend(pool);
-  Parameters parameters(backend, config);
-  parameters.load(TensorStore::open(args.model));
+  // With an adapter the model is frozen, in whatever format, and the adapter's tensors are trained.
+  std::optional<LoadedWeights> frozen;
+  std::optional<TensorStore> adapter;
+  std::vector<TensorSpec> specs = tensor_specs(config);
+  if (!args.adapter.empty()) {
+    frozen = LoadedWeights::load(args.model, config, {.pool = &pool});
+    adapter = TensorStore::open(fs::path(args.adapter) / "adapter_model.safetensors");
+    specs = specs_of_adapter(config, args.adapter, *adapter);
+  }
+  Parameters parameters(backend, config, specs);
+  if (adapter) {
+    parameters.load(*adapter);
+  } else {
+    parameters.load(TensorStore::open(args.model));
+  }
+  const Weights weights =
+      frozen ? parameters.over(frozen->weights()) : Weights(parameters.weights());
   TrainingPass pass(backend, config,
                     {.batch = shape[0],
                      .seq = shape[1],
                      .own_gradients = true,
+                     .trained = specs,
                      .rounded_activations = backend.rounds_products()});
   const GradientSink sink = pass.gradients();
   Parameters& d_parameters = sink.into;
   const auto scale = static_cast<float>(1.0 / static_cast<double>(batch.count_labels()));
   const auto run = [&] {
-    const LossSum sum = pass.forward_backward(parameters.weights(), sink, batch, scale);
+    const LossSum sum = pass.forward_backward(weights, sink, batch, scale);
     return static_cast<float>(sum.loss / static_cast<double>(sum.count));
   };
 
@@ -106,7 +158,7 @@ void gradients(const Arguments& args) {
   writer.write(bytes_of(std::span<const float>(losses)));
   write_all(d_parameters);
   if (args.steps > 0) {
-    Optimizer optimizer(backend, config, {.decay = parse_decay(args.decay)});
+    Optimizer optimizer(backend, config, {.decay = parse_decay(args.decay)}, specs);
     for (int64_t step = 0; step < args.steps; ++step) {
       if (step > 0) losses.push_back(run());
       optimizer.step(parameters, d_parameters, args.learning_rate,
@@ -135,6 +187,10 @@ void add_gradients(CLI::App& root) {
       .folder()
       .required()
       .replaced(resolve_model);
+  command
+      .option("--adapter", args->adapter,
+              "LoRA folder in PEFT's layout: its gradients, over the frozen model")
+      .folder();
   command
       .option("--batch", args->batch,
               "safetensors file with input_ids and labels [batch, seq], attention_mask optional")

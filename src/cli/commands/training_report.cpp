@@ -66,7 +66,7 @@ TrainingReport::TrainingReport(const RunConfig& config, const Tokenizer& tokeniz
       tokenizer_(tokenizer),
       backend_(backend),
       run_(std::move(run)),
-      flops_per_token_(training_flops_per_token(config.model, config.seq)) {}
+      flops_per_token_(estimate(config, backend).flops_per_token) {}
 
 void TrainingReport::began(const RunState& state) {
   const std::string last = cut_rows(run_ / "metrics.csv", kMetricsHeader, state.step);
@@ -115,9 +115,9 @@ void TrainingReport::validated(const ValidationReport& report) {
                   report.source, report.loss, std::exp(report.loss), report.bits_per_byte));
 }
 
-void TrainingReport::may_sample(int64_t step, const Parameters& parameters) {
+void TrainingReport::may_sample(int64_t step, const Weights& weights) {
   for (const std::string& prompt : config_.sample_prompts) {
-    Engine engine({backend_, config_.model, parameters.weights()}, &tokenizer_, {});
+    Engine engine({backend_, config_.model, weights}, &tokenizer_, {});
     Request request;
     request.ids = tokenizer_.encode(prompt, SpecialPolicy::all());
     request.sampling.temperature = 0.8;

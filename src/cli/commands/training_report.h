@@ -23,7 +23,7 @@ class TrainingReport final : public RunObserver {
   void began(const RunState& state) override;
   void stepped(const StepReport& report) override;
   void validated(const ValidationReport& report) override;
-  void may_sample(int64_t step, const Parameters& parameters) override;
+  void may_sample(int64_t step, const Weights& weights) override;
   bool wants_stop() override;
 
   void finish(bool done);

@@ -173,6 +173,7 @@ void add_models(CLI::App& root);
 void add_perplexity(CLI::App& root);
 void add_plot(CLI::App& root);
 void add_pretrain(CLI::App& root);
+void add_finetune(CLI::App& root);
 void add_pull(CLI::App& root);
 void add_quantize(CLI::App& root);
 void add_sandbox(CLI::App& root);
