@@ -24,8 +24,9 @@ struct Habit {
 };
 constexpr Habit kHabits[] = {
     {"run", "quern chat MODEL talks with a model, quern generate MODEL PROMPT continues a text"},
-    {"train", "quern pretrain RUN.toml trains a model, quern tokenizer train FILES a vocabulary"},
-    {"finetune", "quern pretrain RUN.toml with model.init_from goes on from a checkpoint"},
+    {"train",
+     "quern pretrain RUN.toml trains a model, quern finetune RUN.toml tunes one, quern tokenizer "
+     "train FILES makes a vocabulary"},
     {"list", "quern models lists those that are here, quern inspect MODEL describes one"},
     {"ls", "quern models lists those that are here, quern inspect MODEL describes one"},
     {"ps", "a server lists what it serves at /v1/models and what runs at /metrics"},
