@@ -109,6 +109,8 @@ class Sandbox {
     put("notes.txt", "A note.");
     put("tools.json", R"([{"name_for_model": "weather", "name_for_human": "Weather",
         "description_for_model": "Weather of a city.", "parameters": []}])");
+    put("questions.jsonl",
+        "{\"id\": 1, \"question\": \"What is 6 by 7?\", \"answer\": \"<<6*7=42>>42\\n#### 42\"}\n");
     put("replies.jsonl", "{\"id\": 1, \"response\": \"Final Answer: 42\"}\n");
     fs::create_directories(folder_ / "runs/run");  // begun, and stopped before its first checkpoint
     fs::create_directories(folder_ / "runs/mini");

@@ -2,96 +2,15 @@
 #include "cli/commands/data_stages.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
-#include <chrono>
-#include <nlohmann/json.hpp>
-
+#include "cli/commands/stage_arguments.h"
 #include "core/error.h"
-#include "core/json.h"
-#include "core/progress.h"
-#include "core/thread_pool.h"
 #include "data/stages/dedup.h"
 #include "data/stages/extract.h"
 #include "data/stages/filter.h"
 
 namespace quern::cli {
 namespace {
-
-// What every stage takes.
-struct StageArguments {
-  std::vector<std::string> inputs, settings;
-  std::string out;
-  int workers = 0;
-  bool json = false, strict = false;
-
-  void declare(Command& command) {
-    command.positional("input", inputs, "Record files, folders of them, or patterns").required();
-    command.option("--out", out, "Folder to make").required();
-    command.option("--set", settings, "KEY=VALUE: a setting of the stage; may be repeated");
-    command.option("--workers", workers, "Threads that work on records; 0 = as --threads says")
-        .range(0, 1024);
-    command.flag("--strict", strict, "Stop at the first bad record instead of counting it");
-    command.flag("--json", json, "Print counts, seconds, MB per second and peak memory as JSON");
-  }
-};
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-void report(const StageArguments& args, const StageReport& counts, double seconds) {
-  rusage usage = {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const double speed = seconds > 0 ? static_cast<double>(counts.line_bytes) / 1e6 / seconds : 0;
-  if (args.json) {
-    nlohmann::ordered_json out;
-    out["counts"] = {{"in", counts.in}, {"out", counts.out}, {"bad", counts.bad}};
-    out["counts"]["dropped"] = nlohmann::ordered_json::object();
-    for (const auto& [rule, count] : counts.dropped) out["counts"]["dropped"][rule] = count;
-    out["seconds"] = seconds;
-    out["mb_per_s"] = speed;
-    out["peak_memory_mb"] = static_cast<double>(usage.ru_maxrss) / 1000;
-    print(dump(out) + "\n");
-    return;
-  }
-  if (counts.already_done) {
-    print(fmt::format("{} is whole already: nothing was done again\n", args.out));
-  }
-  print(fmt::format("{}: {} of {} documents kept", args.out, counts.out, counts.in));
-  if (!counts.already_done) print(fmt::format(", {:.1f} MB per second", speed));
-  print("\n");
-  for (const auto& [rule, count] : counts.dropped) {
-    print(fmt::format("  {:<44}{:>10}\n", rule, count));
-  }
-  if (counts.bad > 0) {
-    print(fmt::format("  {:<44}{:>10}\n", "bad records (in bad/)", counts.bad));
-    if (!counts.first_bad.empty()) print("  the first: " + counts.first_bad + "\n");
-  }
-}
-
-using Work = std::function<StageReport(StageOptions&)>;
-
-void run(const StageArguments& args, const std::string& title, const Work& work) {
-  StageOptions options;
-  options.inputs = expand_inputs(args.inputs);
-  options.out = args.out;
-  options.workers = args.workers > 0        ? args.workers
-                    : globals().threads > 0 ? globals().threads
-                                            : ThreadPool::available_cores();
-  options.strict = args.strict;
-  options.cancel = &interrupted;
-  uint64_t bytes = 0;
-  for (const fs::path& input : options.inputs) bytes += fs::file_size(input);
-  const InterruptScope scope;
-  Progress progress(title, bytes, "bytes");
-  options.on_progress = [&](uint64_t done) { progress.update(done); };
-  const auto start = std::chrono::steady_clock::now();
-  const StageReport counts = work(options);
-  const double seconds = seconds_since(start);
-  progress.finish();
-  report(args, counts, seconds);
-}
 
 void add_extract(CLI::App& data) {
   auto args = std::make_shared<StageArguments>();
@@ -106,7 +25,8 @@ void add_extract(CLI::App& data) {
   command.on_run([args, html_field] {
     StageSettings settings(args->settings);
     const auto stage = make_extract_stage(settings, *html_field);
-    run(*args, "extract", [&](StageOptions& options) { return run_stage(*stage, options); });
+    run_stage_command(*args, "extract",
+                      [&](StageOptions& options) { return run_stage(*stage, options); });
   });
 }
 
@@ -120,7 +40,8 @@ void add_filter(CLI::App& data) {
   command.on_run([args] {
     StageSettings settings(args->settings);
     const auto stage = make_filter_stage(settings);
-    run(*args, "filter", [&](StageOptions& options) { return run_stage(*stage, options); });
+    run_stage_command(*args, "filter",
+                      [&](StageOptions& options) { return run_stage(*stage, options); });
   });
 }
 
@@ -184,8 +105,9 @@ void add_dedup(CLI::App& data) {
           fmt::format("pairs of similarity 0.7, 0.8, 0.9 are found with {:.1f}, {:.1f}, {:.1f} %\n",
                       found(0.7), found(0.8), found(0.9)));
     }
-    run(args->stage, "dedup",
-        [&](StageOptions& stage) { return run_dedup(options, stage, [](std::string_view) {}); });
+    run_stage_command(args->stage, "dedup", [&](StageOptions& stage) {
+      return run_dedup(options, stage, [](std::string_view) {});
+    });
   });
 }
 
@@ -195,6 +117,8 @@ void add_data_stages(CLI::App& data) {
   add_extract(data);
   add_filter(data);
   add_dedup(data);
+  add_data_decontaminate(data);
+  add_data_rft(data);
 }
 
 }  // namespace quern::cli

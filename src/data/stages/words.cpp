@@ -466,18 +466,28 @@ int64_t count_sentences(std::string_view line) {
   return count;
 }
 
-void shingle_words(std::string_view text, std::vector<uint64_t>& out) {
+void shingle_words(std::string_view text, std::vector<uint64_t>& out,
+                   std::vector<WordPlace>* places) {
   std::string word;
+  size_t begin = 0, end = 0;  // of the word's characters
   const auto flush = [&] {
     if (word.empty()) return;
     out.push_back(XXH3_64bits(word.data(), word.size()));
+    if (places != nullptr) {
+      places->push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    }
     word.clear();
+  };
+  const auto grow = [&](size_t at, size_t length) {
+    if (word.empty()) begin = at;
+    end = at + length;
   };
   for (size_t at = 0; at < text.size();) {
     const auto byte = static_cast<unsigned char>(text[at]);
     if (byte < 0x80) {
       const auto lower = static_cast<char>(byte >= 'A' && byte <= 'Z' ? byte + 32 : byte);
       if ((lower >= 'a' && lower <= 'z') || is_digit(byte)) {
+        grow(at, 1);
         word += lower;
       } else {
         flush();
@@ -489,6 +499,7 @@ void shingle_words(std::string_view text, std::vector<uint64_t>& out) {
     at += next.length;
     if (is_word_character(next.value)) {
       flush();
+      grow(at - next.length, next.length);
       utf8::append(word, next.value);
       flush();
       continue;
@@ -502,6 +513,7 @@ void shingle_words(std::string_view text, std::vector<uint64_t>& out) {
       case UTF8PROC_CATEGORY_MN:
       case UTF8PROC_CATEGORY_MC:
       case UTF8PROC_CATEGORY_ND:
+        grow(at - next.length, next.length);
         utf8::append(word, static_cast<char32_t>(
                                utf8proc_tolower(static_cast<utf8proc_int32_t>(next.value))));
         break;

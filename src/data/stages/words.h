@@ -19,8 +19,12 @@ bool ends_sentence(char32_t c) noexcept;
 int64_t count_sentences(std::string_view line);
 
 // Words for comparing texts: letters and digits lower-cased, everything else left out; Han, kana,
-// Hangul and Thai characters singly. Appends hashes of the words.
-void shingle_words(std::string_view text, std::vector<uint64_t>& out);
+// Hangul and Thai characters singly. Appends hashes of the words, and to `places` where each stands.
+struct WordPlace {
+  uint32_t begin, end;  // bytes of the text
+};
+void shingle_words(std::string_view text, std::vector<uint64_t>& out,
+                   std::vector<WordPlace>* places = nullptr);
 
 // Characters of `text`: its code points.
 int64_t count_characters(std::string_view text) noexcept;
