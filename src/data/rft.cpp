@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/json_string.h"
 #include "core/utf8.h"
 #include "data/arithmetic.h"
 

@@ -42,6 +42,9 @@ class Server : public Answerer {
     return out;
   }
 
+  bool offers(const OrderedJson&) const override { return false; }
+  bool keeps_grammars() const override { return false; }
+
   std::vector<CompleteRequest> asked;
   int64_t answered = 0, most = 1 << 30;
   bool echoes = true;

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_string.h"
 #include "data/stages/words.h"
 #include "formats/byte_source.h"
 
