@@ -140,35 +140,27 @@ RopeScaling rope_scaling(const GgufFile& file, const std::string& arch, const Co
 
 // Keys of an architecture that are read, or change nothing.
 constexpr std::string_view kKnownKeys[] = {"attention.causal",
-                                           "attention.clamp_kqv",
                                            "attention.head_count",
                                            "attention.head_count_kv",
                                            "attention.key_length",
                                            "attention.layer_norm_epsilon",
                                            "attention.layer_norm_rms_epsilon",
-                                           "attention.max_alibi_bias",
                                            "attention.scale",
                                            "attention.sliding_window",
                                            "attention.sliding_window_pattern",
                                            "attention.value_length",
-                                           "attn_logit_softcapping",
                                            "block_count",
                                            "context_length",
                                            "embedding_length",
-                                           "embedding_scale",
                                            "expert_count",
                                            "expert_feed_forward_length",
                                            "expert_shared_feed_forward_length",
                                            "expert_used_count",
                                            "expert_weights_norm",
                                            "feed_forward_length",
-                                           "final_logit_softcapping",
                                            "hidden_activation",
-                                           "logit_scale",
-                                           "residual_scale",
                                            "rope.dimension_count",
                                            "rope.freq_base",
-                                           "rope.freq_base_swa",
                                            "rope.scale_linear",
                                            "rope.scaling.attn_factor",
                                            "rope.scaling.factor",
@@ -181,11 +173,33 @@ constexpr std::string_view kKnownKeys[] = {"attention.causal",
                                            "rope.scaling.yarn_ext_factor",
                                            "rope.scaling.yarn_log_multiplier",
                                            "tensor_data_layout",
-                                           "use_parallel_residual",
                                            "vocab_size"};
 
+// Those that only some architectures read: elsewhere they would change what is computed.
+struct OwnKey {
+  std::string_view key;
+  std::initializer_list<Family> families;
+};
+const OwnKey kOwnKeys[] = {
+    {"attention.clamp_kqv", {Family::Mpt}},
+    {"attention.max_alibi_bias", {Family::Mpt, Family::Baichuan, Family::Bloom}},
+    {"attn_logit_softcapping", {Family::Gemma2}},
+    {"embedding_scale", {Family::Granite}},
+    {"final_logit_softcapping", {Family::Gemma2, Family::Gemma3}},
+    {"logit_scale", {Family::Granite}},
+    {"residual_scale", {Family::Granite}},
+    {"rope.freq_base_swa", {Family::Gemma3}},
+    {"use_parallel_residual", {Family::GptNeoX}}};
+
+bool is_read(std::string_view key, Family family) {
+  if (std::ranges::find(kKnownKeys, key) != std::end(kKnownKeys)) return true;
+  const auto* own = std::ranges::find(kOwnKeys, key, &OwnKey::key);
+  return own != std::end(kOwnKeys) &&
+         std::ranges::find(own->families, family) != own->families.end();
+}
+
 // Refuses what would be another model, and warns of keys that are not known.
-void check_keys(const GgufFile& file, const std::string& arch) {
+void check_keys(const GgufFile& file, const std::string& arch, Family family) {
   const auto refuse = [&](const std::string& key) {
     throw Error(Kind::Unsupported,
                 fmt::format("{}: sets '{}', which is not supported", file.path().string(), key));
@@ -205,8 +219,7 @@ void check_keys(const GgufFile& file, const std::string& arch) {
   std::vector<std::string> unread;
   for (const auto& [key, value] : file.metadata()) {
     if (!key.starts_with(arch + ".") || std::visit(is_zero, value)) continue;
-    if (std::ranges::find(kKnownKeys, std::string_view(key).substr(arch.size() + 1)) ==
-        std::end(kKnownKeys)) {
+    if (!is_read(std::string_view(key).substr(arch.size() + 1), family)) {
       unread.push_back(printable(key, 80));
     }
   }
@@ -365,7 +378,7 @@ Config gguf_config(const GgufFile& file) {
   const std::string arch_name(arch.name);
   const auto key = [&](const char* name) { return arch_name + "." + name; };
   const auto has = [&](const char* name) { return file.find(name) != nullptr; };
-  check_keys(file, arch_name);
+  check_keys(file, arch_name, arch.family);
   Config k;  // what the keys say
   k.family = arch.family;
   k.layers = file.integer(key("block_count"), 1, kMaxLayers);

@@ -24,11 +24,10 @@ TEST(GgufSampling, WhatIsWrittenIsReadAgain) {
   add_gguf_sampling(out, config);
   out.begin();
   out.finish();
-  EXPECT_EQ(to_json(read_generation_config(path)),
-            (nlohmann::ordered_json{{"temperature", 0.7},
-                                    {"top_k", 20},
-                                    {"top_p", 0.95},
-                                    {"repetition_penalty", 1.05}}));
+  EXPECT_EQ(
+      to_json(read_generation_config(path)),
+      (nlohmann::ordered_json{
+          {"temperature", 0.7}, {"top_k", 20}, {"top_p", 0.95}, {"repetition_penalty", 1.05}}));
   // A file beside it goes before it.
   folder.write("generation_config.json", R"({"temperature": 0.2, "eos_token_id": 3})");
   const GenerationConfig both = read_generation_config(path);
@@ -67,7 +66,13 @@ TEST(GgufSampling, SamplersThatAreNotThereAreNamed) {
   EXPECT_EQ(read({kv_f32("general.sampling.xtc_probability", 0)}), "");
   EXPECT_NE(read({kv_string("general.sampling.sequence", "k;p;t")}).find("sequence"),
             std::string::npos);
-  expect_error([&] { read({kv_string("general.sampling.temp", "hot")}); }, Kind::BadInput,
+  GgufBytes bytes;
+  bytes.keys = {kv_string("general.sampling.temp", "hot")};
+  bytes.tensors.clear();
+  bytes.data_bytes = 0;
+  const TempFolder folder;
+  const fs::path path = folder.write("m.gguf", bytes.file());
+  expect_error([&] { read_gguf_sampling(GgufFile(path)); }, Kind::BadInput,
                {"general.sampling.temp"});
 }
 

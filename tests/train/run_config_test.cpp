@@ -109,7 +109,8 @@ INSTANTIATE_TEST_SUITE_P(
             "Infinite", kLeast + "[optimizer]\nlearning_rate = inf\n", {"optimizer.learning_rate"}},
         BadConfig{"NegativeSteps", kLeast + "[train]\nsteps = -1\n", {"train.steps", "-1"}},
         BadConfig{"NoToml", "preset = \n", {"line 1"}},
-        BadConfig{"UnknownPreset", "preset = \"huge\"\n", {"'huge'", "qwen-7b, mini, tiny"}},
+        BadConfig{
+            "UnknownPreset", "preset = \"huge\"\n", {"'huge'", "known are qwen-7b, mini, memo"}},
         BadConfig{"UnknownModel", "[model]\npreset = \"huge\"\n", {"model.preset", "'huge'"}},
         BadConfig{"NoModel", "[model]\ntokenizer = \"t\"\n", {"model", "names no model"}},
         BadConfig{"NoTokenizer", "preset = \"tiny\"\n", {"model", "names no tokenizer"}},
