@@ -126,6 +126,13 @@ class Sandbox {
     put("run.toml", run +
                         "tokenizer = \"tokenizer\"\n[[data.train]]\nfiles = "
                         "[\"books.jsonl.gz\"]\n");
+    put("tune.toml",
+        "[model]\ninit_from = \"Qwen-7B-Chat\"\n[data]\nseq = 256\n[[data.train]]\nfiles = "
+        "[\"chats.jsonl\"]\n[lora]\nrank = 4\n[train]\nsteps = 2\nbatch = 1\n");
+    fs::create_directories(folder_ / "runs/tune");  // as runs/run
+    const fs::path tuned = source("tests/fixtures/models/qwen1-lora");
+    fs::create_directory_symlink(tuned, folder_ / "base");
+    fs::create_directory_symlink(tuned / "adapter", folder_ / "adapter");
     put("recipes/mini/tiny.toml", run +
                                       "tokenizer = \"../../tokenizer\"\n[[data.train]]\nfiles = "
                                       "[\"../../books.jsonl.gz\"]\n");
@@ -255,8 +262,8 @@ TEST_P(Example, OfHelpRuns) {
   std::string command = GetParam();
   // A checkpoint of 15 GB is too much for a test, a server does not end, a hub is out of reach, and
   // the model that ships is too small to call tools: their options are looked at.
-  for (const char* part : {"--preset qwen-7b", "quern serve", "quern pull", "quern agent '",
-                           "quern agent --"}) {
+  for (const char* part :
+       {"--preset qwen-7b", "quern serve", "quern pull", "quern agent '", "quern agent --"}) {
     if (command.find(part) != std::string::npos) command += " --show-config";
   }
   const Outcome outcome = Sandbox().run(command);

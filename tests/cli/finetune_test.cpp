@@ -106,7 +106,7 @@ TEST_F(Finetune, LearnsAndLeavesAnAdapterInPeftsLayout) {
     EXPECT_TRUE(name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")) << name;
   }
   const Outcome text =
-      run({"generate", "model", "--lora", "run/latest", "It", "-n", "4", "--greedy"});
+      run({"generate", "model", "--adapter", "run/latest", "It", "-n", "4", "--greedy"});
   EXPECT_EQ(text.code, 0) << text.err;
 }
 

@@ -14,7 +14,7 @@ TEST(Merge, MakesACheckpointThatAnswersAsTheAdapterDoes) {
   const Outcome merged = quern({"merge", kModel, kAdapter, out});
   ASSERT_EQ(merged.code, 0) << merged.err;
   EXPECT_NE(merged.out.find("10 matrices changed"), std::string::npos) << merged.out;
-  EXPECT_EQ(quern({"verify", out}).code, 0);
+  EXPECT_EQ(quern({"inspect", out}).code, 0);
   const fs::path ids = folder.write("ids.json", "[[5, 9, 17, 33, 65, 129, 200, 3]]");
   const auto greedy = [&](std::vector<std::string> args) {
     args.insert(args.begin(), "generate");

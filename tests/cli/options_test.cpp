@@ -175,9 +175,10 @@ INSTANTIATE_TEST_SUITE_P(
         Misuse{{"run", "model"},
                "there is no command 'run' (quern chat MODEL talks with a model, quern generate "
                "MODEL PROMPT continues a text)"},
-        Misuse{{"train"},
-               "there is no command 'train' (quern pretrain RUN.toml trains a model, quern "
-               "tokenizer train FILES a vocabulary)"},
+        Misuse{
+            {"train"},
+            "there is no command 'train' (quern pretrain RUN.toml trains a model, quern finetune "
+            "RUN.toml tunes one, quern tokenizer train FILES makes a vocabulary)"},
         Misuse{{"man", "genrate"}, "there is no command 'genrate' (did you mean generate?)"}));
 
 TEST(Program, WithoutACommandNamesThem) {

@@ -16,7 +16,7 @@ void add_extract(CLI::App& data) {
   auto args = std::make_shared<StageArguments>();
   auto html_field = std::make_shared<std::string>();
   Command command(data, "extract", "Read the main text out of web pages, web archives and files",
-                  {{"data extract pages.jsonl.gz crawl.warc.gz --out texts",
+                  {{"data extract pages.jsonl.gz crawl.warc.gz --out extracted",
                     "a document per page, with title, date, url and declared language"}});
   args->declare(command);
   command.option("--html-field", *html_field,

@@ -6,10 +6,10 @@ namespace quern::cli {
 void add_finetune(CLI::App& root) {
   Command command(
       root, "finetune", "Tune a model on conversations, in full or by LoRA, from a TOML file",
-      {{"finetune run.toml", "over float weights LoRA, over quantized ones QLoRA"},
-       {"finetune run.toml --set lora.rank=16 --set train.steps=200", "other settings"},
-       {"finetune run.toml --resume", "go on where an interrupted run stood, to the same bytes"},
-       {"finetune run.toml --dry-run", "checks the inputs; what is trained, memory and time"}});
+      {{"finetune tune.toml", "over float weights LoRA, over quantized ones QLoRA"},
+       {"finetune tune.toml --set lora.rank=16 --set train.steps=200", "other settings"},
+       {"finetune tune.toml --resume", "go on where an interrupted run stood, to the same bytes"},
+       {"finetune tune.toml --dry-run", "checks the inputs; what is trained, memory and time"}});
   add_training_options(command, RunKind::Finetune);
 }
 

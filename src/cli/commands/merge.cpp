@@ -122,9 +122,8 @@ void merge(Arguments args) {
 
 void add_merge(CLI::App& root) {
   Command command(root, "merge", "Merge LoRA adapters into a checkpoint",
-                  {{"merge SmolLM2-135M-Instruct-bf16 runs/tune/latest merged",
-                    "a checkpoint that needs no adapter"},
-                   {"merge base adapter out --scale 0.5", "half of what was learnt"}});
+                  {{"merge base adapter merged", "a checkpoint that needs no adapter"},
+                   {"merge base adapter half --scale 0.5", "half of what was learnt"}});
   auto args = std::make_shared<Arguments>();
   command.positional("model", args->model, "Checkpoint folder of floats")
       .required()

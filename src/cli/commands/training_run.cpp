@@ -188,10 +188,11 @@ void run_training(const TrainingArguments& args, RunKind kind) {
     throw Error(Kind::Interrupted, out.string() + ": stopped, and saved where it stands",
                 "go on with --resume");
   }
-  const std::string model =
-      config.tune && config.tune->lora() ? config.init_from.string() + " --lora " + latest : latest;
-  print(fmt::format("saved {}; try: quern {} {} \"...\"\n", latest, tunes ? "chat" : "generate",
-                    model));
+  const std::string model = config.tune && config.tune->lora()
+                                ? config.init_from.string() + " --adapter " + latest
+                                : latest;
+  print(fmt::format("saved {}; try: quern {}\n", latest,
+                    tunes ? "chat " + model : "generate " + model + " \"...\""));
 }
 
 void add_training_options(Command& command, RunKind kind) {
