@@ -109,8 +109,15 @@ class TrainingPass {
   MutRows x_of(int64_t layer) noexcept;
 
   const Saved& saved(int64_t layer) const noexcept;
-  struct Buffers;
+  // The buffers of one block: see model/block.h.
+  struct Buffers {
+    MutRows x_in, x_mid, x_out;  // [tokens, hidden]
+    QkvBuffers qkv;
+    MutRows attended;  // [tokens, query_dim]
+    MlpBuffers mlp;
+  };
   Buffers buffers(int64_t layer);
+  static Dropout of_layer(Dropout dropout, int64_t layer) noexcept;
   Angles angles(int64_t layer) noexcept;
   BlockScratch scratch() noexcept;
   LossHead head(const Weights& weights);
@@ -153,7 +160,7 @@ class TrainingPass {
   Tensor cos_, sin_;              // [tokens, rotary_dim / 2]
   Tensor local_cos_, local_sin_;  // likewise, of layers with RopeUse::Local
   Tensor branch_, d_branch_;      // [tokens, hidden], where the model needs them
-  // Of models with experts: the router's outputs and their gradient [tokens, experts], rows of one
+  // For models with experts: the router's outputs and their gradient [tokens, experts], rows of one
   // expert [tokens, hidden] and [tokens, ffn].
   Tensor router_, d_router_, expert_rows_, expert_out_, d_expert_, expert_gate_, expert_up_,
       expert_gated_;

@@ -10,8 +10,8 @@
 
 namespace quern {
 
-// Of the architectures of model/gguf_archs.h; others are refused by name. Its layout is the file's
-// (gguf_layout), not that of the family's own files. Throws BadInput naming the key.
+// Reads the architectures of model/gguf_archs.h and refuses others by name. The result has the file's
+// layout (gguf_layout), not that of the family's own files. Throws BadInput naming the key.
 Config gguf_config(const GgufFile& file);
 
 // Writes the metadata of a model; `config` is as config.json says it.
