@@ -11,13 +11,12 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/utf8.h"
 
 namespace quern {
 namespace {
-
-char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 struct Charset {
   std::string_view name;   // of the Encoding Standard
@@ -128,7 +127,7 @@ const Charset* by_label(std::string_view label) {
   };
   std::string small(label.substr(0, 40));
   std::erase_if(small, [](char c) { return c == ' ' || c == '"' || c == '\''; });
-  std::ranges::transform(small, small.begin(), lower);
+  std::ranges::transform(small, small.begin(), [](char c) { return ascii_lower(c); });
   std::string_view name = small;
   if (const auto found = kLabels.find(name); found != kLabels.end()) name = found->second;
   const auto* found = std::ranges::find(kCharsets, name, &Charset::name);
@@ -300,7 +299,7 @@ std::string detect(std::string_view bytes) {
 
 std::string meta_charset(std::string_view bytes) {
   std::string head(bytes.substr(0, 4096));
-  std::ranges::transform(head, head.begin(), lower);
+  std::ranges::transform(head, head.begin(), [](char c) { return ascii_lower(c); });
   for (size_t at = head.find("<meta"); at != std::string::npos; at = head.find("<meta", at + 5)) {
     const std::string tag = head.substr(at, head.find('>', at) - at);
     std::string charset = charset_parameter(tag);
@@ -337,7 +336,7 @@ const Charset* by_zeros(std::string_view bytes) {
 
 std::string charset_parameter(std::string_view content_type) {
   std::string text(content_type);
-  std::ranges::transform(text, text.begin(), lower);
+  std::ranges::transform(text, text.begin(), [](char c) { return ascii_lower(c); });
   size_t at = text.find("charset");
   if (at == std::string::npos) return {};
   at = text.find_first_not_of(" \t", at + 7);

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <string>
-#include <unordered_map>
+
+#include "core/ascii.h"
+#include "core/utf8.h"
 
 namespace quern {
 namespace {
@@ -18,234 +19,10 @@ constexpr Reference kReferences[] = {
 #include "data/extract/html_entities.inc"
 };
 
-const std::unordered_map<std::string_view, Tag>& tag_names() {
-  static const std::unordered_map<std::string_view, Tag> names = {
-      {"a", Tag::A},
-      {"abbr", Tag::Abbr},
-      {"address", Tag::Address},
-      {"area", Tag::Area},
-      {"article", Tag::Article},
-      {"aside", Tag::Aside},
-      {"audio", Tag::Audio},
-      {"b", Tag::B},
-      {"base", Tag::Base},
-      {"blockquote", Tag::Blockquote},
-      {"body", Tag::Body},
-      {"br", Tag::Br},
-      {"button", Tag::Button},
-      {"canvas", Tag::Canvas},
-      {"caption", Tag::Caption},
-      {"center", Tag::Center},
-      {"cite", Tag::Cite},
-      {"code", Tag::Code},
-      {"col", Tag::Col},
-      {"dd", Tag::Dd},
-      {"del", Tag::Del},
-      {"details", Tag::Details},
-      {"dialog", Tag::Dialog},
-      {"dir", Tag::Dir},
-      {"div", Tag::Div},
-      {"dl", Tag::Dl},
-      {"dt", Tag::Dt},
-      {"em", Tag::Em},
-      {"embed", Tag::Embed},
-      {"fieldset", Tag::Fieldset},
-      {"figcaption", Tag::Figcaption},
-      {"figure", Tag::Figure},
-      {"font", Tag::Font},
-      {"footer", Tag::Footer},
-      {"form", Tag::Form},
-      {"frame", Tag::Frame},
-      {"frameset", Tag::Frameset},
-      {"h1", Tag::H1},
-      {"h2", Tag::H2},
-      {"h3", Tag::H3},
-      {"h4", Tag::H4},
-      {"h5", Tag::H5},
-      {"h6", Tag::H6},
-      {"head", Tag::Head},
-      {"header", Tag::Header},
-      {"hgroup", Tag::Hgroup},
-      {"hr", Tag::Hr},
-      {"html", Tag::Html},
-      {"i", Tag::I},
-      {"iframe", Tag::Iframe},
-      {"img", Tag::Img},
-      {"input", Tag::Input},
-      {"label", Tag::Label},
-      {"legend", Tag::Legend},
-      {"li", Tag::Li},
-      {"link", Tag::Link},
-      {"main", Tag::Main},
-      {"math", Tag::Math},
-      {"menu", Tag::Menu},
-      {"meta", Tag::Meta},
-      {"nav", Tag::Nav},
-      {"noembed", Tag::Noembed},
-      {"noframes", Tag::Noframes},
-      {"noscript", Tag::Noscript},
-      {"object", Tag::Object},
-      {"ol", Tag::Ol},
-      {"optgroup", Tag::Optgroup},
-      {"option", Tag::Option},
-      {"p", Tag::P},
-      {"param", Tag::Param},
-      {"pre", Tag::Pre},
-      {"q", Tag::Q},
-      {"s", Tag::S},
-      {"script", Tag::Script},
-      {"section", Tag::Section},
-      {"select", Tag::Select},
-      {"small", Tag::Small},
-      {"source", Tag::Source},
-      {"span", Tag::Span},
-      {"strong", Tag::Strong},
-      {"style", Tag::Style},
-      {"sub", Tag::Sub},
-      {"summary", Tag::Summary},
-      {"sup", Tag::Sup},
-      {"svg", Tag::Svg},
-      {"table", Tag::Table},
-      {"tbody", Tag::Tbody},
-      {"td", Tag::Td},
-      {"template", Tag::Template},
-      {"textarea", Tag::Textarea},
-      {"tfoot", Tag::Tfoot},
-      {"th", Tag::Th},
-      {"thead", Tag::Thead},
-      {"time", Tag::Time},
-      {"title", Tag::Title},
-      {"tr", Tag::Tr},
-      {"track", Tag::Track},
-      {"tt", Tag::Tt},
-      {"u", Tag::U},
-      {"ul", Tag::Ul},
-      {"var", Tag::Var},
-      {"video", Tag::Video},
-      {"wbr", Tag::Wbr},
-      {"xmp", Tag::Xmp},
-  };
-  return names;
-}
-
-constexpr size_t kTags = 128;
-
-bool is_void(Tag tag) noexcept {
-  switch (tag) {
-    case Tag::Area:
-    case Tag::Base:
-    case Tag::Br:
-    case Tag::Col:
-    case Tag::Embed:
-    case Tag::Frame:
-    case Tag::Hr:
-    case Tag::Img:
-    case Tag::Input:
-    case Tag::Link:
-    case Tag::Meta:
-    case Tag::Param:
-    case Tag::Source:
-    case Tag::Track:
-    case Tag::Wbr:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// Elements whose content is text to their own end tag.
-bool is_raw(Tag tag) noexcept {
-  return tag == Tag::Script || tag == Tag::Style || tag == Tag::Textarea || tag == Tag::Title ||
-         tag == Tag::Xmp || tag == Tag::Iframe || tag == Tag::Noembed || tag == Tag::Noframes;
-}
-
-// Whose start ends an open paragraph.
-bool ends_paragraph(Tag tag) noexcept {
-  switch (tag) {
-    case Tag::Address:
-    case Tag::Article:
-    case Tag::Aside:
-    case Tag::Blockquote:
-    case Tag::Center:
-    case Tag::Details:
-    case Tag::Dialog:
-    case Tag::Dir:
-    case Tag::Div:
-    case Tag::Dl:
-    case Tag::Dd:
-    case Tag::Dt:
-    case Tag::Fieldset:
-    case Tag::Figcaption:
-    case Tag::Figure:
-    case Tag::Footer:
-    case Tag::Form:
-    case Tag::H1:
-    case Tag::H2:
-    case Tag::H3:
-    case Tag::H4:
-    case Tag::H5:
-    case Tag::H6:
-    case Tag::Header:
-    case Tag::Hgroup:
-    case Tag::Hr:
-    case Tag::Li:
-    case Tag::Main:
-    case Tag::Menu:
-    case Tag::Nav:
-    case Tag::Ol:
-    case Tag::P:
-    case Tag::Pre:
-    case Tag::Section:
-    case Tag::Summary:
-    case Tag::Table:
-    case Tag::Ul:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool belongs_in_head(Tag tag) noexcept {
-  switch (tag) {
-    case Tag::Base:
-    case Tag::Head:
-    case Tag::Link:
-    case Tag::Meta:
-    case Tag::Noscript:
-    case Tag::Script:
-    case Tag::Style:
-    case Tag::Template:
-    case Tag::Title:
-    case Tag::Other:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool is_space(char c) noexcept {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
 }
-char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-bool is_letter(char c) noexcept { return (lower(c) >= 'a' && lower(c) <= 'z'); }
-
-void append_utf8(std::string& out, uint32_t c) {
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xC0 | (c >> 6));
-    out += static_cast<char>(0x80 | (c & 63));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xE0 | (c >> 12));
-    out += static_cast<char>(0x80 | ((c >> 6) & 63));
-    out += static_cast<char>(0x80 | (c & 63));
-  } else {
-    out += static_cast<char>(0xF0 | (c >> 18));
-    out += static_cast<char>(0x80 | ((c >> 12) & 63));
-    out += static_cast<char>(0x80 | ((c >> 6) & 63));
-    out += static_cast<char>(0x80 | (c & 63));
-  }
-}
+bool is_letter(char c) noexcept { return (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z'); }
 
 // What pages mean by references 128 to 159: windows-1252.
 constexpr std::array<uint16_t, 32> kWindows1252 = {
@@ -256,12 +33,12 @@ constexpr std::array<uint16_t, 32> kWindows1252 = {
 // The reference at text[at] == '&': appends its meaning and returns its length; 0 where it is none.
 size_t take_reference(std::string_view text, size_t at, std::string& out) {
   if (at + 2 < text.size() && text[at + 1] == '#') {
-    const bool hex = lower(text[at + 2]) == 'x';
+    const bool hex = ascii_lower(text[at + 2]) == 'x';
     size_t i = at + (hex ? 3 : 2);
     const size_t digits = i;
     uint32_t value = 0;
     for (; i < text.size(); ++i) {
-      const char c = lower(text[i]);
+      const char c = ascii_lower(text[i]);
       uint32_t digit = 0;
       if (c >= '0' && c <= '9') {
         digit = static_cast<uint32_t>(c - '0');
@@ -276,7 +53,7 @@ size_t take_reference(std::string_view text, size_t at, std::string& out) {
     if (i < text.size() && text[i] == ';') ++i;
     if (value >= 128 && value < 160) value = kWindows1252[value - 128];
     if (value == 0 || value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) value = 0xFFFD;
-    append_utf8(out, value);
+    utf8::append(out, value);
     return i - at;
   }
   size_t end = at + 1;
@@ -381,13 +158,8 @@ class HtmlParser {
     const std::string_view name = html_.substr(at, end - at);
     if (std::ranges::none_of(name, [](char c) { return c >= 'A' && c <= 'Z'; })) return name;
     lowered_.assign(name);
-    std::ranges::transform(lowered_, lowered_.begin(), lower);
+    std::ranges::transform(lowered_, lowered_.begin(), [](char c) { return ascii_lower(c); });
     return lowered_;
-  }
-
-  static Tag tag_of(std::string_view name) {
-    const auto found = tag_names().find(name);
-    return found == tag_names().end() ? Tag::Other : found->second;
   }
 
   size_t start_tag(size_t at) {
@@ -424,18 +196,15 @@ class HtmlParser {
   // Where the end tag of a raw element begins. An element that is never closed reaches to the end,
   // and so does every later one of its kind: looked for once.
   size_t raw_end(size_t at, Tag tag) {
-    static constexpr std::pair<Tag, std::string_view> kNames[] = {
-        {Tag::Script, "script"},   {Tag::Style, "style"},      {Tag::Textarea, "textarea"},
-        {Tag::Title, "title"},     {Tag::Xmp, "xmp"},          {Tag::Iframe, "iframe"},
-        {Tag::Noembed, "noembed"}, {Tag::Noframes, "noframes"}};
-    const auto* name = std::ranges::find(kNames, tag, &std::pair<Tag, std::string_view>::first);
-    const std::string_view wanted = name->second;
+    const std::string_view wanted = name_of(tag);
     while (true) {
       at = html_.find("</", at);
       if (at == std::string_view::npos) return html_.size();
       at += 2;
       if (html_.size() - at < wanted.size()) return html_.size();
-      if (std::ranges::equal(html_.substr(at, wanted.size()), wanted, {}, lower)) return at - 2;
+      if (std::ranges::equal(html_.substr(at, wanted.size()), wanted, {},
+                             [](char c) { return ascii_lower(c); }))
+        return at - 2;
     }
   }
 
@@ -474,7 +243,7 @@ class HtmlParser {
       if (node.attribute_count < 64) {
         if (std::ranges::any_of(name, [](char c) { return c >= 'A' && c <= 'Z'; })) {
           std::string small(name);
-          std::ranges::transform(small, small.begin(), lower);
+          std::ranges::transform(small, small.begin(), [](char c) { return ascii_lower(c); });
           name = own(std::move(small));
         }
         if (value.find('&') != std::string_view::npos) value = own(decode_references(value));

@@ -206,61 +206,6 @@ std::vector<PageLine> page_lines(const HtmlPage& page, const std::vector<char>& 
   return LineMaker(page, skipped).make();
 }
 
-bool is_block(Tag tag) noexcept {
-  switch (tag) {
-    case Tag::Address:
-    case Tag::Article:
-    case Tag::Aside:
-    case Tag::Blockquote:
-    case Tag::Body:
-    case Tag::Caption:
-    case Tag::Center:
-    case Tag::Dd:
-    case Tag::Details:
-    case Tag::Dialog:
-    case Tag::Dir:
-    case Tag::Div:
-    case Tag::Dl:
-    case Tag::Dt:
-    case Tag::Fieldset:
-    case Tag::Figcaption:
-    case Tag::Figure:
-    case Tag::Footer:
-    case Tag::Form:
-    case Tag::H1:
-    case Tag::H2:
-    case Tag::H3:
-    case Tag::H4:
-    case Tag::H5:
-    case Tag::H6:
-    case Tag::Header:
-    case Tag::Hgroup:
-    case Tag::Hr:
-    case Tag::Html:
-    case Tag::Legend:
-    case Tag::Li:
-    case Tag::Main:
-    case Tag::Menu:
-    case Tag::Nav:
-    case Tag::Ol:
-    case Tag::P:
-    case Tag::Pre:
-    case Tag::Section:
-    case Tag::Summary:
-    case Tag::Table:
-    case Tag::Tbody:
-    case Tag::Td:
-    case Tag::Tfoot:
-    case Tag::Th:
-    case Tag::Thead:
-    case Tag::Tr:
-    case Tag::Ul:
-      return true;
-    default:
-      return false;
-  }
-}
-
 int text_units(std::string_view text) noexcept {
   int units = 0;
   for (size_t i = 0; i < text.size(); ++i) {

@@ -28,7 +28,6 @@ struct PageLine {
 // `skipped` has a flag for each node: 1 leaves its subtree out.
 std::vector<PageLine> page_lines(const HtmlPage& page, const std::vector<char>& skipped);
 
-bool is_block(Tag tag) noexcept;
 int text_units(std::string_view text) noexcept;
 
 }  // namespace quern

@@ -4,10 +4,10 @@
 #include <string>
 #include <unordered_map>
 
+#include "core/ascii.h"
+
 namespace quern {
 namespace {
-
-char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 // Words of names, with and without the plural's s.
 const std::unordered_map<std::string_view, NamedRole>& roles() {
@@ -140,20 +140,20 @@ void for_each_word(std::string_view names, See see) {
   };
   for (size_t i = 0; i < names.size() && i < 400; ++i) {
     const char c = names[i];
-    const bool letter = lower(c) >= 'a' && lower(c) <= 'z';
+    const bool letter = ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z';
     if (!letter) {
       end();
       continue;
     }
     if (c >= 'A' && c <= 'Z' && i > 0 && names[i - 1] >= 'a' && names[i - 1] <= 'z') end();
-    word += lower(c);
+    word += ascii_lower(c);
   }
   end();
 }
 
 std::string lowered(std::string_view text) {
   std::string out(text);
-  std::ranges::transform(out, out.begin(), lower);
+  std::ranges::transform(out, out.begin(), [](char c) { return ascii_lower(c); });
   return out;
 }
 

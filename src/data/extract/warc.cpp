@@ -7,6 +7,7 @@
 #include <charconv>
 #include <memory>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace quern {
@@ -14,8 +15,6 @@ namespace {
 
 constexpr size_t kMaxHeader = 32 << 10;
 constexpr size_t kStep = 64 << 10;
-
-char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 std::string_view trimmed(std::string_view text) {
   const auto space = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
@@ -26,7 +25,7 @@ std::string_view trimmed(std::string_view text) {
 
 std::string lowered(std::string_view text) {
   std::string out(text);
-  std::ranges::transform(out, out.begin(), lower);
+  std::ranges::transform(out, out.begin(), [](char c) { return ascii_lower(c); });
   return out;
 }
 
@@ -218,7 +217,7 @@ struct WarcReader::State {
     }
   }
 
-  // Behind what is damaged: the next member, or the next line that begins a record.
+  // Skips a damaged part: goes on at the next member, or the next line that begins a record.
   void resume(size_t from) {
     if (packed) {
       position = next_member(member + 1);

@@ -1,0 +1,131 @@
+// The elements of HTML that reading a page makes a difference for, and what sets them apart.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace quern {
+
+enum class Tag : uint8_t {
+  Text,
+  Other,
+  A,
+  Abbr,
+  Address,
+  Article,
+  Aside,
+  B,
+  Base,
+  Blockquote,
+  Body,
+  Br,
+  Button,
+  Canvas,
+  Caption,
+  Center,
+  Cite,
+  Code,
+  Col,
+  Dd,
+  Del,
+  Details,
+  Dialog,
+  Dir,
+  Div,
+  Dl,
+  Dt,
+  Em,
+  Fieldset,
+  Figcaption,
+  Figure,
+  Font,
+  Footer,
+  Form,
+  H1,
+  H2,
+  H3,
+  H4,
+  H5,
+  H6,
+  Head,
+  Header,
+  Hgroup,
+  Hr,
+  Html,
+  I,
+  Iframe,
+  Img,
+  Input,
+  Label,
+  Legend,
+  Li,
+  Link,
+  Main,
+  Menu,
+  Meta,
+  Nav,
+  Noscript,
+  Object,
+  Ol,
+  Optgroup,
+  Option,
+  P,
+  Pre,
+  Q,
+  S,
+  Script,
+  Section,
+  Select,
+  Small,
+  Span,
+  Strong,
+  Style,
+  Sub,
+  Summary,
+  Sup,
+  Svg,
+  Table,
+  Tbody,
+  Td,
+  Template,
+  Textarea,
+  Tfoot,
+  Th,
+  Thead,
+  Time,
+  Title,
+  Tr,
+  Tt,
+  U,
+  Ul,
+  Var,
+  Video,
+  Audio,
+  Math,
+  Embed,
+  Source,
+  Track,
+  Wbr,
+  Area,
+  Param,
+  Xmp,
+  Noembed,
+  Noframes,
+  Frame,
+  Frameset,
+};
+
+constexpr size_t kTags = 128;
+
+// By its name in lower case; Tag::Other for one that is not in the table.
+Tag tag_of(std::string_view name) noexcept;
+std::string_view name_of(Tag tag) noexcept;  // empty for Text and Other
+
+bool is_void(Tag tag) noexcept;          // has no content and no end tag
+bool is_raw(Tag tag) noexcept;           // its content is text to its own end tag
+bool ends_paragraph(Tag tag) noexcept;   // its start ends an open paragraph
+bool belongs_in_head(Tag tag) noexcept;  // does not end an open head; Tag::Other neither
+bool is_block(Tag tag) noexcept;         // stands on lines of its own
+
+}  // namespace quern
