@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/toml.h"
 #include "train/presets.h"
 
@@ -434,6 +435,12 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
   if (kind == RunKind::Finetune) {
     read_tune(out.merged, out);
     // One sequence after the other, so that sums are grouped alike however a batch is cut.
+    if (out.micro_batch != 1 && out.micro_batch != out.batch) {
+      log::warning(
+          fmt::format("train.micro_batch is {}, but fine-tuning computes one sequence at a "
+                      "time",
+                      out.micro_batch));
+    }
     out.micro_batch = 1;
   }
   if (out.seq > out.model.max_context) {

@@ -23,7 +23,7 @@ struct RunSource {
   std::vector<fs::path> files;  // or documents, packed when the run begins
   DocumentOptions documents;    // how to read these
   double weight = 1;
-  // Of fine-tuning: the files hold conversations, written and labelled as the model's format says.
+  // Fine-tuning: the files hold conversations, written and labelled as the model's format says.
   bool chat = false;
   ConversationForm form = ConversationForm::Auto;
   ChatMask mask = ChatMask::Memo;

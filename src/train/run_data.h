@@ -12,7 +12,7 @@ namespace quern {
 
 struct RunData {
   std::vector<std::unique_ptr<Dataset>> train, valid;
-  // Of conversations: what was shortened or left out, a line for each source and problem.
+  // Conversations that were shortened or left out: a line for each source and problem.
   std::vector<std::string> notes;
 };
 

@@ -116,9 +116,10 @@ void write_side_files(const RunConfig& config, const Tokenizer& tokenizer, const
     write_file(folder / "generation_config.json", read_file(given));
     return;
   }
-  write_file(
-      folder / "generation_config.json",
-      dump(new_generation_config(tokenizer.eos(), tokenizer.special("<|im_end|>")), 2) + "\n");
+  nlohmann::ordered_json generation =
+      new_generation_config(tokenizer.eos(), tokenizer.special("<|im_end|>"));
+  if (config.tune) generation.update(to_json(read_generation_config(config.init_from)));
+  write_file(folder / "generation_config.json", dump(generation, 2) + "\n");
 }
 
 }  // namespace
@@ -141,8 +142,9 @@ void run_training(const TrainingArguments& args, RunKind kind) {
     throw Error(Kind::NoResources,
                 fmt::format("the run needs {} of memory, this machine can give {}",
                             human_bytes(needed), human_bytes(available_memory())),
-                "take a smaller train.micro_batch, train.recompute_layers, or a smaller model; "
-                "--dry-run shows what takes how much");
+                fmt::format("take {}train.recompute_layers, or a smaller model; --dry-run shows "
+                            "what takes how much",
+                            tunes ? "a smaller data.seq, " : "a smaller train.micro_batch, "));
   }
   if (args.resume && !fs::exists(out)) {
     throw_bad_input(out.string() + ": holds no run to resume",
