@@ -29,8 +29,8 @@ struct CallChoice {
 // <|python_tag|>, else <tool_call>.
 ToolStyle call_style(const Tokenizer& tokenizer);
 
-// Of a reply that holds calls as `choice` asks for: one or more of them where it must, text and
-// calls where it may. `reasoning`: <think> may stand before; `in_reasoning`: the prompt has opened
+// The grammar of a reply with calls as `choice` asks for: one or more calls where it must call, text
+// and calls where it may. `reasoning`: <think> may stand before; `in_reasoning`: the prompt has opened
 // it, or in ReAct has begun the thought.
 // Throws FieldError naming the schema's keyword that cannot be kept to.
 Grammar call_grammar(const CallChoice& choice, ToolStyle style, bool reasoning, bool in_reasoning);

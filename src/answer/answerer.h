@@ -47,7 +47,7 @@ struct CompleteRequest {
   uint64_t stream = 0;
   std::optional<bool> thinking;  // of a reasoning model; absent: as its template says
 
-  // Of conversations:
+  // Set for conversations only:
   OrderedJson tools;           // that the answer may call, in OpenAI's form; null: none
   bool continue_last = false;  // the last message, the assistant's, goes on
   // What the answer is kept to, where the answerer keeps_grammars().

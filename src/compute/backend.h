@@ -253,25 +253,25 @@ class Backend {
   virtual void matmul_backward_weight(MutRows d_weight, std::span<float> d_bias, ConstRows d_out,
                                       ConstRows x);
 
-  // Of rms_norm with input x: d_x +=, d_weight += unless it is empty.           all: [rows, dim]
+  // Gradient of rms_norm with input x: d_x +=, d_weight += unless it is empty.           all: [rows, dim]
   virtual void rms_norm_backward(MutRows d_x, std::span<float> d_weight, ConstRows d_out,
                                  ConstRows x, std::span<const float> weight, float eps,
                                  float offset = 0);
 
-  // Of layer_norm with input x: d_x +=, d_weight += and d_bias += unless they are empty.
+  // Gradient of layer_norm with input x: d_x +=, d_weight += and d_bias += unless they are empty.
   virtual void layer_norm_backward(MutRows d_x, std::span<float> d_weight, std::span<float> d_bias,
                                    ConstRows d_out, ConstRows x, std::span<const float> weight,
                                    float eps);
 
-  // Of rms_norm_heads with input x: `d` holds d_out and becomes d_x; d_weight +=
+  // Gradient of rms_norm_heads with input x: `d` holds d_out and becomes d_x; d_weight +=
   // unless it is empty.
   virtual void rms_norm_heads_backward(MutHeads d, std::span<float> d_weight, ConstHeads x,
                                        std::span<const float> weight, float eps, float offset = 0);
 
-  // Of rope: `d` holds d_out and becomes d_x, turned by the opposite angle.
+  // Gradient of rope: `d` holds d_out and becomes d_x, turned by the opposite angle.
   virtual void rope_backward(MutHeads d, ConstRows cos, ConstRows sin);
 
-  // Of activate: d_x =, d_factor = where there is a factor; they may be x and factor.
+  // Gradient of activate: d_x =, d_factor = where there is a factor; they may be x and factor.
   //                                                                             all: [rows, ffn]
   virtual void activate_backward(MutRows d_x, MutRows d_factor, ConstRows d_out, ConstRows x,
                                  ConstRows factor, Activation activation);
@@ -282,7 +282,7 @@ class Backend {
   // d = d where |x| < limit, else 0: of clamp with output x.                    both: [rows, cols]
   virtual void clamp_backward(MutRows d, ConstRows x, float limit);
 
-  // Of embed: d_table[ids[t]] += d_out[t], t rising.
+  // Gradient of embed: d_table[ids[t]] += d_out[t], t rising.
   virtual void embed_backward(MutRows d_table, ConstRows d_out, std::span<const int32_t> ids);
 
   // Attention without a cache: out = softmax(q·kᵀ · scale) · v over the visible positions.

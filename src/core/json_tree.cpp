@@ -7,7 +7,7 @@
 namespace quern {
 namespace {
 
-// As deep as the parser's limit lets it be.
+// Recursion is bounded by the parser's depth limit.
 template <class Tree>
 Tree convert(const OrderedJson& value) {
   switch (value.kind) {

@@ -7,7 +7,7 @@
 
 namespace quern {
 
-// As deep as `value` is: it came through a parser with a limit. Integers beyond 64 bits become
+// Recursive; the parser that made `value` limits its depth. Integers beyond 64 bits become
 // doubles.
 nlohmann::json to_json_tree(const OrderedJson& value);
 nlohmann::ordered_json to_ordered_tree(const OrderedJson& value);

@@ -1,28 +1,41 @@
 #include "data/pack_chats.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "core/error.h"
 
 namespace quern {
 
-ChatWriter::ChatWriter(const fs::path& model, const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
-  ChatTemplateText text = find_chat_template(model);
+ChatWriter::ChatWriter(const fs::path& model, const Tokenizer& tokenizer,
+                       const std::string& chat_template)
+    : tokenizer_(tokenizer) {
+  ChatTemplateText text =
+      chat_template.empty() ? find_chat_template(model) : named_chat_template(chat_template, model);
   if (!text.text.empty()) {
     templated_ = std::make_unique<TemplatedChat>(tokenizer, std::move(text));
   } else if (supports_chatml(tokenizer)) {
     release_ = std::make_unique<ChatMl>(tokenizer);
   } else {
     throw_bad_input(model.string() + ": has no chat template",
-                    "put a chat_template.jinja beside the tokenizer");
+                    fmt::format("put a chat_template.jinja beside the tokenizer, or name a format "
+                                "where --chat-template is taken: {}",
+                                fmt::join(builtin_chat_templates(), ", ")));
   }
 }
 
 ChatLabeller ChatWriter::labeller(ChatMask mask) const {
   return release_ ? ChatLabeller(tokenizer_, *release_, mask)
                   : ChatLabeller(tokenizer_, *templated_, mask);
+}
+
+bool ChatWriter::ends_turn(TokenId id) const {
+  if (release_) return id == release_->end();
+  const auto& ends = templated_->turn_ends();
+  return std::find(ends.begin(), ends.end(), id) != ends.end();
 }
 
 ChatPackReport pack_chats(const std::vector<fs::path>& files, const Tokenizer& tokenizer,

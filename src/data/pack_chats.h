@@ -12,12 +12,15 @@
 
 namespace quern {
 
-// How a model's conversations are written: by its chat template, or by ChatML as the first Qwen
-// releases have it. Throws BadInput for a model with neither.
+// How a model's conversations are written: by its chat template (`chat_template` names another, see
+// named_chat_template), or by ChatML as the first Qwen releases have it. Throws BadInput for a model
+// with neither.
 class ChatWriter {
  public:
-  ChatWriter(const fs::path& model, const Tokenizer& tokenizer);
+  ChatWriter(const fs::path& model, const Tokenizer& tokenizer,
+             const std::string& chat_template = {});
   ChatLabeller labeller(ChatMask mask) const;
+  bool ends_turn(TokenId id) const;
 
  private:
   const Tokenizer& tokenizer_;

@@ -23,7 +23,7 @@ std::string number(const MetricValue* value) {
   return value == nullptr ? "-" : fmt::format("{:.2f}", value->value);
 }
 
-// That the numbers come from: items, or texts that were measured.
+// The number of items, or of measured texts, behind a run's figures.
 size_t items_of(const TaskRun& run) {
   return run.score.task->kind == Task::Kind::Text ? run.items.size() : run.score.samples.size();
 }

@@ -118,7 +118,7 @@ void Model::find_chat(const std::string& name) {
       chat_ = std::make_unique<ChatMl>(*tokenizer_);
     }
   } catch (const Error& failure) {
-    // Who asked for the template is told at once; a model's own matters to chats alone.
+    // A template that was asked for fails at once; the model's own matters to chats alone.
     if (!name.empty()) throw;
     chat_failure_ = failure;
   }

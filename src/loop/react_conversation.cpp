@@ -67,7 +67,7 @@ ReactConversation react_conversation(const Toolbox& tools, const std::vector<Mes
   for (const auto& tool : tools.tools()) {
     for (const ToolExample& example : tool->spec().examples) {
       if (shown == kMostExamples) break;
-      // Of many tools one example each.
+      // Many tools: one example each.
       if (tools.tools().size() > 2 && &example != tool->spec().examples.data()) continue;
       ++shown;
       out.user(example.query);

@@ -83,7 +83,7 @@ void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> p
 
 // ---- Attention ----
 
-// Of a branch that reads the stream as it is there is nothing to do but to copy.
+// A branch that reads the stream without a norm gets a copy of it.
 void Block::norm_before(MutRows out, ConstRows x, const Norm& norm) const {
   if (norm.empty()) {
     run_.copy(out, x);
@@ -92,7 +92,7 @@ void Block::norm_before(MutRows out, ConstRows x, const Norm& norm) const {
   }
 }
 
-// Of queries or keys: `rows` and `heads` are two views of them.
+// `rows` and `heads` are two views of the same queries or keys.
 void Block::finish_heads(MutRows rows, MutHeads heads, std::span<const float> norm,
                          const Angles& angles) const {
   if (config_.qk_norm == QkNorm::Heads) {
@@ -246,7 +246,7 @@ void Routing::choose(ConstRows logits, int64_t per_token, bool normalized) {
     for (int64_t i = 0; i < per_token; ++i) shares[i] /= kept;
   }
   for (size_t e = 1; e < begins.size(); ++e) begins[e] += begins[e - 1];
-  // By expert: the next place of each moves on, and comes back to its begin at the end.
+  // `begins` counts up as rows are placed; the last loop moves it back to each expert's begin.
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < per_token; ++i) {
       const auto from = static_cast<size_t>(t * per_token + i);

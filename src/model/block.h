@@ -134,7 +134,7 @@ class Block {
 
   // x_out = x_mid + MLP(norm of x_mid). x_out may be x_mid. A parallel MLP's norm is there already.
   void feed_forward(MutRows x_out, ConstRows x_mid, const MlpBuffers& b) const;
-  // Of an MLP in two halves: what goes into the last matrix, and that matrix.
+  // The MLP in two halves: the input of its last matrix, and that matrix.
   void gated(ConstRows x_mid, const MlpBuffers& b) const;
   void down(MutRows x_out, ConstRows x_mid, ConstRows gated) const;
 

@@ -97,8 +97,7 @@ void read_usual(const Json& json, const ConfigNames& keys, Config& c) {
   }
   c.head_dim = json.integer_or("head_dim", std::max<int64_t>(c.hidden / c.heads, 1), 1, kMaxDim);
   c.rotary_dim = c.head_dim;
-  // Those that are not gated have 4 · hidden where they do not say; expansion_ratio says it by
-  // another way.
+  // An MLP without a gate defaults to 4 · hidden; MPT's reader takes expansion_ratio instead.
   const auto ffn = find_any(json, {keys.ffn, "intermediate_size", "ffn_hidden_size", "n_inner"});
   const bool may_be_silent = keys.ffn != ConfigNames{}.ffn || keys.layers == "n_layers";
   if (ffn) {

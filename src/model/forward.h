@@ -68,7 +68,7 @@ class Runner {
   void block(int64_t layer, KvCache& cache);
   void last_block_of_outputs(KvCache& cache);
   void finish_block(const Block& block, MutRows x);
-  // Of a layer, for the tokens of the call or, `kept`, for its outputs.
+  // A layer's angles for the tokens of the call, or with `kept` for its outputs.
   Angles angles(int64_t layer, int64_t tokens, bool kept = false) noexcept;
   AttentionRules rules(int64_t layer) const noexcept {
     return {config_.window(layer), config_.score_cap, slopes_};

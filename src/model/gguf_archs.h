@@ -27,7 +27,7 @@ struct GgufArch {
 // One row for each family that has an architecture; of families that share one, the plainest first.
 std::span<const GgufArch> gguf_archs() noexcept;
 
-// That of a family; null where there is none.
+// The architecture of a family; null where GGUF has none.
 const GgufArch* gguf_arch(Family family) noexcept;
 
 // A model as GGUF files keep its tensors: q, k and v fused in the order of the model, or apart;

@@ -20,7 +20,7 @@ double ntk_alpha(int64_t length, int64_t trained_context) noexcept;
 // depend on; 0 is within the original context.
 std::vector<float> inverse_frequencies(const Config& config, double alpha, int64_t length = 0);
 
-// Of layers with RopeUse::Local, which nothing stretches; empty where there are none.
+// The frequencies of layers with RopeUse::Local, which no scaling stretches; empty without such layers.
 std::vector<float> local_inverse_frequencies(const Config& config);
 
 // What dynamic scaling (RopeScaling::Type::Dynamic) takes for alpha in a prompt of `length` tokens:

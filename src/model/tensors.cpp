@@ -134,7 +134,7 @@ std::vector<TensorSpec> adapter_specs(
 
 namespace {
 
-// Of q or k, row `row` of the model's order: neighbours turn together in the file.
+// The file's row for row `row` of q or k: the file has the two of a rotated pair side by side.
 int64_t row_of_pairs(int64_t row, const Config& c) noexcept {
   if (c.rope_pairs == RopePairs::Halves) return row;
   const int64_t dim = row % c.head_dim, half = c.rotary_dim / 2;

@@ -17,7 +17,7 @@
 namespace quern {
 
 // A tensor's place in the model. Qkv: rows of q, k and v one after the other; GateUp: gate, then up.
-// Those named Expert have an index; a shared expert's matrices are Up, Gate and Down of a layer that
+// Parts named Expert have an index; a shared expert's matrices are Up, Gate and Down of a layer that
 // has a router.
 enum class Part : uint8_t {
   Embedding,

@@ -8,6 +8,8 @@
 #include <array>
 #include <cstring>
 
+#include "core/ascii.h"
+
 namespace quern::net {
 namespace {
 
@@ -71,9 +73,7 @@ AddressKind kind_of6(const std::array<uint8_t, 16>& a) noexcept {
 
 std::string folded(std::string_view host) {
   if (host.ends_with('.')) host.remove_suffix(1);
-  std::string out(host);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return out;
+  return ascii_lower(host);
 }
 
 }  // namespace

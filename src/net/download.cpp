@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/progress.h"
 
@@ -56,11 +57,6 @@ class PartFile {
   uint64_t size_ = 0;
 };
 
-std::string lower(std::string text) {
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return text;
-}
-
 // The size of the whole file: the 10 of "bytes 3-9/10"; absent where the head does not tell it.
 std::optional<uint64_t> whole_size(const HttpReply& head) {
   const std::string text(head.status == 200 ? head.header("content-length")
@@ -97,10 +93,10 @@ class Fetch {
     }
     out.sha256 = sha256_file(part_);
     out.etag = etag_;
-    if (!wanted_.sha256.empty() && out.sha256 != lower(wanted_.sha256)) {
+    if (!wanted_.sha256.empty() && out.sha256 != ascii_lower(wanted_.sha256)) {
       discard();
       throw_bad_input(fmt::format("{}: its SHA-256 is {}, expected {}", wanted_.url, out.sha256,
-                                  lower(wanted_.sha256)),
+                                  ascii_lower(wanted_.sha256)),
                       "what came is not what was published; it was removed");
     }
     std::error_code failed;

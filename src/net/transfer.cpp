@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/progress.h"
 
@@ -17,12 +18,6 @@ namespace {
 
 constexpr uint64_t kMaxHeadBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxDroppedBytes = uint64_t{1} << 20;  // a redirect's own body
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return out;
-}
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -216,7 +211,7 @@ void Transfer::set_headers() {
   };
   const auto add_all = [&](const HttpHeaders& headers, bool whole) {
     for (const auto& [name, value] : headers) {
-      const std::string plain = lower(name);
+      const std::string plain = ascii_lower(name);
       if (!whole && !goes_anywhere(plain)) continue;
       if (plain == "content-type") {
         if (!with_body_) continue;
@@ -356,7 +351,7 @@ bool Transfer::header_line(std::string_view line) {
   if (trimmed(line).empty()) return end_of_head();
   const size_t colon = line.find(':');
   if (colon == line.npos) return true;
-  reply_.headers.emplace_back(lower(trimmed(line.substr(0, colon))),
+  reply_.headers.emplace_back(ascii_lower(trimmed(line.substr(0, colon))),
                               std::string(trimmed(line.substr(colon + 1))));
   return true;
 }
@@ -375,7 +370,7 @@ bool Transfer::end_of_head() {
     return false;
   }
   streams_ = call_.on_event && reply_.ok() &&
-             lower(reply_.header("content-type")).starts_with("text/event-stream");
+             ascii_lower(reply_.header("content-type")).starts_with("text/event-stream");
   if (call_.on_head && !call_.on_head(reply_)) enough_ = true;
   return !enough_;
 }

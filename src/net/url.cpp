@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace quern::net {
@@ -32,8 +33,7 @@ Url from_handle(CURLU* handle, std::string_view text, std::string_view what) {
   Url url;
   url.scheme = part(handle, CURLUPART_SCHEME);
   url.host = part(handle, CURLUPART_HOST);
-  std::transform(url.host.begin(), url.host.end(), url.host.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  url.host = ascii_lower(url.host);
   curl_url_set(handle, CURLUPART_HOST, url.host.c_str(), 0);
   if (url.host.starts_with('[')) url.host = url.host.substr(1, url.host.size() - 2);
   if ((url.scheme != "http" && url.scheme != "https") || url.host.empty()) {

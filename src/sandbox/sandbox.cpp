@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/spawn.h"
 #include "sandbox/init/protocol.h"
 #include "sandbox/process_tree.h"
 #include "sandbox/seccomp_filter.h"
@@ -284,38 +285,30 @@ class Run {
     if (scratch_) {
       ::posix_spawn_file_actions_addchdir_np(&actions, scratch_->path().c_str());
     }
-    // Those of the caller are moved out of the way as well.
+    // The caller's descriptors are moved out of the way as well.
     Descriptor own_input, own_report;
-    if (options_.input_descriptor >= 0) own_input = out_of_the_way(::dup(options_.input_descriptor));
+    if (options_.input_descriptor >= 0)
+      own_input = out_of_the_way(::dup(options_.input_descriptor));
     if (options_.report_descriptor >= 0) {
       own_report = out_of_the_way(::dup(options_.report_descriptor));
     }
-    const std::pair<int, int> places[] = {{own_input ? own_input.get() : in.read.get(), 0},
-                                          {out.write.get(), 1},
-                                          {err.write.get(), 2},
-                                          {own_report ? own_report.get() : report.write.get(),
-                                           kReportDescriptor},
-                                          {status.write.get(), kStatusDescriptor},
-                                          {filter.get(), kSeccompDescriptor},
-                                          {init.get(), kInitDescriptor}};
+    const std::pair<int, int> places[] = {
+        {own_input ? own_input.get() : in.read.get(), 0},
+        {out.write.get(), 1},
+        {err.write.get(), 2},
+        {own_report ? own_report.get() : report.write.get(), kReportDescriptor},
+        {status.write.get(), kStatusDescriptor},
+        {filter.get(), kSeccompDescriptor},
+        {init.get(), kInitDescriptor}};
     for (const auto& [from, to] : places) {
       ::posix_spawn_file_actions_adddup2(&actions, from, to);
     }
     ::posix_spawn_file_actions_addclosefrom_np(&actions, kInitDescriptor + 1);
-    posix_spawnattr_t attributes;
-    ::posix_spawnattr_init(&attributes);
-    ::posix_spawnattr_setflags(&attributes,
-                               POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    sigset_t none, all;
-    ::sigemptyset(&none);
-    ::sigfillset(&all);
-    ::posix_spawnattr_setsigmask(&attributes, &none);
-    ::posix_spawnattr_setsigdefault(&attributes, &all);
+    const OwnSession session;
     started_at_ = Clock::now();
-    const int failure = ::posix_spawnp(&process_, arguments[0], &actions, &attributes,
+    const int failure = ::posix_spawnp(&process_, arguments[0], &actions, session.get(),
                                        arguments.data(), environment.data());
     ::posix_spawn_file_actions_destroy(&actions);
-    ::posix_spawnattr_destroy(&attributes);
     if (failure != 0) {
       process_ = -1;
       throw Error(Kind::Unsupported,

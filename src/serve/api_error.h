@@ -22,7 +22,7 @@ struct ApiError {
   std::vector<std::pair<std::string, int64_t>> counts;  // further members of the error
 };
 
-// Whose words: Anthropic's have {"type": "error", "error": {type, message}}.
+// The API that an error is written for: Anthropic's has {"type": "error", "error": {type, message}}.
 enum class ErrorForm { OpenAI, Anthropic };
 ErrorForm error_form(std::string_view path) noexcept;
 

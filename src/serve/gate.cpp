@@ -9,6 +9,7 @@
 #include <charconv>
 #include <span>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "serve/api_error.h"
 #include "serve/web_page.h"
@@ -20,12 +21,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::minutes kMinute{1};
 constexpr size_t kMostAddresses = 10'000;  // whose failures are remembered
 constexpr int kMostPerMinute = 1'000'000;  // requests of a key, whose times are remembered
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return out;
-}
 
 std::string_view trim(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t\r");
@@ -64,7 +59,7 @@ std::string_view bearer(const HttpRequest& request) {
   }
   if (request.count("authorization") != 1) return {};
   const std::string_view value = request.header("authorization");
-  if (lower(value.substr(0, 7)) != "bearer ") return {};
+  if (ascii_lower(value.substr(0, 7)) != "bearer ") return {};
   return trim(value.substr(7));
 }
 
@@ -85,7 +80,7 @@ Key parse_key(std::string_view line, const std::string& where) {
   Key key;
   constexpr std::string_view kHashed = "sha256:";
   if (words[0].starts_with(kHashed)) {
-    const std::string digits = lower(words[0].substr(kHashed.size()));
+    const std::string digits = ascii_lower(words[0].substr(kHashed.size()));
     if (digits.size() != 64 || digits.find_first_not_of("0123456789abcdef") != digits.npos) {
       bad("is no SHA-256");
     }
@@ -146,9 +141,9 @@ std::vector<Key> read_keys(const fs::path& file) {
 
 Gate::Gate(GateOptions options, Metrics& metrics)
     : options_(std::move(options)), metrics_(metrics), usage_(options_.keys.size()) {
-  for (std::string& host : options_.hosts) host = lower(host);
+  for (std::string& host : options_.hosts) host = ascii_lower(host);
   for (std::string& origin : options_.origins) {
-    origin = lower(origin);
+    origin = ascii_lower(origin);
     while (origin.ends_with('/')) origin.pop_back();
   }
 }
@@ -156,7 +151,7 @@ Gate::Gate(GateOptions options, Metrics& metrics)
 // A page of another site can make a browser send requests here by a name of its own (DNS
 // rebinding); it cannot do so by an address, nor by a name that only this machine resolves.
 bool Gate::host_allowed(std::string_view host) const {
-  std::string name = lower(without_port(host));
+  std::string name = ascii_lower(without_port(host));
   if (name.ends_with('.')) name.pop_back();
   return name == "localhost" || is_address(name) ||
          std::ranges::find(options_.hosts, name) != options_.hosts.end();
@@ -283,8 +278,8 @@ Admission Gate::check(const HttpRequest& head) {
 // Our own pages, and those that are named.
 bool Gate::origin_allowed(const HttpRequest& head, bool& foreign) const {
   if (head.count("origin") == 0) return true;
-  const std::string origin = lower(head.header("origin"));
-  const std::string own = lower(head.header("host"));
+  const std::string origin = ascii_lower(head.header("origin"));
+  const std::string own = ascii_lower(head.header("host"));
   if (!own.empty() && (origin == "http://" + own || origin == "https://" + own)) return true;
   foreign = true;
   const auto named = [&](const std::string& one) { return one == "*" || one == origin; };
@@ -309,13 +304,13 @@ Admission Gate::check_admitted(const HttpRequest& head) {
         none ? "the request has no key; send 'Authorization: Bearer KEY'" : "the key is wrong",
         none ? "missing_api_key" : "invalid_api_key");
   }
-  const std::string coding = lower(head.header("content-encoding"));
+  const std::string coding = ascii_lower(head.header("content-encoding"));
   if (!coding.empty() && coding != "identity") {
     return refuse(415, "encoding", "compressed bodies are not read; send it as it is");
   }
   if (head.method == "POST") {
     const std::string_view type = head.header("content-type");
-    if (lower(trim(type.substr(0, type.find(';')))) != "application/json") {
+    if (ascii_lower(trim(type.substr(0, type.find(';')))) != "application/json") {
       return refuse(415, "media_type", "the body must be JSON: Content-Type: application/json");
     }
     if (key) return take_place(*key);

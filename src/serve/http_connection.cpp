@@ -6,6 +6,7 @@
 #include <boost/asio/detached.hpp>
 #include <random>
 
+#include "core/ascii.h"
 #include "serve/http_server_impl.h"
 
 namespace quern::serve {
@@ -13,12 +14,6 @@ namespace {
 
 namespace http = boost::beast::http;
 constexpr auto kLinger = std::chrono::seconds(2);
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return out;
-}
 
 std::string random_id() {
   static thread_local std::mt19937_64 generator{std::random_device{}()};
@@ -38,11 +33,11 @@ void take_head(const Parser::value_type& head, HttpRequest& request) {
   request.http_1_0 = head.version() < 11;
   std::string_view target(head.target().data(), head.target().size());
   for (const auto& field : head) {
-    request.headers.emplace_back(lower(field.name_string()), std::string(field.value()));
+    request.headers.emplace_back(ascii_lower(field.name_string()), std::string(field.value()));
   }
   // The absolute form names the host in the first line, and that one counts (RFC 9112, 3.2.2).
   for (const std::string_view scheme : {"http://", "https://"}) {
-    if (!lower(target.substr(0, scheme.size())).starts_with(scheme)) continue;
+    if (!ascii_lower(target.substr(0, scheme.size())).starts_with(scheme)) continue;
     target.remove_prefix(scheme.size());
     const size_t slash = std::min(target.find('/'), target.size());
     std::erase_if(request.headers, [](const auto& h) { return h.first == "host"; });
@@ -120,7 +115,8 @@ asio::awaitable<int> HttpServer::Impl::read_head(Session& session, Parser& parse
   const bool has_length = head.count(http::field::content_length) > 0;
   const size_t codings = head.count(http::field::transfer_encoding);
   if (has_length && codings > 0) co_return 400;
-  if (codings > 1 || (codings == 1 && lower(head[http::field::transfer_encoding]) != "chunked")) {
+  if (codings > 1 ||
+      (codings == 1 && ascii_lower(head[http::field::transfer_encoding]) != "chunked")) {
     co_return 501;
   }
   co_return 0;
@@ -231,7 +227,7 @@ asio::awaitable<bool> HttpServer::Impl::serve_one(std::shared_ptr<Session> sessi
     request.answer_headers = admission.headers;
     const std::string_view expect = request.header("expect");
     if (!refusal && !expect.empty()) {
-      if (lower(expect) != "100-continue") {
+      if (ascii_lower(expect) != "100-continue") {
         refusal = options.error(417, "Expect knows 100-continue only");
       } else if (!parser.is_done() && session->input.empty()) {
         session->deadline = Clock::now() + options.limits.write;

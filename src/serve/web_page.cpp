@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 // The assembler reads the file; a list of half a million numbers would take the compiler minutes.
@@ -109,10 +110,7 @@ void each_item(std::string_view list, char separator, Visit visit) {
 }
 
 bool same_name(std::string_view a, std::string_view b) noexcept {
-  return std::ranges::equal(a, b, [](char x, char y) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-    return lower(x) == lower(y);
-  });
+  return std::ranges::equal(a, b, [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
 }
 
 }  // namespace

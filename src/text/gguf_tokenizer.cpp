@@ -6,6 +6,7 @@
 #include <limits>
 #include <unordered_map>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/utf8.h"
@@ -216,13 +217,8 @@ void add_merges(const GgufFile& file, TokenModel& model) {
 
 // Models that Phi-3 and some encoders are: their marks swallow spaces, as llama.cpp has it by name.
 void set_flags_by_name(const GgufFile& file, std::string_view rule, TokenizerSpec& spec) {
-  const auto lower = [](std::string_view text) {
-    std::string out(text);
-    for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-    return out;
-  };
   const std::string name =
-      file.has("general.name") ? lower(file.string("general.name")) : std::string();
+      file.has("general.name") ? ascii_lower(file.string("general.name")) : std::string();
   const bool phi3 = name.find("phi-3") != name.npos || name.find("phi3") != name.npos;
   const bool jina = rule == "jina-v2-de" || rule == "jina-v2-es" || rule == "jina-v2-code";
   for (AddedToken& token : spec.added) {

@@ -16,6 +16,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/spawn.h"
 
 namespace quern {
 namespace {
@@ -100,19 +101,10 @@ ChildProcess::ChildProcess(const ChildOptions& options) {
   ::posix_spawn_file_actions_adddup2(&actions, out.write, 1);
   ::posix_spawn_file_actions_adddup2(&actions, err.write, 2);
   ::posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-  posix_spawnattr_t attributes;
-  ::posix_spawnattr_init(&attributes);
-  ::posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  sigset_t none, all;
-  ::sigemptyset(&none);
-  ::sigfillset(&all);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setsigdefault(&attributes, &all);
-  const int failure = ::posix_spawnp(&process_, arguments[0], &actions, &attributes,
+  const OwnSession session;
+  const int failure = ::posix_spawnp(&process_, arguments[0], &actions, session.get(),
                                      arguments.data(), environment.data());
   ::posix_spawn_file_actions_destroy(&actions);
-  ::posix_spawnattr_destroy(&attributes);
   if (failure != 0) {
     process_ = -1;
     throw_bad_input(fmt::format("{}: cannot be run: {}", printable(options.command[0], 100),

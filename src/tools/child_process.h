@@ -14,7 +14,7 @@ namespace quern {
 
 struct ChildOptions {
   std::vector<std::string> command;  // an argument list; no shell reads it
-  // Beside PATH, HOME, LANG, TZ, USER and TMPDIR: nothing else of our environment is passed on.
+  // Added to PATH, HOME, LANG, TZ, USER and TMPDIR; nothing else of our environment is passed on.
   std::vector<std::pair<std::string, std::string>> environment;
   fs::path folder;     // where it runs; empty: here
   bool input = false;  // its standard input is a pipe; else there is nothing to read

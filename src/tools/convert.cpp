@@ -1,6 +1,7 @@
 // Units of measure as fractions of the SI's, exact by their definitions (NIST SP 811, appendix B).
 #include <fmt/format.h>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "tools/builtin.h"
 
@@ -137,7 +138,7 @@ std::string lower(std::string_view text) {
   while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.remove_suffix(1);
   std::string out;
   for (const char c : text) {
-    out += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c == ' ' || c == '-' ? '_' : c;
+    out += c == ' ' || c == '-' ? '_' : ascii_lower(c);
   }
   return out;
 }

@@ -219,7 +219,7 @@ class OpenApi {
     OrderedJson out;
     out.kind = OrderedJson::Kind::Object;
     for (const auto& [name, value] : schema.members) {
-      // Of OpenAPI alone, or for people.
+      // Keys of OpenAPI that JSON Schema lacks, or that are for readers.
       if (name == "example" || name == "xml" || name == "externalDocs" || name == "discriminator" ||
           name == "readOnly" || name == "writeOnly" || name == "deprecated" ||
           name.starts_with("x-")) {

@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kModern = "2026-07-28";
 constexpr const char* kLegacy = "2025-11-25";
-// That the handshake may come to.
+// The revisions that a handshake may agree on.
 constexpr std::string_view kKnown[] = {"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"};
 constexpr double kProbeSeconds =
     10;  // for a server that begins slowly, as npx and uvx do: see probe

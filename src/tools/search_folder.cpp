@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/utf8.h"
 #include "tools/builtin.h"
@@ -26,11 +27,7 @@ bool is_text(const fs::path& path) {
       ".cpp",  ".hpp",  ".cu",       ".py",    ".js",   ".ts",  ".tsx",   ".jsx", ".go",   ".rs",
       ".java", ".kt",   ".rb",       ".php",   ".sh",   ".sql", ".css",   ".r",   ".m",    ".swift",
       ".log",  ".org",  ".adoc",     ".cmake", ".lua",  ".pl",  ".scala", ".inl", ""};
-  std::string extension = path.extension().string();
-  for (char& c : extension) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  }
-  return kKnown.contains(extension);
+  return kKnown.contains(ascii_lower(path.extension().string()));
 }
 
 // What a reader sees of an HTML page, line by line; tags, scripts and styles are left out.
@@ -40,7 +37,7 @@ std::string html_text(std::string_view html) {
     if (html.size() - at < word.size()) return false;
     for (size_t i = 0; i < word.size(); ++i) {
       const char c = html[at + i];
-      if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c) != word[i]) return false;
+      if (ascii_lower(c) != word[i]) return false;
     }
     return true;
   };

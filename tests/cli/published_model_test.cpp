@@ -3,7 +3,6 @@
 // or in the user's cache.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <numeric>
 
 #include "cli/program.h"
@@ -14,31 +13,11 @@
 namespace quern::test {
 namespace {
 
-constexpr const char* kFile = "SmolLM2-135M-Instruct.Q4_1.gguf";
-
-fs::path published_model() {
-  std::vector<fs::path> places;
-  if (const char* named = std::getenv("QUERN_PUBLISHED")) places.emplace_back(named);
-  if (const char* cache = std::getenv("XDG_CACHE_HOME")) {
-    places.push_back(fs::path(cache) / "quern/models");
-  }
-  if (const char* home = std::getenv("HOME")) {
-    places.push_back(fs::path(home) / ".cache/quern/models");
-  }
-  for (const fs::path& place : places) {
-    for (const fs::path& file :
-         {place / kFile, place / "smollm2" / kFile, place / "SmolLM2-135M-Instruct" / kFile}) {
-      if (fs::exists(file)) return file;
-    }
-  }
-  return {};
-}
-
 class Published : public ::testing::Test {
  protected:
   void SetUp() override {
-    model = published_model();
-    if (model.empty()) GTEST_SKIP() << kFile << " is not in the user's cache";
+    model = test::published_model();
+    QUERN_NEED_PUBLISHED(model);
     goldens = shared("fixtures/published/smollm2-135m-instruct");
     QUERN_NEED(goldens);
   }

@@ -2,7 +2,6 @@
 // weights in float32. The weights are in nobody's tree: they are looked for where `QUERN_PUBLISHED`
 // says, or in the user's cache.
 #include <algorithm>
-#include <cstdlib>
 
 #include "core/json.h"
 #include "evaluate/answers.h"
@@ -13,31 +12,11 @@
 namespace quern {
 namespace {
 
-constexpr const char* kFile = "SmolLM2-135M-Instruct.Q4_1.gguf";
-
-fs::path published_model() {
-  std::vector<fs::path> places;
-  if (const char* named = std::getenv("QUERN_PUBLISHED")) places.emplace_back(named);
-  if (const char* cache = std::getenv("XDG_CACHE_HOME")) {
-    places.push_back(fs::path(cache) / "quern/models");
-  }
-  if (const char* home = std::getenv("HOME")) {
-    places.push_back(fs::path(home) / ".cache/quern/models");
-  }
-  for (const fs::path& place : places) {
-    for (const fs::path& file :
-         {place / kFile, place / "smollm2" / kFile, place / "SmolLM2-135M-Instruct" / kFile}) {
-      if (fs::exists(file)) return file;
-    }
-  }
-  return {};
-}
-
 class PublishedItems : public ::testing::Test {
  protected:
   void SetUp() override {
-    const fs::path file = published_model();
-    if (file.empty()) GTEST_SKIP() << "skipped: " << kFile << " is not in the user's cache";
+    const fs::path file = test::published_model();
+    QUERN_NEED_PUBLISHED(file);
     goldens = test::shared("fixtures/published/smollm2-135m-instruct");
     data = test::shared("data/eval");
     QUERN_NEED(goldens);

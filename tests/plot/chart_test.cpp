@@ -101,7 +101,7 @@ TEST(Chart, NamesCannotBecomeMarkup) {
 
 TEST(Picture, PngIsMadeWhereItsProgramIs) {
   if (std::system("rsvg-convert --version >/dev/null 2>&1") != 0) {
-    GTEST_SKIP() << "rsvg-convert is not installed";
+    GTEST_SKIP() << "skipped: rsvg-convert is not installed";
   }
   const TempFolder temp;
   const Chart chart = chart_of({0, 1}, {0, 1});

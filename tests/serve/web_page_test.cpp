@@ -63,7 +63,7 @@ TEST(WebPage, ComesWithAPolicyThatLetsNothingElseIn) {
 }
 
 TEST(WebPage, IsCompressedForThoseWhoReadIt) {
-  if (!built()) GTEST_SKIP() << "the web pages are not built";
+  if (!built()) GTEST_SKIP() << "skipped: the web pages are not built";
   const TestServer server;
   const Answer plain = server.get("/"), small = server.get("/", {{"Accept-Encoding", "gzip"}});
   EXPECT_FALSE(plain.headers.contains("content-encoding"));
@@ -74,7 +74,7 @@ TEST(WebPage, IsCompressedForThoseWhoReadIt) {
 }
 
 TEST(WebPage, OfThePagesEveryFileTheyNameIsThereAndLasts) {
-  if (!built()) GTEST_SKIP() << "the web pages are not built";
+  if (!built()) GTEST_SKIP() << "skipped: the web pages are not built";
   const TestServer server;
   int files = 0;
   for (const char* path : {"/", "/runs"}) {

@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 
 #include "core/rng.h"
@@ -22,6 +22,24 @@ fs::path shared(std::string_view relative) {
   }
   const fs::path own = source("tests") / relative;
   return relative.starts_with("fixtures/") && fs::exists(own) ? own : whole;
+}
+
+fs::path published_model() {
+  constexpr const char* kFile = "SmolLM2-135M-Instruct.Q4_1.gguf";
+  std::vector<fs::path> places;
+  if (const char* named = std::getenv("QUERN_PUBLISHED")) places.emplace_back(named);
+  if (const char* cache = std::getenv("XDG_CACHE_HOME")) {
+    places.push_back(fs::path(cache) / "quern/models");
+  }
+  if (const char* home = std::getenv("HOME")) {
+    places.push_back(fs::path(home) / ".cache/quern/models");
+  }
+  for (const fs::path& place : places) {
+    for (const fs::path& file : {place / kFile, place / "SmolLM2-135M-Instruct" / kFile}) {
+      if (fs::exists(file)) return file;
+    }
+  }
+  return {};
 }
 
 fs::path source(std::string_view relative) { return fs::path(QUERN_SOURCE_DIR) / relative; }

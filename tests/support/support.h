@@ -20,6 +20,10 @@ namespace fs = std::filesystem;
 // that CMake's QUERN_SHARED names, else the repository's own or what scripts/get-model fetched.
 fs::path shared(std::string_view relative);
 
+// SmolLM2-135M-Instruct as Q4_1, whose weights are in nobody's tree: in the folder that
+// QUERN_PUBLISHED names, or in the user's cache. Empty where it is in neither.
+fs::path published_model();
+
 // A file of the repository, e.g. source("tests/fixtures/...").
 fs::path source(std::string_view relative);
 
@@ -67,4 +71,12 @@ void expect_error(const std::function<void()>& action, Kind kind,
     if (!std::filesystem::exists(path)) {                                   \
       GTEST_SKIP() << "skipped: needs " << (path).string() << ", not here"; \
     }                                                                       \
+  } while (false)
+
+// Skips the test where the published model's file is absent; `path` is published_model().
+#define QUERN_NEED_PUBLISHED(path)                                                             \
+  do {                                                                                         \
+    if ((path).empty()) {                                                                      \
+      GTEST_SKIP() << "skipped: SmolLM2-135M-Instruct is not here (scripts/get-model has it)"; \
+    }                                                                                          \
   } while (false)

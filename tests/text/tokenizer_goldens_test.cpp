@@ -163,9 +163,9 @@ TEST(TokenizerGoldens, PublishedFiles) {
 }
 
 TEST(TokenizerGoldens, SmolLm2OfAGgufFile) {
-  const char* model = std::getenv("QUERN_SMOLLM2");
+  const fs::path model = test::published_model();
   const fs::path cases = test::shared("fixtures/published/smollm2-135m-instruct");
-  if (model == nullptr) GTEST_SKIP() << "skipped: QUERN_SMOLLM2 names no GGUF file";
+  QUERN_NEED_PUBLISHED(model);
   QUERN_NEED(cases);
   const auto tokenizer = load_tokenizer(model);
   for (const Json& line : golden_lines(cases / "encode.jsonl")) {

@@ -61,7 +61,7 @@ TEST(PythonTool, KeepsItsNames) {
   try {
     EXPECT_EQ(session.run("x = 20\nprint('set')", 20).output, "set\n");
   } catch (const Error& error) {
-    if (error.kind() == Kind::Unsupported) GTEST_SKIP() << error.what();
+    if (error.kind() == Kind::Unsupported) GTEST_SKIP() << "skipped: " << error.what();
     throw;
   }
   EXPECT_EQ(session.run("x + 1", 20).output, "21\n");
@@ -82,7 +82,7 @@ TEST(PythonTool, OutlivesWhatCodeDoes) {
   try {
     session.run("x = 1", 20);
   } catch (const Error& error) {
-    if (error.kind() == Kind::Unsupported) GTEST_SKIP() << error.what();
+    if (error.kind() == Kind::Unsupported) GTEST_SKIP() << "skipped: " << error.what();
     throw;
   }
   const auto late = session.run("while True: pass", 0.5);

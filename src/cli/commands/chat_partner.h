@@ -1,4 +1,4 @@
-// Who answers in a conversation: a model in this process, or a server.
+// The two partners of a conversation: a model in this process, or a server.
 #pragma once
 
 #include <functional>

@@ -59,6 +59,30 @@ void write_gguf_tokenizer(const fs::path& from, const fs::path& to) {
   }
 }
 
+std::optional<DType> checkpoint_dtype(const std::string& name) {
+  if (name.empty()) return std::nullopt;
+  const auto dtype = dtype_from_user(name);
+  if (dtype && (*dtype == DType::F32 || *dtype == DType::F16 || *dtype == DType::BF16)) {
+    return dtype;
+  }
+  throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(name, 40)),
+              "expected fp32, fp16 or bf16");
+}
+
+nlohmann::ordered_json config_with_dtype(const fs::path& folder, std::optional<DType> dtype,
+                                         bool decoded) {
+  nlohmann::ordered_json config = Json::parse_file((folder / "config.json").string()).raw();
+  if (decoded) config.erase("quantization_config");
+  if (!dtype) return config;
+  const char* name = *dtype == DType::F32   ? "float32"
+                     : *dtype == DType::F16 ? "float16"
+                                            : "bfloat16";
+  // transformers 5 calls it dtype; a file may have both.
+  if (config.contains("dtype")) config["dtype"] = name;
+  if (config.contains("torch_dtype") || !config.contains("dtype")) config["torch_dtype"] = name;
+  return config;
+}
+
 void copy_side_files(const fs::path& from, const fs::path& to) {
   constexpr const char* kNames[] = {"generation_config.json",
                                     "quantize_config.json",

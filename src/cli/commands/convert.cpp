@@ -45,8 +45,8 @@ struct Source {
   std::vector<NamedTensor> tensors;
   std::unique_ptr<TensorStore> store;
   std::optional<TorchBin> pickle;
-  // Of a GGUF file: what a folder has no place for, and its tensors as the family's files have them,
-  // which are made when they are written; until then there is no data in `tensors`.
+  // For a GGUF file: the tensors that a folder has no place for, and the others in the layout of the
+  // family's own files. These are made when they are written; until then `tensors` has no data.
   std::vector<std::string> unused;
   std::optional<Relayout> relayout;
   std::vector<TensorSpec> specs;
@@ -154,16 +154,9 @@ void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> d
                 const std::optional<Growth>& growth, bool fp8) {
   copy_side_files(from, to);
   if (!fs::is_regular_file(from / "config.json")) return;
-  const Json config = Json::parse_file((from / "config.json").string());
-  nlohmann::ordered_json changed = config.raw();
-  if (fp8) changed.erase("quantization_config");  // what is written is bfloat16
-  if (dtype) {
-    changed["torch_dtype"] = *dtype == DType::F32   ? "float32"
-                             : *dtype == DType::F16 ? "float16"
-                                                    : "bfloat16";
-  }
-  if (growth && config.has("vocab_size")) {
-    changed["vocab_size"] = growth->rows(config.at("vocab_size").integer());
+  nlohmann::ordered_json changed = config_with_dtype(from, dtype, fp8);
+  if (growth && changed.contains("vocab_size")) {
+    changed["vocab_size"] = growth->rows(changed["vocab_size"].get<int64_t>());
   }
   write_file(to / "config.json", dump(changed, 2) + "\n");
 }
@@ -214,14 +207,7 @@ bool makes_gguf(const Arguments& args) {
 }
 
 void convert(const Arguments& args) {
-  std::optional<DType> dtype;
-  if (!args.dtype.empty()) {
-    dtype = dtype_from_user(args.dtype);
-    if (!dtype || !is_float(*dtype) || *dtype == DType::F64) {
-      throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(args.dtype, 40)),
-                  "expected fp32, fp16 or bf16");
-    }
-  }
+  const std::optional<DType> dtype = checkpoint_dtype(args.dtype);
   if (!fs::exists(args.model)) throw_bad_input(args.model + ": there is no such file or folder");
   const bool to_gguf = makes_gguf(args);
   if (!args.to.empty() && args.to != "gguf" && args.to != "safetensors") {

@@ -110,7 +110,7 @@ void convert_to_gguf(const fs::path& model, const fs::path& path, const std::str
   };
   const Config layout = gguf_layout(c);
   const Relayout tensors(store, c, layout);
-  // Of experts, the first one's place is that of all: they lie one after the other in one tensor.
+  // All experts' matrices of a layer lie side by side in one tensor, at the first one's place.
   std::vector<std::vector<TensorSpec>> groups;
   std::map<std::string, size_t, std::less<>> group_of;
   uint64_t total = 0, done = 0;

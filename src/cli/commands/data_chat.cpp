@@ -10,7 +10,8 @@
 #include "cli/commands/arguments.h"
 #include "cli/terminal/terminal.h"
 #include "core/error.h"
-#include "data/chat_labels.h"
+#include "core/markup.h"
+#include "data/pack_chats.h"
 #include "text/load.h"
 
 namespace quern::cli {
@@ -24,40 +25,15 @@ struct Arguments {
 };
 
 // The model's own way to write conversations, and the labels by it.
-class Labels {
- public:
+struct Labels {
   explicit Labels(const Arguments& args)
-      : tokenizer_(load_tokenizer(args.tokenizer)), mask_(*chat_mask(args.mask)) {
-    ChatTemplateText text = args.chat_template.empty()
-                                ? find_chat_template(args.tokenizer)
-                                : named_chat_template(args.chat_template, args.tokenizer);
-    if (!text.text.empty()) {
-      templated_ = std::make_unique<TemplatedChat>(*tokenizer_, std::move(text));
-      labeller_ = std::make_unique<ChatLabeller>(*tokenizer_, *templated_, mask_);
-    } else if (supports_chatml(*tokenizer_)) {
-      release_ = std::make_unique<ChatMl>(*tokenizer_);
-      labeller_ = std::make_unique<ChatLabeller>(*tokenizer_, *release_, mask_);
-    } else {
-      throw_bad_input(args.tokenizer + ": has no chat template",
-                      fmt::format("name its format with --chat-template: {}, or a Jinja file",
-                                  fmt::join(builtin_chat_templates(), ", ")));
-    }
-  }
+      : tokenizer(load_tokenizer(args.tokenizer)),
+        writer(args.tokenizer, *tokenizer, args.chat_template),
+        labeller(writer.labeller(*chat_mask(args.mask))) {}
 
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
-  const ChatLabeller& labeller() const { return *labeller_; }
-  bool ends_turn(TokenId id) const {
-    if (release_) return id == release_->end();
-    const auto& ends = templated_->turn_ends();
-    return std::find(ends.begin(), ends.end(), id) != ends.end();
-  }
-
- private:
-  std::shared_ptr<const Tokenizer> tokenizer_;
-  ChatMask mask_;
-  std::unique_ptr<TemplatedChat> templated_;
-  std::unique_ptr<ChatMl> release_;
-  std::unique_ptr<ChatLabeller> labeller_;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  ChatWriter writer;
+  ChatLabeller labeller;
 };
 
 // Sums over all conversations.
@@ -75,7 +51,7 @@ struct Report {
     truncated += chat.truncated ? 1 : 0;
     for (size_t i = 0; i < chat.ids.size(); ++i) {
       learnt += chat.learnt[i];
-      if (!labels.ends_turn(chat.ids[i])) continue;
+      if (!labels.writer.ends_turn(chat.ids[i])) continue;
       ++ends;
       learnt_ends += chat.learnt[i];
     }
@@ -115,14 +91,6 @@ struct Report {
   }
 };
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : std::string(1, c);
-  }
-  return out;
-}
-
 std::string html_page(const Report& report) {
   std::string out =
       "<!doctype html>\n<meta charset=\"utf-8\">\n<title>Conversations</title>\n"
@@ -132,12 +100,13 @@ std::string html_page(const Report& report) {
       "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}</style>\n"
       "<h1>Conversations</h1>\n<table>\n";
   for (const auto& [name, value] : report.rows()) {
-    out += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", escaped(name), escaped(value));
+    out +=
+        fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", escape_markup(name), escape_markup(value));
   }
   out += "</table>\n";
   if (!report.problems.empty()) out += "<h2>Bad records</h2>\n<ul>\n";
   for (const std::string& problem : report.problems) {
-    out += fmt::format("<li>{}</li>\n", escaped(problem));
+    out += fmt::format("<li>{}</li>\n", escape_markup(problem));
   }
   if (!report.problems.empty()) out += "</ul>\n";
   return out;
@@ -190,13 +159,13 @@ void run_chat(const Arguments& args) {
       check_interrupted();
       const std::string where = fmt::format("{}: line {}", file, conversation.line);
       try {
-        const LabelledChat whole = labels.labeller().label(conversation);
+        const LabelledChat whole = labels.labeller.label(conversation);
         report.lengths.push_back(static_cast<int64_t>(whole.ids.size()));
         ++report.forms[std::string(name(reader.form()))];
         for (const Message& message : conversation.messages) {
           ++report.roles[std::string(name(message.role))];
         }
-        const auto chat = labels.labeller().label(conversation, args.max_length, when_long);
+        const auto chat = labels.labeller.label(conversation, args.max_length, when_long);
         if (!chat) {
           ++report.left_out;
           continue;
@@ -204,7 +173,7 @@ void run_chat(const Arguments& args) {
         report.add(*chat, labels);
         if (args.jsonl) print_line(*chat, conversation.line);
         if (to_show-- > 0)
-          print(fmt::format("--- {}\n{}\n", where, shown(*chat, labels.tokenizer())));
+          print(fmt::format("--- {}\n{}\n", where, shown(*chat, *labels.tokenizer)));
       } catch (const Error& failure) {
         if (failure.kind() != Kind::BadInput) throw;
         const Error named(failure.kind(), where + ": " + failure.what(), failure.hint());

@@ -32,7 +32,7 @@ struct RunArguments {
   bool no_cache = false;
 };
 
-// Who answers: a model of this machine, or a server.
+// The answering side: a model on this machine, or a server.
 struct Answering {
   std::string name;              // as results have it
   std::unique_ptr<Model> model;  // null: a server

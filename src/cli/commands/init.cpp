@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/checkpoint_files.h"
 #include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -31,14 +32,7 @@ void init(const Arguments& args) {
   claim_output(args.out, args.force);
   Config config =
       args.preset.empty() ? parse_config(Json::parse_file(args.config)) : preset(args.preset);
-  if (!args.dtype.empty()) {
-    const auto dtype = dtype_from_user(args.dtype);
-    if (!dtype || size_bytes(*dtype) < 2 || size_bytes(*dtype) > 4) {
-      throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(args.dtype, 40)),
-                  "expected fp32, fp16 or bf16");
-    }
-    config.dtype = *dtype;
-  }
+  config.dtype = checkpoint_dtype(args.dtype).value_or(config.dtype);
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!args.tokenizer.empty()) {
     tokenizer = load_tokenizer(args.tokenizer);

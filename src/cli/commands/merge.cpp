@@ -29,20 +29,6 @@ struct Arguments {
   bool force = false;
 };
 
-const char* torch_name(DType dtype) {
-  return dtype == DType::F32 ? "float32" : dtype == DType::F16 ? "float16" : "bfloat16";
-}
-
-std::optional<DType> wanted_dtype(const std::string& name) {
-  if (name.empty()) return std::nullopt;
-  const auto dtype = dtype_from_user(name);
-  if (dtype && (*dtype == DType::F32 || *dtype == DType::F16 || *dtype == DType::BF16)) {
-    return dtype;
-  }
-  throw Error(Kind::Misused, fmt::format("--dtype is '{}'", printable(name, 40)),
-              "expected fp32, fp16 or bf16");
-}
-
 // Only the weights of floats can hold what an adapter adds.
 void refuse_quantized(const std::string& model) {
   if (is_gguf(model)) {
@@ -57,16 +43,6 @@ void refuse_quantized(const std::string& model) {
   }
 }
 
-void write_config(const fs::path& from, const fs::path& to, std::optional<DType> dtype, bool unties,
-                  bool fp8) {
-  nlohmann::ordered_json config = Json::parse_file((from / "config.json").string()).raw();
-  if (fp8) config.erase("quantization_config");  // what is written is bfloat16
-  if (dtype) config["torch_dtype"] = torch_name(*dtype);
-  if (dtype && config.contains("dtype")) config["dtype"] = torch_name(*dtype);
-  if (unties) config["tie_word_embeddings"] = false;
-  write_file(to / "config.json", dump(config, 2) + "\n");
-}
-
 void merge(Arguments args) {
   if (args.adapters.size() < 2) {
     throw Error(Kind::Misused, "merge takes a model, its adapters, and the folder to make",
@@ -74,7 +50,7 @@ void merge(Arguments args) {
   }
   args.out = args.adapters.back();
   args.adapters.pop_back();
-  const std::optional<DType> dtype = wanted_dtype(args.dtype);
+  const std::optional<DType> dtype = checkpoint_dtype(args.dtype);
   refuse_quantized(args.model);
   load_config(args.model);  // a checkpoint that is one
   const TensorStore base = TensorStore::open(args.model);
@@ -110,7 +86,9 @@ void merge(Arguments args) {
   }
   writer.finish();
   copy_side_files(args.model, folder.temporary());
-  write_config(args.model, folder.temporary(), dtype, merged.unties(), base.has_fp8());
+  nlohmann::ordered_json config = config_with_dtype(args.model, dtype, base.has_fp8());
+  if (merged.unties()) config["tie_word_embeddings"] = false;
+  write_file(folder.temporary() / "config.json", dump(config, 2) + "\n");
   folder.commit();
   progress.finish();
   print(fmt::format("{}: {} matrices changed of {} tensors, {}\ntry: quern {} {}\n", args.out,
@@ -132,7 +110,7 @@ void add_merge(CLI::App& root) {
       .positional("adapters", args->adapters,
                   "Adapter folders in PEFT's layout, then the folder to make")
       .required();
-  command.option("--scale", args->scale, "Factor of the update");
+  command.option("--scale", args->scale, "Factor of the update").range(-1e6, 1e6);
   command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "the model's");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
       .range(int64_t{1}, int64_t{1} << 40);

@@ -79,7 +79,7 @@ struct FloatFactors {
   [[gnu::always_inline]] static inline void store_pairs(float* pairs, const Tile& tile) noexcept {
     tile.store(pairs, kQueryBlock);
   }
-  // Of two neighbouring keys.
+  // For two neighbouring keys.
   [[gnu::always_inline]] static inline void store_pair(float* pairs, Vec even, Vec odd) noexcept {
     even.store(pairs);
     odd.store(pairs + kQueryBlock);
@@ -122,7 +122,7 @@ inline int64_t first_visible(const AttentionTask& task, int64_t position) noexce
 struct Visibility {
   float last[kQueryBlock];   // a query's own position
   float first[kQueryBlock];  // the first that it sees
-  // Of the lanes of each panel: the first position that any of them sees, and that all of them see.
+  // By panel: the first position that any lane sees, and the first that all of them see.
   int64_t any[kQueryBlock / kTileCols], all[kQueryBlock / kTileCols];
 
   Visibility(const AttentionTask& task, int64_t first_query) noexcept {
@@ -155,7 +155,7 @@ struct ScoreRules {
   }
   bool adjust() const noexcept { return cap > 0 || slope != 0; }
 
-  // Of the queries of lanes `query` on and the keys from `key` on. `slopes`, where it isn't null,
+  // Scores of the queries of lanes `query` on against the keys from `key` on. `slopes`, where it isn't null,
   // gets the capped score's derivative by the score [kTileRows, kTileCols].
   void apply(Tile& tile, const Visibility& visible, int64_t query, int64_t key,
              float* slopes) const noexcept {

@@ -102,7 +102,7 @@ inline void with_activation(Activation activation, const Body& body) noexcept {
 struct MeanAndScale {
   float mean, scale;
 };
-// Of a row: its mean, and 1 / sqrt(variance + eps).
+// A row's mean, and 1 / sqrt(variance + eps).
 inline MeanAndScale mean_and_scale(const float* x, int64_t dim, float eps) noexcept {
   Vec sum = Vec::zero();
   for_lanes(dim, [&](int64_t i, int64_t n) { sum = sum + Vec::load_n(x + i, n); });

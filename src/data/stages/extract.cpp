@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/ascii.h"
 #include "core/base64.h"
 #include "core/error.h"
 #include "core/json_string.h"
@@ -22,14 +23,6 @@ constexpr uint64_t kMaxFile = uint64_t{32} << 20;
 // Fields by which sources hand on what the worker judges; removed from the record.
 constexpr std::string_view kDamage = "quern:damage", kOffset = "quern:offset";
 
-std::string lowered(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  });
-  return out;
-}
-
 // "en" of "en-US", "eng" and "eng,deu".
 std::string language_of(std::string_view tag) {
   static constexpr std::pair<std::string_view, std::string_view> kShort[] = {
@@ -40,7 +33,7 @@ std::string language_of(std::string_view tag) {
       {"nld", "nl"}, {"nor", "no"}, {"pol", "pl"}, {"por", "pt"}, {"ron", "ro"}, {"rus", "ru"},
       {"slk", "sk"}, {"slv", "sl"}, {"spa", "es"}, {"srp", "sr"}, {"swe", "sv"}, {"tam", "ta"},
       {"tha", "th"}, {"tur", "tr"}, {"ukr", "uk"}, {"urd", "ur"}, {"vie", "vi"}, {"zho", "zh"}};
-  const std::string first = lowered(tag.substr(0, tag.find_first_of("-_,; ")));
+  const std::string first = ascii_lower(tag.substr(0, tag.find_first_of("-_,; ")));
   const auto* found = std::ranges::find(kShort, std::string_view(first),
                                         &std::pair<std::string_view, std::string_view>::first);
   return found == std::end(kShort) ? first : std::string(found->second);
@@ -125,7 +118,7 @@ class WarcSource final : public RecordSource {
 
  private:
   bool document(const WarcRecord& record, std::string& line) const {
-    const std::string type = lowered(record.field("warc-type"));
+    const std::string type = ascii_lower(record.field("warc-type"));
     std::string uri(record.field("warc-target-uri"));
     if (uri.starts_with("<") && uri.ends_with(">")) uri = uri.substr(1, uri.size() - 2);
     if (!utf8::is_valid(uri)) throw_bad_input("WARC-Target-URI is not UTF-8");
@@ -141,7 +134,7 @@ class WarcSource final : public RecordSource {
       return true;
     }
     std::string content_type = text_of(record, "content-type"), body;
-    if (type == "response" && lowered(content_type).starts_with("application/http")) {
+    if (type == "response" && ascii_lower(content_type).starts_with("application/http")) {
       HttpResponse response = read_http_response(record.block);
       if (response.status != 200) return false;
       content_type = std::move(response.content_type);
@@ -151,7 +144,7 @@ class WarcSource final : public RecordSource {
     } else {
       return false;
     }
-    const std::string kind = lowered(content_type.substr(0, content_type.find(';')));
+    const std::string kind = ascii_lower(content_type.substr(0, content_type.find(';')));
     const bool html = kind.find("html") != std::string::npos;
     const bool robots = uri.ends_with("/robots.txt");
     if (body.empty() || (!html && (!kind.starts_with("text/plain") || robots))) return false;
@@ -198,7 +191,7 @@ class ExtractWorker final : public StageWorker {
     if (name.ends_with("_base64")) {
       std::string bytes;
       if (!base64_decode(*value, bytes)) throw_bad_input("holds no base64 in '" + name + "'");
-      html = !lowered(content_type).starts_with("text/plain");
+      html = !ascii_lower(content_type).starts_with("text/plain");
       DecodedText decoded = decode_text(bytes, content_type, html);
       value = std::move(decoded.utf8);
       record.set("charset", decoded.charset);
@@ -246,7 +239,7 @@ class ExtractStage final : public Stage {
     return std::make_unique<ExtractWorker>(html_field_);
   }
   std::unique_ptr<RecordSource> open(const fs::path& path) const override {
-    std::string name = lowered(path.filename().string());
+    std::string name = ascii_lower(path.filename().string());
     if (name.ends_with(".gz") || name.ends_with(".zst")) name.resize(name.rfind('.'));
     const auto ends = [&](std::initializer_list<std::string_view> endings) {
       return std::ranges::any_of(endings,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "data/pipeline/record.h"
@@ -16,16 +17,9 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kFields = {"question", "prompt", "query", "text"};
 
-std::string lower(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char c) {
-    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  });
-  return text;
-}
-
 // The name without what says how the file is packed.
 std::string unpacked(const fs::path& path) {
-  std::string name = lower(path.filename().string());
+  std::string name = ascii_lower(path.filename().string());
   for (const std::string_view packed : {".gz", ".zst"}) {
     if (name.ends_with(packed)) name.resize(name.size() - packed.size());
   }
@@ -63,9 +57,9 @@ void read_csv_questions(const fs::path& path, const std::string& field,
   if (rows.empty()) throw_bad_input(path.string() + ": holds no questions");
   size_t column = rows[0].size(), id_column = rows[0].size();
   for (size_t i = 0; i < rows[0].size(); ++i) {
-    const std::string name = lower(rows[0][i]);
+    const std::string name = ascii_lower(rows[0][i]);
     const bool asked = field.empty() ? name == "question" || name == "prompt" || name == "query"
-                                     : name == lower(field);
+                                     : name == ascii_lower(field);
     if (asked && column == rows[0].size()) column = i;
     if (name == "id") id_column = i;
   }
