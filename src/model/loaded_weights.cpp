@@ -47,14 +47,7 @@ WeightFormat format_of(DType dtype, const std::string& where) {
 // Rows [rows, cols] of floats of a type, each divided by its length: a normalized head.
 std::vector<std::byte> normalized_rows(const ConstTensorView& view, const std::string& where) {
   std::vector<float> values = to_floats(view, where);
-  const auto cols = static_cast<size_t>(view.shape[1]);
-  for (size_t begin = 0; begin < values.size(); begin += cols) {
-    const auto row = std::span(values).subspan(begin, cols);
-    double squares = 0;
-    for (const float x : row) squares += double{x} * x;
-    const auto length = static_cast<float>(std::max(std::sqrt(squares), 1e-12));
-    for (float& x : row) x /= length;
-  }
+  normalize_rows(values, static_cast<size_t>(view.shape[1]));
   std::vector<std::byte> out;
   encode_floats(values, view.dtype, out);
   return out;

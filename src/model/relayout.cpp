@@ -21,16 +21,6 @@ auto place(const TensorSpec& spec, Part part) {
 bool in_qkv(Part part) { return part == Part::Q || part == Part::K || part == Part::V; }
 bool in_gate_up(Part part) { return part == Part::Gate || part == Part::Up; }
 
-void normalize_rows(std::vector<float>& values, size_t cols) {
-  for (size_t begin = 0; begin < values.size(); begin += cols) {
-    const auto row = std::span(values).subspan(begin, cols);
-    double squares = 0;
-    for (const float x : row) squares += double{x} * x;
-    const auto length = static_cast<float>(std::max(std::sqrt(squares), 1e-12));
-    for (float& x : row) x /= length;
-  }
-}
-
 }  // namespace
 
 Config family_layout(const Config& config) {

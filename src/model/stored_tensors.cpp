@@ -22,6 +22,16 @@ std::string stored_name(const TensorStore& store, const std::string& name) {
   return name;
 }
 
+void normalize_rows(std::span<float> values, size_t cols) {
+  for (size_t begin = 0; begin < values.size(); begin += cols) {
+    const auto row = values.subspan(begin, cols);
+    double squares = 0;
+    for (const float x : row) squares += double{x} * x;
+    const auto length = static_cast<float>(std::max(std::sqrt(squares), 1e-12));
+    for (float& x : row) x /= length;
+  }
+}
+
 ConstTensorView checked_tensor(const TensorStore& store, const std::string& name,
                                const Shape& shape) {
   const auto view = store.find(name);

@@ -16,6 +16,9 @@ namespace quern {
 // none.
 std::string stored_name(const TensorStore& store, const std::string& name);
 
+// Divides each row of `cols` floats by its length, as a normalized head has them.
+void normalize_rows(std::span<float> values, size_t cols);
+
 // Throws BadInput naming the file where the tensor is missing or of another shape.
 ConstTensorView checked_tensor(const TensorStore& store, const std::string& name,
                                const Shape& shape);
