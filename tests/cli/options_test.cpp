@@ -311,5 +311,28 @@ TEST(Program, AReaderThatLeavesEndsItWithoutAWord) {
   EXPECT_EQ(outcome.err, "");
 }
 
+// What another option makes meaningless is refused by name, before anything is read or asked.
+TEST(Options, WhatAnotherOptionMakesMeaninglessIsRefused) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"agent", "hi", "--server", "http://127.0.0.1:1", "--adapter", "a"},
+       "--adapter and --server exclude each other"},
+      {{"agent", "hi", "--api-key-file", "k"}, "--api-key-file goes with --server"},
+      {{"agent", "hi", "--trusted-certificates", "c"}, "--trusted-certificates goes with --server"},
+      {{"eval", "mmlu", "--data", ".", "--seed", "3"},
+       "--seed goes with --limit or --samples-per-task"},
+      {{"eval", "mmlu", "--data", ".", "--temperature", "0.4"},
+       "--temperature goes with --samples-per-task"},
+      {{"eval", "mmlu", "--data", ".", "--top-p", "0.4"}, "--top-p goes with --samples-per-task"},
+      {{"eval", "mmlu", "--data", ".", "--endpoint", "http://127.0.0.1:1/v1", "--adapter", "a"},
+       "--adapter and --endpoint exclude each other"},
+      {{"eval", "mmlu", "--data", ".", "--tokenizer", "t"}, "--tokenizer goes with --endpoint"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    const Outcome outcome = quern(arguments);
+    EXPECT_EQ(outcome.code, 2) << message;
+    EXPECT_EQ(outcome.err, "quern: " + message + "\n");
+  }
+}
+
 }  // namespace
 }  // namespace quern::test

@@ -147,31 +147,33 @@ TEST(Load, StreamsThatRunTogetherAdvanceTogether) {
   TestServer server(std::move(options));
   constexpr int kStreams = 48;
   constexpr int64_t kTokens = 120;
-  std::vector<int64_t> tokens(kStreams), at_first_end;
-  int whole = 0;
-  run_calls(server, kStreams, kStreams, [&](int i) {
-    net::HttpCall call;
-    call.path = "/v1/completions";
-    // A token of a character each, so that each is an event.
-    call.body = json{{"prompt", "s" + std::to_string(i)},
-                     {"max_tokens", kTokens},
-                     {"stream", true},
-                     {"response_format", {{"type", "regex"}, {"regex", "[a-z]{500}"}}}}
-                    .dump();
-    call.on_event = [&, i](std::string_view data) {
-      if (data != "[DONE]") tokens[size_t(i)] += json::parse(data)["choices"][0]["text"] != "";
-      if (tokens[size_t(i)] == kTokens && at_first_end.empty()) at_first_end = tokens;
-      return true;
-    };
-    call.done = [&, i](const net::HttpReply& reply) {
-      EXPECT_TRUE(reply.ok()) << reply.problem();
-      whole += tokens[size_t(i)] == kTokens;
-    };
-    return call;
-  });
-  EXPECT_EQ(whole, kStreams);
-  ASSERT_FALSE(at_first_end.empty());
-  EXPECT_GE(*std::min_element(at_first_end.begin(), at_first_end.end()), kTokens / 2);
+  // A busy machine may let the client send some of its requests late, so a round may be repeated;
+  // a server that answers one stream after the other takes kStreams * kTokens passes every time.
+  double passes = 0;
+  for (int round = 0; round < 10; ++round) {
+    const double before = server.metric("quern_steps_total");
+    std::vector<int64_t> tokens(kStreams);
+    run_calls(server, kStreams, kStreams, [&](int i) {
+      net::HttpCall call;
+      call.path = "/v1/completions";
+      // A token of a character each, so that each is an event.
+      call.body = json{{"prompt", "s" + std::to_string(i)},
+                       {"max_tokens", kTokens},
+                       {"stream", true},
+                       {"response_format", {{"type", "regex"}, {"regex", "[a-z]{500}"}}}}
+                      .dump();
+      call.on_event = [&, i](std::string_view data) {
+        if (data != "[DONE]") tokens[size_t(i)] += json::parse(data)["choices"][0]["text"] != "";
+        return true;
+      };
+      call.done = [](const net::HttpReply& reply) { EXPECT_TRUE(reply.ok()) << reply.problem(); };
+      return call;
+    });
+    EXPECT_EQ(tokens, std::vector<int64_t>(kStreams, kTokens));
+    passes = server.metric("quern_steps_total") - before;
+    if (passes <= 2 * kTokens) break;
+  }
+  EXPECT_LE(passes, 2 * kTokens);
 }
 
 }  // namespace

@@ -116,9 +116,6 @@ std::unique_ptr<Tool> make_builtin(const std::string& name, const std::string& f
 class AgentCommand {
  public:
   explicit AgentCommand(const Arguments& args) : args_(args) {
-    if (!args.server.url.empty() && !args.model.adapters.empty()) {
-      throw Error(Kind::Misused, "--adapter goes with a model in this process, not with --server");
-    }
     if (!args.tools.empty()) add_tools_file(args.tools, tools_);
     std::vector<std::string> allow = args.allow;
     if (!args.folder.empty()) allow.push_back("search_folder");
@@ -369,6 +366,10 @@ std::function<void()> declare_agent(Command& command) {
   args->model.declare_options(command);
   args->model.declare_chat(command);
   args->sampling.declare(command);
+  command.refuse(command.names_under("Model"), "and --server exclude each other",
+                 [args] { return !args->server.url.empty(); });
+  command.refuse({"--api-key-file", "--trusted-certificates"}, "goes with --server",
+                 [args] { return args->server.url.empty(); });
   return [args] {
     if (args->server.url.empty() && !args->model.model.empty()) {
       args->model.model = resolve_model(args->model.model);

@@ -130,13 +130,7 @@ void check_arguments(const RunArguments& args) {
     throw Error(Kind::Misused, "--samples-per-task: none of these tasks counts programs that pass",
                 "humaneval, mbpp and chat-humaneval do");
   }
-  if (args.endpoint.empty()) {
-    const bool server_only = !args.api_key_file.empty() || !args.trusted.empty();
-    if (server_only || !args.tokenizer.empty()) {
-      throw Error(Kind::Misused,
-                  "--api-key-file, --trusted-certificates and --tokenizer go with --endpoint");
-    }
-  } else if (args.truncate != "none") {
+  if (!args.endpoint.empty() && args.truncate != "none") {
     throw Error(Kind::Misused, "--truncate needs the model's tokenizer: a server cuts nothing",
                 "leave it out, or run the model with --model");
   }
@@ -190,6 +184,12 @@ void run(const RunArguments& args) {
                                          : fs::path(args.cache));
   Answering by = args.endpoint.empty() ? open_model(args, store) : open_server(args);
   const auto selected = tasks_for(args, data, by);
+  const bool measures_texts = std::ranges::any_of(
+      selected, [](const Task* task) { return task->kind == Task::Kind::Text; });
+  if (!measures_texts && (!args.text.empty() || !args.lengths.empty())) {
+    throw Error(Kind::Misused, "--text and --lengths go with longdocs",
+                "name it among the tasks, or leave them out");
+  }
 
   RunOptions options;
   options.items.pandas_none = args.pandas_none;
@@ -298,15 +298,15 @@ void add_eval_run(Command& command) {
   command
       .option("--limit", args->limit, "Items of each task, drawn evenly over its subjects; 0: all")
       .range(int64_t{0}, int64_t{1} << 40);
-  command.option("--seed", args->seed, "Of the draw");
+  command.option("--seed", args->seed, "Random seed of the items and programs that are drawn");
   command
       .option("--samples-per-task", args->samples_per_task,
               "Programs drawn for each item of humaneval, mbpp and chat-humaneval, for pass@k; 1: "
               "the likeliest")
       .range(int64_t{1}, int64_t{1000});
-  command.option("--temperature", args->temperature, "Of programs that are drawn")
+  command.option("--temperature", args->temperature, "Sampling temperature of programs")
       .range(0.01, 10.0);
-  command.option("--top-p", args->top_p, "Of programs that are drawn").range(0.01, 1.0);
+  command.option("--top-p", args->top_p, "Nucleus sampling of programs").range(0.01, 1.0);
   command.flag("--chat", args->chat, "Only tasks put to a chat model");
   command.flag("--base", args->base, "Only tasks put to a base model");
   command
@@ -340,7 +340,14 @@ void add_eval_run(Command& command) {
                  "~/.cache/quern/answers.sqlite");
   command.flag("--no-cache", args->no_cache, "Keep no answers and use none");
   command.flag("--json", args->json, "Print JSON instead of the table");
-  command.refuse({"--seed"}, "goes with --limit", [args] { return args->limit == 0; });
+  command.refuse({"--seed"}, "goes with --limit or --samples-per-task",
+                 [args] { return args->limit == 0 && args->samples_per_task == 1; });
+  command.refuse({"--temperature", "--top-p"}, "goes with --samples-per-task",
+                 [args] { return args->samples_per_task == 1; });
+  command.refuse(command.names_under("Model"), "and --endpoint exclude each other",
+                 [args] { return !args->endpoint.empty(); });
+  command.refuse({"--api-key-file", "--trusted-certificates", "--tokenizer"},
+                 "goes with --endpoint", [args] { return args->endpoint.empty(); });
   command.refuse({"--cache"}, "and --no-cache exclude each other",
                  [args] { return args->no_cache; });
   command.on_run([args] { run(*args); });
