@@ -26,6 +26,7 @@ void add_commands(CLI::App& root) {
       add_metric,
       add_sandbox,
       add_data,
+      add_plan,
       add_pretrain,
       add_finetune,
       add_plot,

@@ -172,6 +172,7 @@ void add_metric(CLI::App& root);
 void add_models(CLI::App& root);
 void add_perplexity(CLI::App& root);
 void add_plot(CLI::App& root);
+void add_plan(CLI::App& root);
 void add_pretrain(CLI::App& root);
 void add_finetune(CLI::App& root);
 void add_pull(CLI::App& root);
