@@ -109,6 +109,9 @@ class Sandbox {
     put("notes.txt", "A note.");
     put("tools.json", R"([{"name_for_model": "weather", "name_for_human": "Weather",
         "description_for_model": "Weather of a city.", "parameters": []}])");
+    put("sums.toml",
+        "[let]\na = {from = 1, to = 99}\nb = {from = 1, to = 99}\n"
+        "[record]\ntext = \"{a} plus {b} is {=a + b}\"\n");
     put("questions.jsonl",
         "{\"id\": 1, \"question\": \"What is 6 by 7?\", \"answer\": \"<<6*7=42>>42\\n#### 42\"}\n");
     put("replies.jsonl", "{\"id\": 1, \"response\": \"Final Answer: 42\"}\n");

@@ -117,6 +117,7 @@ void add_data_stages(CLI::App& data) {
   add_extract(data);
   add_filter(data);
   add_dedup(data);
+  add_data_generate(data);
   add_data_decontaminate(data);
   add_data_rft(data);
 }

@@ -6,6 +6,7 @@
 namespace quern::cli {
 
 void add_data_stages(CLI::App& data);
+void add_data_generate(CLI::App& data);
 void add_data_decontaminate(CLI::App& data);
 void add_data_rft(CLI::App& data);
 

@@ -52,10 +52,11 @@ void report(const StageArguments& args, const StageReport& counts, double second
 
 }  // namespace
 
-void StageArguments::declare(Command& command, const std::string& input_help) {
+void StageArguments::declare(Command& command, const std::string& input_help, Out output) {
   command.positional("input", inputs, input_help).required();
-  command.option("--out", out, "Folder to make").required();
-  command.option("--set", settings, "KEY=VALUE: a setting of the stage; may be repeated");
+  const Option folder = command.option("--out", out, "Folder to make").folder();
+  if (output == Out::Required) folder.required();
+  command.option("--set", settings, "A setting of the stage; may be repeated").value("KEY=VALUE");
   command.option("--workers", workers, "Threads that work on records", "one per core");
   command.flag("--strict", strict, "Stop at the first bad record instead of counting it");
   command.flag("--json", json, "Print counts, seconds, MB per second and peak memory as JSON");

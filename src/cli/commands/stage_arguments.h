@@ -17,8 +17,10 @@ struct StageArguments {
   int workers = 0;
   bool json = false, strict = false;
 
+  enum class Out : uint8_t { Required, MayBeAbsent };
   void declare(Command& command,
-               const std::string& input_help = "Record files, folders of them, or patterns");
+               const std::string& input_help = "Record files, folders of them, or patterns",
+               Out output = Out::Required);
   // The options of a stage that runs over `files`.
   StageOptions options(std::vector<fs::path> files) const;
 };
