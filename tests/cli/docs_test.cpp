@@ -109,6 +109,14 @@ class Sandbox {
     put("notes.txt", "A note.");
     put("tools.json", R"([{"name_for_model": "weather", "name_for_human": "Weather",
         "description_for_model": "Weather of a city.", "parameters": []}])");
+    std::string labelled;
+    for (int i = 0; i < 20; ++i) {
+      labelled += "{\"label\": 1, \"text\": \"the mill by the river " + std::to_string(i) +
+                  "\"}\n{\"label\": 0, \"text\": \"cheap pills now " + std::to_string(i) + "\"}\n";
+    }
+    put("labelled.jsonl", labelled);
+    put("de.txt", "Guten Tag, wie geht es?\nDas Wetter ist heute schlecht.\n");
+    put("en.txt", "Good day, how are you?\nThe weather is bad today.\n");
     put("sums.toml",
         "[let]\na = {from = 1, to = 99}\nb = {from = 1, to = 99}\n"
         "[record]\ntext = \"{a} plus {b} is {=a + b}\"\n");

@@ -8,6 +8,7 @@
 #include "data/stages/dedup.h"
 #include "data/stages/extract.h"
 #include "data/stages/filter.h"
+#include "data/stages/language.h"
 
 namespace quern::cli {
 namespace {
@@ -41,6 +42,20 @@ void add_filter(CLI::App& data) {
     StageSettings settings(args->settings);
     const auto stage = make_filter_stage(settings);
     run_stage_command(*args, "filter",
+                      [&](StageOptions& options) { return run_stage(*stage, options); });
+  });
+}
+
+void add_language(CLI::App& data) {
+  auto args = std::make_shared<StageArguments>();
+  Command command(data, "language", "Tell the language of each document",
+                  {{"data language all.jsonl.zst --out told --set keep=en,zh",
+                    "lang and lang_score for each; other languages under told/dropped/"}});
+  args->declare(command);
+  command.on_run([args] {
+    StageSettings settings(args->settings);
+    const auto stage = make_language_stage(settings);
+    run_stage_command(*args, "language",
                       [&](StageOptions& options) { return run_stage(*stage, options); });
   });
 }
@@ -116,10 +131,12 @@ void add_dedup(CLI::App& data) {
 void add_data_stages(CLI::App& data) {
   add_extract(data);
   add_filter(data);
+  add_language(data);
   add_dedup(data);
   add_data_generate(data);
   add_data_decontaminate(data);
   add_data_rft(data);
+  add_data_train(data);
 }
 
 }  // namespace quern::cli
