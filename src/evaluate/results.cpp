@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 
 #include "core/json.h"
@@ -21,6 +22,20 @@ const MetricValue* first_value(const std::vector<std::pair<std::string, MetricVa
 
 std::string number(const MetricValue* value) {
   return value == nullptr ? "-" : fmt::format("{:.2f}", value->value);
+}
+
+// Of the task's own metric; "-" where it is none.
+std::string standard_error(const TaskRun& run) {
+  const MetricValue* parity = first_value(run.score.summary.all.parity);
+  if (parity == nullptr || run.score.task->kind == Task::Kind::Text) return "-";
+  return fmt::format("{:.2f}", parity->standard_error);
+}
+
+// The memo's figure of its own model.
+std::string memo_of(const Task& task) {
+  const auto figures = memo_figures(task.name);
+  if (figures.empty()) return "-";
+  return fmt::format("{} {:.1f}", figures.back().model, figures.back().value);
 }
 
 // The number of items, or of measured texts, behind a run's figures.
@@ -50,7 +65,9 @@ std::string subject_chart(const TaskRun& run) {
     sum += 100 * *sample.verdict.correct;
     ++count;
   }
-  if (subjects.size() < 2) return {};
+  // With fewer items of each, the curve would show the draw, not the subjects.
+  constexpr size_t kLeastOfEach = 3;
+  if (subjects.size() < 2 || run.score.samples.size() < kLeastOfEach * subjects.size()) return {};
   std::vector<double> means;
   for (const auto& [name, entry] : subjects) {
     means.push_back(entry.first / static_cast<double>(entry.second));
@@ -164,30 +181,29 @@ nlohmann::ordered_json submission_json(const TaskRun& run) {
 }
 
 std::string result_table(std::span<const TaskRun> runs, const std::string& model) {
-  std::string out = fmt::format("{}\n\n{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", model, "", "items",
-                                "parity", "fixed", "± ", "the memo");
+  size_t width = 34;
+  for (const TaskRun& run : runs) {
+    width = std::max(width, run.score.task->title.size());
+    if (!run.table.empty()) continue;
+    for (const auto& [name, metrics] : run.score.summary.groups) {
+      width = std::max(width, name.size() + 2);
+    }
+  }
+  std::string out = fmt::format("{}\n\n{:<{}} {:>6}  {:>8} {:>8}  {:>7}  {}\n", model, "", width,
+                                "items", "parity", "fixed", "± ", "the memo");
   for (const TaskRun& run : runs) {
     const Task& task = *run.score.task;
     const MetricValue* parity = first_value(run.score.summary.all.parity);
     const MetricValue* fixed = first_value(run.score.summary.all.fixed);
-    const auto figures = memo_figures(task.name);
-    std::string memo = "-";
-    if (!figures.empty()) {
-      memo = fmt::format("{} {:.1f}", figures.back().model, figures.back().value);
-    }
-    out += fmt::format("{:<34} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, items_of(run),
-                       number(parity), number(fixed),
-                       parity == nullptr || task.kind == Task::Kind::Text
-                           ? "-"
-                           : fmt::format("{:.2f}", parity->standard_error),
-                       memo);
+    out += fmt::format("{:<{}} {:>6}  {:>8} {:>8}  {:>7}  {}\n", task.title, width, items_of(run),
+                       number(parity), number(fixed), standard_error(run), memo_of(task));
     for (const auto& [metric, value] : run.score.summary.all.parity) {
       if (!run.table.empty() || metric == task.metric) continue;
       const auto& of_fixed = run.score.summary.all.fixed;
       const auto fixed_value =
           std::find_if(of_fixed.begin(), of_fixed.end(),
                        [&](const auto& entry) { return entry.first == metric; });
-      out += fmt::format("  {:<32} {:>6}  {:>8} {:>8}  {:>7.2f}\n", metric, value.count,
+      out += fmt::format("  {:<{}} {:>6}  {:>8} {:>8}  {:>7.2f}\n", metric, width - 2, value.count,
                          number(&value),
                          number(fixed_value == of_fixed.end() ? nullptr : &fixed_value->second),
                          value.standard_error);
@@ -195,8 +211,9 @@ std::string result_table(std::span<const TaskRun> runs, const std::string& model
     out += run.table;
     for (const auto& [name, metrics] : run.score.summary.groups) {
       if (!run.table.empty()) break;
-      out += fmt::format("  {:<32} {:>6}  {:>8} {:>8}\n", name, first_value(metrics.parity)->count,
-                         number(first_value(metrics.parity)), number(first_value(metrics.fixed)));
+      out += fmt::format("  {:<{}} {:>6}  {:>8} {:>8}\n", name, width - 2,
+                         first_value(metrics.parity)->count, number(first_value(metrics.parity)),
+                         number(first_value(metrics.fixed)));
     }
     std::string notes;
     if (run.truncated > 0) notes += fmt::format("  {} prompts were cut", run.truncated);
@@ -232,25 +249,44 @@ std::string result_csv(std::span<const TaskRun> runs, const std::string& model) 
 }
 
 std::string result_html(std::span<const TaskRun> runs, const std::string& model) {
+  const std::string name = escape_markup(std::filesystem::path(model).filename().string());
   std::string out =
-      "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Evaluation of " +
-      escape_markup(model) +
-      "</title><style>body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
-      "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;"
+      "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width\"><title>Evaluation of " +
+      name +
+      "</title><style>:root{color-scheme:light dark}"
+      "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
+      "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #8884;"
       "text-align:right}td:first-child,th:first-child{text-align:left}pre{white-space:pre-wrap;"
-      "background:#f4f4f4;padding:.6em}</style>\n<h1>Evaluation of " +
-      escape_markup(model) + "</h1>\n";
+      "background:#8882;padding:.6em}svg{background:#fff;max-width:100%;height:auto}</style>\n"
+      "<h1>Evaluation of " +
+      name + "</h1>\n<p>" + escape_markup(model) +
+      "</p>\n<table><tr><th>task<th>items<th>parity<th>fixed<th>±<th>the memo\n";
   for (const TaskRun& run : runs) {
     const Task& task = *run.score.task;
-    out += fmt::format("<h2>{}</h2>\n<table><tr><th>model<th>{}\n", escape_markup(task.title),
-                       escape_markup(task.metric));
+    out += fmt::format("<tr><td><a href=\"#{}\">{}</a><td>{}<td>{}<td>{}<td>{}<td>{}\n",
+                       escape_markup(task.name), escape_markup(task.title), items_of(run),
+                       number(first_value(run.score.summary.all.parity)),
+                       number(first_value(run.score.summary.all.fixed)), standard_error(run),
+                       escape_markup(memo_of(task)));
+  }
+  out += "</table>\n";
+  for (const TaskRun& run : runs) {
+    const Task& task = *run.score.task;
+    out +=
+        fmt::format("<h2 id=\"{}\">{}</h2>\n<table><tr><th>model<th>{}\n", escape_markup(task.name),
+                    escape_markup(task.title), escape_markup(task.metric));
     for (const MemoFigure& figure : memo_figures(task.name)) {
       out += fmt::format("<tr><td>{}<td>{:.1f}\n", figure.model, figure.value);
     }
+    const std::string parity = number(first_value(run.score.summary.all.parity));
+    const std::string fixed = number(first_value(run.score.summary.all.fixed));
     out +=
-        fmt::format("<tr><td><b>{}</b>, parity<td>{}\n<tr><td><b>{}</b>, fixed<td>{}\n</table>\n",
-                    escape_markup(model), number(first_value(run.score.summary.all.parity)),
-                    escape_markup(model), number(first_value(run.score.summary.all.fixed)));
+        fmt::format("<tr><td><b>{}</b>{}<td>{}\n", name, parity == fixed ? "" : ", parity", parity);
+    if (parity != fixed && fixed != "-") {
+      out += fmt::format("<tr><td><b>{}</b>, fixed<td>{}\n", name, fixed);
+    }
+    out += "</table>\n";
     if (!run.table.empty()) out += "<pre>" + escape_markup(run.table) + "</pre>\n";
     out += run.chart + subject_chart(run) + wrong_items(run);
   }

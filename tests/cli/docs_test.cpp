@@ -117,6 +117,13 @@ class Sandbox {
     put("labelled.jsonl", labelled);
     put("de.txt", "Guten Tag, wie geht es?\nDas Wetter ist heute schlecht.\n");
     put("en.txt", "Good day, how are you?\nThe weather is bad today.\n");
+    put("mix.toml", "[[source]]\nname = \"all\"\nfiles = [\"all.jsonl.zst\"]\n");
+    put("pipeline.toml", "[[stage]]\nname = \"clean\"\nuse = \"language\"\nin = \"pages.jsonl\"\n");
+    put("yesterday/clean/manifest.json",
+        R"({"stage": "language", "settings": {}, "shards": [],
+            "counts": {"in": 1, "out": 1, "bad": 0, "dropped": {}}})");
+    put("yesterday/clean/shard-00000.jsonl.zst", zstd("{\"id\": \"page-17\", \"text\": \"x\"}\n"));
+    put("pages.jsonl", "{\"id\": \"page-17\", \"text\": \"A page of text.\"}\n");
     put("sums.toml",
         "[let]\na = {from = 1, to = 99}\nb = {from = 1, to = 99}\n"
         "[record]\ntext = \"{a} plus {b} is {=a + b}\"\n");

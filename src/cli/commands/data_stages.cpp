@@ -135,8 +135,10 @@ void add_data_stages(CLI::App& data) {
   add_dedup(data);
   add_data_generate(data);
   add_data_decontaminate(data);
+  add_data_mix(data);
   add_data_rft(data);
   add_data_train(data);
+  add_data_run(data);
 }
 
 }  // namespace quern::cli

@@ -37,7 +37,10 @@ void report(const StageArguments& args, const StageReport& counts, double second
   if (counts.already_done) {
     print(fmt::format("{} is whole already: nothing was done again\n", args.out));
   }
-  print(fmt::format("{}: {} of {} documents kept", args.out, counts.out, counts.in));
+  // A mixture holds documents more than once.
+  print(counts.out > counts.in
+            ? fmt::format("{}: {} documents out of {}", args.out, counts.out, counts.in)
+            : fmt::format("{}: {} of {} documents kept", args.out, counts.out, counts.in));
   if (!counts.already_done) print(fmt::format(", {:.1f} MB per second", speed));
   print("\n");
   for (const auto& [rule, count] : counts.dropped) {

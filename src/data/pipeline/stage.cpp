@@ -87,34 +87,72 @@ class Run {
   Run(const Stage& stage, const StageOptions& options) : stage_(stage), options_(options) {}
 
   StageReport run() {
+    return in_folder([&](const OrderedTree& plan) {
+      for (size_t i = 0; i < options_.inputs.size(); ++i) {
+        if (!fs::exists(state_file(i))) one_input(i);
+        done_bytes_ += fs::file_size(options_.inputs[i]);
+        if (options_.on_progress) options_.on_progress(done_bytes_);
+      }
+      const StageReport total = write_manifest(plan);
+      for (size_t i = 0; i < options_.inputs.size(); ++i) fs::remove(state_file(i));
+      return total;
+    });
+  }
+
+  StageReport run_whole(const std::function<WrittenShards()>& write) {
+    return in_folder([&](OrderedTree manifest) {
+      const WrittenShards written = write();
+      for (size_t i = 0; i < options_.inputs.size(); ++i) {
+        manifest["inputs"][i]["documents"] = written.input_documents[i];
+      }
+      manifest["shards"] = OrderedTree::array();
+      for (const WrittenShards::Shard& shard : written.shards) {
+        manifest["shards"].push_back({{"file", shard.file},
+                                      {"sha256", sha256_file(options_.out / shard.file)},
+                                      {"documents", shard.documents},
+                                      {"text_bytes", shard.text_bytes}});
+      }
+      finish_manifest(std::move(manifest), written.report);
+      return written.report;
+    });
+  }
+
+ private:
+  // Does `work` in the output folder unless it was done: alone there, and not in another run's.
+  StageReport in_folder(const std::function<StageReport(const OrderedTree& plan)>& work) {
     fs::create_directories(options_.out);
     const FolderLock lock(options_.out);
     const OrderedTree plan = make_plan();
-    const std::string wanted = plan.dump(1);
-    const fs::path manifest = options_.out / "manifest.json",
-                   plan_file = options_.out / ".plan.json";
-    if (fs::exists(manifest)) {
-      compare(Json::parse_file(manifest.string()), plan);
-      return finished(manifest);
+    const fs::path plan_file = options_.out / ".plan.json";
+    if (fs::exists(manifest())) {
+      compare(Json::parse_file(manifest().string()), plan);
+      return finished();
     }
     if (fs::exists(plan_file)) {
       compare(Json::parse_file(plan_file.string()), plan);
     } else {
       refuse_foreign_files();
-      write_file(plan_file, wanted);
+      write_file(plan_file, plan.dump(1));
     }
-    for (size_t i = 0; i < options_.inputs.size(); ++i) {
-      if (!fs::exists(state_file(i))) one_input(i);
-      done_bytes_ += fs::file_size(options_.inputs[i]);
-      if (options_.on_progress) options_.on_progress(done_bytes_);
-    }
-    const StageReport total = write_manifest(plan, manifest);
-    for (size_t i = 0; i < options_.inputs.size(); ++i) fs::remove(state_file(i));
+    remove_leftovers();
+    const StageReport total = work(plan);
     fs::remove(plan_file);
     return total;
   }
 
- private:
+  // What a killed run had not finished: nobody else writes here.
+  void remove_leftovers() const {
+    std::vector<fs::path> leftovers;
+    for (const auto& entry : fs::recursive_directory_iterator(options_.out)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("shard-") && name.find(".zst.tmp-") != name.npos) {
+        leftovers.push_back(entry.path());
+      }
+    }
+    for (const fs::path& file : leftovers) fs::remove(file);
+  }
+
+  fs::path manifest() const { return options_.out / "manifest.json"; }
   fs::path state_file(size_t i) const { return options_.out / fmt::format(".shard-{:05}.json", i); }
 
   OrderedTree make_plan() const {
@@ -159,9 +197,9 @@ class Run {
     }
   }
 
-  StageReport finished(const fs::path& manifest) const {
+  StageReport finished() const {
     StageReport total;
-    const Json counts = Json::parse_file(manifest.string()).at("counts");
+    const Json counts = Json::parse_file(manifest().string()).at("counts");
     total.in = counts.at("in").integer();
     total.out = counts.at("out").integer();
     total.bad = counts.at("bad").integer();
@@ -258,9 +296,8 @@ class Run {
                to_json(counts, sha256_file(options_.out / shard), kept_text).dump(1));
   }
 
-  StageReport write_manifest(const OrderedTree& plan, const fs::path& path) const {
+  StageReport write_manifest(OrderedTree manifest) const {
     StageReport total;
-    OrderedTree manifest = plan;
     manifest["shards"] = OrderedTree::array();
     for (size_t i = 0; i < options_.inputs.size(); ++i) {
       const Json part = Json::parse_file(state_file(i).string());
@@ -271,12 +308,16 @@ class Run {
                                     {"documents", part.at("out").integer()},
                                     {"text_bytes", part.at("kept_text_bytes").integer()}});
     }
+    finish_manifest(std::move(manifest), total);
+    return total;
+  }
+
+  void finish_manifest(OrderedTree manifest, const StageReport& total) const {
     OrderedTree dropped = OrderedTree::object();
     for (const auto& [rule, count] : total.dropped) dropped[rule] = count;
     manifest["counts"] = {
         {"in", total.in}, {"out", total.out}, {"bad", total.bad}, {"dropped", dropped}};
-    write_file(path, manifest.dump(1) + "\n");
-    return total;
+    write_file(this->manifest(), manifest.dump(1) + "\n");
   }
 
   const Stage& stage_;
@@ -353,6 +394,11 @@ void for_each_line(const LineBatch& batch,
 
 StageReport run_stage(const Stage& stage, const StageOptions& options) {
   return Run(stage, options).run();
+}
+
+StageReport run_whole_stage(const Stage& stage, const StageOptions& options,
+                            const std::function<WrittenShards()>& write) {
+  return Run(stage, options).run_whole(write);
 }
 
 StageSettings::StageSettings(const std::vector<std::string>& words) {

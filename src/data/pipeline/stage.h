@@ -102,6 +102,23 @@ void scan_records(
 // Throws Misused where `out` holds the work of another stage, other settings or other inputs.
 StageReport run_stage(const Stage& stage, const StageOptions& options);
 
+// What a stage made that reads all of its inputs before it writes.
+struct WrittenShards {
+  struct Shard {
+    std::string file;  // in the output folder
+    int64_t documents = 0;
+    uint64_t text_bytes = 0;
+  };
+  std::vector<Shard> shards;
+  std::vector<int64_t> input_documents;  // of each input
+  StageReport report;
+};
+
+// The same for a stage whose shards are not those of its inputs: `write` makes them all, in the output
+// folder. A run that was killed begins again. Stage::worker() is not called.
+StageReport run_whole_stage(const Stage& stage, const StageOptions& options,
+                            const std::function<WrittenShards()>& write);
+
 // Settings as "key=value" words. Each stage takes those it knows; what is left is an error that
 // names the nearest.
 class StageSettings {
