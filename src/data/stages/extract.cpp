@@ -12,6 +12,7 @@
 #include "core/utf8.h"
 #include "data/extract/charset.h"
 #include "data/extract/html_page.h"
+#include "data/extract/mojibake.h"
 #include "data/extract/page_text.h"
 #include "data/extract/warc.h"
 #include "formats/byte_source.h"
@@ -165,9 +166,21 @@ class WarcSource final : public RecordSource {
 
 class ExtractWorker final : public StageWorker {
  public:
-  explicit ExtractWorker(const std::string& html_field) : html_field_(html_field) {}
+  ExtractWorker(const std::string& html_field, bool repair)
+      : html_field_(html_field), repair_(repair) {}
 
-  Verdict process(Record& record, const Place&) override {
+  Verdict process(Record& record, const Place& place) override {
+    Verdict verdict = read(record, place);
+    if (!repair_ || !verdict.keep) return verdict;
+    std::string repaired = repair_text(record.text());
+    if (repaired == record.text()) return verdict;
+    record.set_text(std::move(repaired));
+    record.set_raw("repaired", "true");
+    return verdict;
+  }
+
+ private:
+  Verdict read(Record& record, const Place&) {
     if (const auto damage = record.string(kDamage)) {
       throw BadRecord(static_cast<int64_t>(record.number(kOffset).value_or(0)), *damage);
     }
@@ -209,7 +222,6 @@ class ExtractWorker final : public StageWorker {
     return {};
   }
 
- private:
   static void set_text(Record& record, std::string text) { record.set_text(std::move(text)); }
 
   static void page(Record& record, std::string_view html) {
@@ -227,16 +239,21 @@ class ExtractWorker final : public StageWorker {
   }
 
   const std::string& html_field_;
+  bool repair_;
 };
 
 class ExtractStage final : public Stage {
  public:
-  explicit ExtractStage(std::string html_field) : html_field_(std::move(html_field)) {}
+  ExtractStage(std::string html_field, bool repair)
+      : html_field_(std::move(html_field)), repair_(repair) {}
+  int version() const override { return 2; }
   std::string_view name() const override { return "extract"; }
-  nlohmann::ordered_json settings() const override { return {{"html_field", html_field_}}; }
+  nlohmann::ordered_json settings() const override {
+    return {{"html_field", html_field_}, {"repair", repair_}};
+  }
   std::string text_field() const override { return ""; }
   std::unique_ptr<StageWorker> worker() const override {
-    return std::make_unique<ExtractWorker>(html_field_);
+    return std::make_unique<ExtractWorker>(html_field_, repair_);
   }
   std::unique_ptr<RecordSource> open(const fs::path& path) const override {
     std::string name = ascii_lower(path.filename().string());
@@ -253,13 +270,15 @@ class ExtractStage final : public Stage {
 
  private:
   std::string html_field_;
+  bool repair_;
 };
 
 }  // namespace
 
 std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field) {
+  const bool repair = settings.flag("repair", true);
   settings.finish();
-  return std::make_unique<ExtractStage>(html_field);
+  return std::make_unique<ExtractStage>(html_field, repair);
 }
 
 }  // namespace quern

@@ -10,7 +10,8 @@ namespace quern {
 
 // Records with a page in `html_field` (a string; bytes in base64 where the name ends in _base64,
 // their Content-Type in `content_type`); .html files, web archives (.warc, .wet), .txt and .md files.
-// Empty: the fields html and html_base64 are looked for.
+// Empty: the fields html and html_base64 are looked for. repair=off leaves wrongly decoded text as it
+// is (data/extract/mojibake.h).
 std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field);
 
 }  // namespace quern
