@@ -18,15 +18,28 @@ void add_extract(CLI::App& data) {
   auto html_field = std::make_shared<std::string>();
   Command command(data, "extract", "Read the main text out of web pages, web archives and files",
                   {{"data extract pages.jsonl.gz crawl.warc.gz --out extracted",
-                    "a document per page, with title, date, url and declared language"}});
+                    "a document per page, with title, date, url and declared language"},
+                   {"data extract --source src --out code",
+                    "a document per source file, with language and licence"}});
+  auto source = std::make_shared<bool>(false);
   args->declare(command);
+  command.flag("--source", *source, "Take folders as trees of source files");
   command.option("--html-field", *html_field,
                  "Field that holds a page; bytes in base64 where its name ends in _base64",
                  "html, html_base64");
-  command.on_run([args, html_field] {
+  command.refuse({"--html-field"}, "and --source exclude each other", [source] { return *source; });
+  command.on_run([args, html_field, source] {
     StageSettings settings(args->settings);
     const auto stage = make_extract_stage(settings, *html_field);
-    run_stage_command(*args, "extract",
+    std::vector<fs::path> inputs;
+    for (const std::string& word : args->inputs) {
+      if (*source && fs::is_directory(word)) {
+        inputs.emplace_back(word);
+      } else {
+        for (const fs::path& file : expand_inputs({word})) inputs.push_back(file);
+      }
+    }
+    run_stage_command(*args, args->options(std::move(inputs)), "extract",
                       [&](StageOptions& options) { return run_stage(*stage, options); });
   });
 }

@@ -83,7 +83,7 @@ void run_stage_command(const StageArguments& args, const std::string& title, con
 void run_stage_command(const StageArguments& args, StageOptions options, const std::string& title,
                        const StageWork& work, const std::function<StageFacts()>& facts) {
   uint64_t bytes = 0;
-  for (const fs::path& input : options.inputs) bytes += fs::file_size(input);
+  for (const fs::path& input : options.inputs) bytes += input_bytes(input);
   const InterruptScope scope;
   Progress progress(title, bytes, "bytes");
   options.on_progress = [&](uint64_t done) { progress.update(done); };

@@ -37,6 +37,37 @@ void add_folder(const fs::path& folder, std::vector<fs::path>& out) {
 
 }  // namespace
 
+std::vector<fs::path> files_below(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (auto entry = fs::recursive_directory_iterator(folder);
+       entry != fs::recursive_directory_iterator(); ++entry) {
+    if (entry->is_symlink()) continue;
+    if (entry->is_directory() && entry->path().filename() == ".git") {
+      entry.disable_recursion_pending();
+    } else if (entry->is_regular_file()) {
+      files.push_back(entry->path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::string input_sha256(const fs::path& input) {
+  if (!fs::is_directory(input)) return sha256_file(input);
+  std::string all;
+  for (const fs::path& file : files_below(input)) {
+    all += fs::relative(file, input).generic_string() + "\n" + sha256_file(file) + "\n";
+  }
+  return sha256(all);
+}
+
+uint64_t input_bytes(const fs::path& input) {
+  if (!fs::is_directory(input)) return fs::file_size(input);
+  uint64_t total = 0;
+  for (const fs::path& file : files_below(input)) total += fs::file_size(file);
+  return total;
+}
+
 std::vector<fs::path> expand_inputs(const std::vector<std::string>& words) {
   std::vector<fs::path> out;
   for (const std::string& word : words) {

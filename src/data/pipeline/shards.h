@@ -15,6 +15,12 @@ namespace quern {
 // `dropped/` and `bad/` left out), patterns with * and ?. Throws BadInput for one that names none.
 std::vector<fs::path> expand_inputs(const std::vector<std::string>& words);
 
+// Regular files below a folder by path, without .git and links. An input of a stage may be such a
+// folder (Stage::open): its digest is that of the paths and contents of all.
+std::vector<fs::path> files_below(const fs::path& folder);
+std::string input_sha256(const fs::path& input);
+uint64_t input_bytes(const fs::path& input);
+
 // Lines that go into one compressed file, which appears under its name when it is whole.
 class ShardWriter {
  public:

@@ -90,7 +90,7 @@ class Run {
     return in_folder([&](const OrderedTree& plan) {
       for (size_t i = 0; i < options_.inputs.size(); ++i) {
         if (!fs::exists(state_file(i))) one_input(i);
-        done_bytes_ += fs::file_size(options_.inputs[i]);
+        done_bytes_ += input_bytes(options_.inputs[i]);
         if (options_.on_progress) options_.on_progress(done_bytes_);
       }
       const StageReport total = write_manifest(plan);
@@ -162,7 +162,7 @@ class Run {
     plan["settings"] = stage_.settings();
     plan["inputs"] = OrderedTree::array();
     for (const fs::path& input : options_.inputs) {
-      plan["inputs"].push_back({{"file", input.string()}, {"sha256", sha256_file(input)}});
+      plan["inputs"].push_back({{"file", input.string()}, {"sha256", input_sha256(input)}});
     }
     return plan;
   }

@@ -4,16 +4,21 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <optional>
 
 #include "core/ascii.h"
 #include "core/base64.h"
 #include "core/error.h"
 #include "core/json_string.h"
+#include "core/python_text.h"
 #include "core/utf8.h"
 #include "data/extract/charset.h"
 #include "data/extract/html_page.h"
 #include "data/extract/mojibake.h"
 #include "data/extract/page_text.h"
+#include "data/extract/source_facts.h"
+#include "data/extract/source_language.h"
 #include "data/extract/warc.h"
 #include "formats/byte_source.h"
 
@@ -22,6 +27,8 @@ namespace {
 
 constexpr uint64_t kMaxFile = uint64_t{32} << 20;
 // Fields by which sources hand on what the worker judges; removed from the record.
+constexpr std::string_view kContent = "content", kContent64 = "content_base64";
+constexpr uint64_t kMostSource = 4 << 20;  // bytes of a source file; more is data
 constexpr std::string_view kDamage = "quern:damage", kOffset = "quern:offset";
 
 // "en" of "en-US", "eng" and "eng,deu".
@@ -94,6 +101,54 @@ class FileSource final : public RecordSource {
   bool html_, done_ = false;
 };
 
+// The files of a folder of source code, in the order of their paths; .git and links are left out.
+class TreeSource final : public RecordSource {
+ public:
+  explicit TreeSource(const fs::path& folder) : folder_(folder), files_(files_below(folder)) {}
+
+  bool next(std::string& line) override {
+    if (at_ == files_.size()) return false;
+    const fs::path& file = files_[at_++];
+    const std::string path = fs::relative(file, folder_).generic_string();
+    const uint64_t size = fs::file_size(file);
+    consumed_ += size;
+    line = fmt::format("{{{}, {}, {}", field("id", path), field("path", path),
+                       field("source", folder_.string()));
+    if (size > kMostSource) {
+      line += fmt::format(", \"bytes\": {}}}", size);
+      return true;
+    }
+    if (const std::string license = license_of(file.parent_path()); !license.empty()) {
+      line += ", " + field("license", license);
+    }
+    line += ", " + field(kContent64, base64_encode(read_file(file, kMostSource))) + "}";
+    return true;
+  }
+  uint64_t consumed_bytes() const override { return consumed_; }
+
+ private:
+  // What the nearest LICENSE or COPYING above a file says.
+  std::string license_of(const fs::path& folder) {
+    const auto known = licenses_.find(folder.string());
+    if (known != licenses_.end()) return known->second;
+    std::string license;
+    for (const char* name : {"LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING", "COPYING.txt"}) {
+      if (!license.empty() || !fs::is_regular_file(folder / name)) continue;
+      license = source_license(read_file(folder / name, kMostSource));
+    }
+    if (license.empty() && folder != folder_ && folder.has_relative_path()) {
+      license = license_of(folder.parent_path());
+    }
+    return licenses_[folder.string()] = license;
+  }
+
+  fs::path folder_;
+  std::vector<fs::path> files_;
+  std::map<std::string, std::string> licenses_;  // by folder
+  size_t at_ = 0;
+  uint64_t consumed_ = 0;
+};
+
 // The pages and texts of a web archive; requests, pictures, redirects are no documents.
 class WarcSource final : public RecordSource {
  public:
@@ -164,14 +219,22 @@ class WarcSource final : public RecordSource {
   std::string name_;
 };
 
+struct ExtractSettings {
+  std::string html_field;
+  bool repair = true;
+  std::vector<std::string> keep;  // of the rules that leave source files out
+};
+
 class ExtractWorker final : public StageWorker {
  public:
-  ExtractWorker(const std::string& html_field, bool repair)
-      : html_field_(html_field), repair_(repair) {}
+  explicit ExtractWorker(const ExtractSettings& settings) : settings_(settings) {}
 
   Verdict process(Record& record, const Place& place) override {
+    if (settings_.html_field.empty() && record.string("path")) {
+      if (const auto verdict = source_file(record)) return *verdict;
+    }
     Verdict verdict = read(record, place);
-    if (!repair_ || !verdict.keep) return verdict;
+    if (!settings_.repair || !verdict.keep) return verdict;
     std::string repaired = repair_text(record.text());
     if (repaired == record.text()) return verdict;
     record.set_text(std::move(repaired));
@@ -180,11 +243,58 @@ class ExtractWorker final : public StageWorker {
   }
 
  private:
+  // A record of a source file: its language, its licence, and why it is left out.
+  std::optional<Verdict> source_file(Record& record) const {
+    std::optional<std::string> bytes = record.string(kContent);
+    if (const auto coded = record.string(kContent64)) {
+      std::string decoded;
+      if (!coded->empty() && !base64_decode(*coded, decoded)) {
+        throw_bad_input("holds no base64 in 'content_base64'");
+      }
+      bytes = std::move(decoded);
+    }
+    if (!bytes) {
+      const auto size = record.number("bytes");
+      if (!size) return std::nullopt;
+      record.set_text("");
+      return Verdict{false, "source.too_large", *size, static_cast<double>(kMostSource)};
+    }
+    record.remove(kContent);
+    record.remove(kContent64);
+    const std::string path = *record.string("path");
+    const auto dropped = [](const char* rule) { return Verdict{false, rule, 1, 0}; };
+    if (is_binary(*bytes)) {
+      record.set_text("");
+      record.set_raw("binary", "true");
+      return dropped("source.binary");
+    }
+    set_text(record, with_line_feeds(decode_text(*bytes, "text/plain", /*html=*/false).utf8));
+    const std::string_view text = record.text();
+    const std::string_view language = source_language(path, text);
+    if (!language.empty()) record.set("lang", language);
+    if (const std::string license = source_license(text); !license.empty()) {
+      record.set("license", license);
+    }
+    const SourceFacts facts = source_facts(path, text, language);
+    std::optional<Verdict> verdict;
+    const auto state = [&](const char* name, bool holds) {
+      if (!holds) return;
+      record.set_raw(name, "true");
+      if (!verdict && std::ranges::find(settings_.keep, name) == settings_.keep.end()) {
+        verdict = Verdict{false, std::string("source.") + name, 1, 0};
+      }
+    };
+    state("vendored", facts.vendored);
+    state("generated", facts.generated);
+    state("minified", facts.minified);
+    return verdict ? *verdict : Verdict{};
+  }
+
   Verdict read(Record& record, const Place&) {
     if (const auto damage = record.string(kDamage)) {
       throw BadRecord(static_cast<int64_t>(record.number(kOffset).value_or(0)), *damage);
     }
-    std::string name = html_field_;
+    std::string name = settings_.html_field;
     if (name.empty()) {
       name = !record.raw("html").empty()          ? "html"
              : !record.raw("html_base64").empty() ? "html_base64"
@@ -192,10 +302,11 @@ class ExtractWorker final : public StageWorker {
     }
     auto value = record.string(name);
     if (!value) {
-      throw_bad_input(html_field_.empty() ? "has none of the fields html, html_base64, text"
-                                          : "has no text in the field '" + name + "'");
+      throw_bad_input(settings_.html_field.empty()
+                          ? "has none of the fields html, html_base64, text"
+                          : "has no text in the field '" + name + "'");
     }
-    if (name == "text" && html_field_.empty()) {
+    if (name == "text" && settings_.html_field.empty()) {
       set_text(record, with_line_feeds(*value));
       return {};  // a text that others made, empty ones too
     }
@@ -238,24 +349,25 @@ class ExtractWorker final : public StageWorker {
     state("lang", language_of(found.language));
   }
 
-  const std::string& html_field_;
-  bool repair_;
+  const ExtractSettings& settings_;
 };
 
 class ExtractStage final : public Stage {
  public:
-  ExtractStage(std::string html_field, bool repair)
-      : html_field_(std::move(html_field)), repair_(repair) {}
+  explicit ExtractStage(ExtractSettings settings) : settings_(std::move(settings)) {}
   int version() const override { return 2; }
   std::string_view name() const override { return "extract"; }
   nlohmann::ordered_json settings() const override {
-    return {{"html_field", html_field_}, {"repair", repair_}};
+    return {{"html_field", settings_.html_field},
+            {"repair", settings_.repair},
+            {"keep", settings_.keep}};
   }
   std::string text_field() const override { return ""; }
   std::unique_ptr<StageWorker> worker() const override {
-    return std::make_unique<ExtractWorker>(html_field_, repair_);
+    return std::make_unique<ExtractWorker>(settings_);
   }
   std::unique_ptr<RecordSource> open(const fs::path& path) const override {
+    if (fs::is_directory(path)) return std::make_unique<TreeSource>(path);
     std::string name = ascii_lower(path.filename().string());
     if (name.ends_with(".gz") || name.ends_with(".zst")) name.resize(name.rfind('.'));
     const auto ends = [&](std::initializer_list<std::string_view> endings) {
@@ -269,16 +381,25 @@ class ExtractStage final : public Stage {
   }
 
  private:
-  std::string html_field_;
-  bool repair_;
+  ExtractSettings settings_;
 };
 
 }  // namespace
 
 std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field) {
-  const bool repair = settings.flag("repair", true);
+  ExtractSettings out{html_field, settings.flag("repair", true), {}};
+  const std::string keep = settings.text("keep", "");
+  for (const std::string_view flag : python::split_at(keep, ",")) {
+    if (flag.empty() && keep.empty()) break;
+    if (flag != "generated" && flag != "minified" && flag != "vendored") {
+      throw Error(Kind::Misused,
+                  fmt::format("--set keep: there is no rule '{}'", printable(flag, 40)),
+                  "generated, minified, vendored");
+    }
+    out.keep.emplace_back(flag);
+  }
   settings.finish();
-  return std::make_unique<ExtractStage>(html_field, repair);
+  return std::make_unique<ExtractStage>(std::move(out));
 }
 
 }  // namespace quern

@@ -12,6 +12,10 @@ namespace quern {
 // their Content-Type in `content_type`); .html files, web archives (.warc, .wet), .txt and .md files.
 // Empty: the fields html and html_base64 are looked for. repair=off leaves wrongly decoded text as it
 // is (data/extract/mojibake.h).
+//
+// Records with a `path` and a `content` (or `content_base64`), and folders, are source files: `lang` by
+// name and content, `license` by their head or the tree's LICENSE. Those that are binary, vendored,
+// generated or minified are dropped by source.* unless keep=generated,... names them.
 std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field);
 
 }  // namespace quern
