@@ -80,7 +80,31 @@ TEST(Merge, OfAQuantizedBaseMakesFloatsThatHoldTheAdapter) {
   EXPECT_EQ(at, expected.size());
 }
 
-// An adapter of the same shapes over a GGUF file: with factor 0 the merge is the conversion.
+// Eight bits, zero points of each group, one group in all, groups in the order of activation sizes.
+TEST(Merge, OfEveryPackingAnswersAsTheAdapterBesideIt) {
+  const fs::path models = source("tests/fixtures/models");
+  const std::string adapter = (models / "qwen1-qlora/adapter").string();
+  const TempFolder folder;
+  const fs::path ids = folder.write("ids.json", "[[5, 9, 17, 33, 65, 129, 200, 3]]");
+  const auto greedy = [&](std::vector<std::string> args) {
+    args.insert(args.begin(), "generate");
+    for (const char* more : {"--ids-file", ids.c_str(), "-n", "12", "--greedy", "--json"}) {
+      args.emplace_back(more);
+    }
+    const Outcome outcome = quern(args);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return Json::parse(outcome.out, "generate").at("ids").raw();
+  };
+  for (const char* name : {"qwen1-gptq-int8", "qwen1-gptq-int4-asym", "qwen1-gptq-int4-nogroup",
+                           "qwen1-gptq-int4-actorder"}) {
+    const std::string base = (models / name).string(), out = (folder.path() / name).string();
+    const Outcome merged = quern({"merge", base, adapter, out, "--dtype", "fp32"});
+    ASSERT_EQ(merged.code, 0) << merged.err;
+    EXPECT_EQ(greedy({out}), greedy({base, "--adapter", adapter})) << name;
+  }
+}
+
+// An update that is known, over a GGUF file: the rest is what convert makes.
 TEST(Merge, OfAGgufFileStandsOnWhatConvertMakes) {
   const std::string model = source("tests/fixtures/gguf/llama.gguf").string();
   const TempFolder folder;
