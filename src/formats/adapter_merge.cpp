@@ -25,8 +25,8 @@ bool is_embedding(std::string_view name) {
 }  // namespace
 
 AdapterMerge::AdapterMerge(const TensorStore& base, const std::vector<fs::path>& adapters,
-                           double scale)
-    : base_(base) {
+                           double scale, MakeFloats make)
+    : base_(base), make_(std::move(make)) {
   adapters_.reserve(adapters.size());
   for (const fs::path& folder : adapters) {
     const fs::path file = folder / "adapter_model.safetensors";
@@ -116,6 +116,7 @@ void AdapterMerge::save_in_full(const std::string& name, const fs::path& folder,
   }
   if (tied && (name == kHead || name == embedding)) {
     unties_ = true;
+    embedding_ = embedding;
     full_.try_emplace(std::string(kHead), base_.at(embedding));
   }
   full_.insert_or_assign(name, full);
@@ -138,7 +139,10 @@ bool AdapterMerge::changes(const std::string& name) const {
 }
 
 std::vector<float> AdapterMerge::values(const std::string& name, ThreadPool& pool) const {
-  std::vector<float> out = to_floats(view(name), name);
+  const ConstTensorView before = view(name);
+  std::vector<float> out = before.data != nullptr     ? to_floats(before, name)
+                           : unties_ && name == kHead ? make_(embedding_)
+                                                      : make_(name);
   const auto found = low_rank_.find(name);
   if (found == low_rank_.end()) return out;
   for (const Update& update : found->second) {

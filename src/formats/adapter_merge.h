@@ -1,7 +1,8 @@
-// LoRA adapters merged into a checkpoint of floats: each matrix becomes W + scale · B · A (Hu et al.
+// LoRA adapters merged into a checkpoint: each matrix becomes W + scale · B · A (Hu et al.
 // 2021), under the names of the checkpoint's own files, whatever the family.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -18,7 +19,10 @@ class AdapterMerge {
   // `scale` multiplies every update. `base` has to outlive this. Throws BadInput naming file and
   // tensor for an adapter of another base: a module that the base lacks, another shape, a tensor
   // that belongs to no module, values that are not finite.
-  AdapterMerge(const TensorStore& base, const std::vector<fs::path>& adapters, double scale);
+  // `make` gives the base's tensors whose views have no data, of a quantized one.
+  using MakeFloats = std::function<std::vector<float>(const std::string& name)>;
+  AdapterMerge(const TensorStore& base, const std::vector<fs::path>& adapters, double scale,
+               MakeFloats make = {});
 
   // Names of the result's tensors, sorted: the base's, and a head that was saved apart from the
   // embedding to which the base ties it.
@@ -45,10 +49,12 @@ class AdapterMerge {
   void save_in_full(const std::string& name, const fs::path& folder, const ConstTensorView& full);
 
   const TensorStore& base_;
+  MakeFloats make_;
   std::vector<TensorStore> adapters_;
   std::map<std::string, std::vector<Update>, std::less<>> low_rank_;
   std::map<std::string, ConstTensorView, std::less<>> full_;  // go before the base's
   bool unties_ = false;
+  std::string embedding_;  // that the base's head is tied to, where the result's is not
   size_t updates_ = 0;
 };
 

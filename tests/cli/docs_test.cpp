@@ -152,6 +152,9 @@ class Sandbox {
     const fs::path tuned = source("tests/fixtures/models/qwen1-lora");
     fs::create_directory_symlink(tuned, folder_ / "base");
     fs::create_directory_symlink(tuned / "adapter", folder_ / "adapter");
+    const fs::path packed = source("tests/fixtures/models/qwen1-qlora");
+    fs::create_directory_symlink(packed, folder_ / "base-int4");
+    fs::create_directory_symlink(packed / "adapter", folder_ / "adapter-int4");
     put("recipes/mini/tiny.toml", run +
                                       "tokenizer = \"../../tokenizer\"\n[[data.train]]\nfiles = "
                                       "[\"../../books.jsonl.gz\"]\n");

@@ -7,8 +7,12 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "formats/generation_config.h"
 #include "formats/gguf.h"
 #include "formats/tokenizer_spec.h"
+#include "model/config.h"
+#include "model/gguf_config.h"
+#include "model/relayout.h"
 #include "text/chat_template.h"
 #include "text/gguf_tokenizer.h"
 
@@ -103,6 +107,19 @@ void copy_side_files(const fs::path& from, const fs::path& to) {
       write_file(to / entry.path().filename(), read_file(entry.path()));
     }
   }
+}
+
+void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
+  const GgufFile file(from);
+  Config config = family_layout(gguf_config(file));
+  config.dtype = dtype.value_or(DType::F16);
+  write_file(to / "config.json", dump(to_json(config), 2) + "\n");
+  nlohmann::ordered_json generation = to_json(read_generation_config(from));
+  if (config.eos_ids.size() > 1) generation["eos_token_id"] = config.eos_ids;
+  if (!generation.empty()) {
+    write_file(to / "generation_config.json", dump(generation, 2) + "\n");
+  }
+  write_gguf_tokenizer(from, to);
 }
 
 }  // namespace quern::cli

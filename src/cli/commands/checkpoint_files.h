@@ -25,4 +25,8 @@ void copy_side_files(const fs::path& from, const fs::path& to);
 // tokenizer.json cannot say is left out, with a warning.
 void write_gguf_tokenizer(const fs::path& from, const fs::path& to);
 
+// What a folder has beside the weights, which are of `dtype` (F16, without), out of a GGUF file's
+// metadata: config.json, generation settings, tokenizer and chat template.
+void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype);
+
 }  // namespace quern::cli

@@ -161,20 +161,6 @@ void copy_files(const fs::path& from, const fs::path& to, std::optional<DType> d
   write_file(to / "config.json", dump(changed, 2) + "\n");
 }
 
-// What a folder has beside the weights, out of a GGUF file's metadata.
-void write_gguf_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
-  const GgufFile file(from);
-  Config config = family_layout(gguf_config(file));
-  config.dtype = dtype.value_or(DType::F16);
-  write_file(to / "config.json", dump(to_json(config), 2) + "\n");
-  nlohmann::ordered_json generation = to_json(read_generation_config(from));
-  if (config.eos_ids.size() > 1) generation["eos_token_id"] = config.eos_ids;
-  if (!generation.empty()) {
-    write_file(to / "generation_config.json", dump(generation, 2) + "\n");
-  }
-  write_gguf_tokenizer(from, to);
-}
-
 // A folder with the weights of another family's layout.
 void write_family_files(const fs::path& from, const fs::path& to, Config config,
                         std::optional<DType> dtype) {

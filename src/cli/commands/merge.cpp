@@ -16,6 +16,7 @@
 #include "formats/gguf.h"
 #include "formats/gptq.h"
 #include "model/config.h"
+#include "model/float_base.h"
 #include "text/load.h"
 
 namespace quern::cli {
@@ -29,18 +30,44 @@ struct Arguments {
   bool force = false;
 };
 
-// Only the weights of floats can hold what an adapter adds.
-void refuse_quantized(const std::string& model) {
+// The base: floats as they lie in its files, or what its quantized matrices stand for.
+struct Base {
+  std::optional<TensorStore> stored;
+  std::optional<FloatBase> quantized;
+
+  const TensorStore& floats() const { return quantized ? quantized->floats() : *stored; }
+};
+
+Base open_base(const std::string& model, std::optional<DType> dtype) {
+  if (!fs::exists(model)) throw_bad_input(model + ": there is no such folder or file");
+  const bool gguf = is_gguf(model);
+  if (!gguf && !fs::is_directory(model)) throw_bad_input(model + ": is a file", "name the folder");
+  const Config config = load_config(model);  // a checkpoint that is one
+  Base base;
+  if (gguf || read_gptq_config(model)) {
+    base.quantized.emplace(model, config, dtype.value_or(DType::F16));
+  } else {
+    base.stored.emplace(TensorStore::open(model));
+  }
+  return base;
+}
+
+// config.json and the files beside it.
+void write_files(const std::string& model, const fs::path& to, std::optional<DType> dtype,
+                 const Base& base, bool unties) {
+  nlohmann::ordered_json config;
   if (is_gguf(model)) {
-    throw Error(Kind::Unsupported, model + ": is a GGUF file",
-                fmt::format("make a folder of floats of it first: quern convert {} FOLDER", model));
+    write_gguf_files(model, to, dtype);
+    config = config_with_dtype(to, std::nullopt, false);
+  } else {
+    copy_side_files(model, to);
+    config = config_with_dtype(model, dtype, base.floats().has_fp8());
+    // What says how the base was packed.
+    config.erase("quantization_config");
+    for (const char* file : {"quantize_config.json", "quant_config.json"}) fs::remove(to / file);
   }
-  if (!fs::exists(model)) throw_bad_input(model + ": there is no such folder");
-  if (!fs::is_directory(model)) throw_bad_input(model + ": is a file", "name the folder");
-  if (read_gptq_config(model)) {
-    throw Error(Kind::Unsupported, model + ": is quantized",
-                "merge into the float checkpoint that it was made of, then quern quantize");
-  }
+  if (unties) config["tie_word_embeddings"] = false;
+  write_file(to / "config.json", dump(config, 2) + "\n");
 }
 
 void merge(Arguments args) {
@@ -50,11 +77,13 @@ void merge(Arguments args) {
   }
   args.out = args.adapters.back();
   args.adapters.pop_back();
-  const std::optional<DType> dtype = checkpoint_dtype(args.dtype);
-  refuse_quantized(args.model);
-  load_config(args.model);  // a checkpoint that is one
-  const TensorStore base = TensorStore::open(args.model);
-  const AdapterMerge merged(base, {args.adapters.begin(), args.adapters.end()}, args.scale);
+  std::optional<DType> dtype = checkpoint_dtype(args.dtype);
+  const Base opened = open_base(args.model, dtype);
+  if (opened.quantized && !dtype) dtype = DType::F16;  // as scales of such files are
+  const TensorStore& base = opened.floats();
+  const AdapterMerge merged(
+      base, {args.adapters.begin(), args.adapters.end()}, args.scale,
+      [&](const std::string& name) { return opened.quantized->values(name); });
   std::vector<PlannedTensor> plan;
   uint64_t total = 0;
   for (const std::string& name : merged.names()) {
@@ -75,7 +104,7 @@ void merge(Arguments args) {
   for (const PlannedTensor& tensor : plan) {
     check_interrupted();
     const ConstTensorView view = merged.view(tensor.name);
-    if (!merged.changes(tensor.name) && view.dtype == tensor.dtype) {
+    if (view.data != nullptr && !merged.changes(tensor.name) && view.dtype == tensor.dtype) {
       writer.write({view.data, view.size_bytes()});
     } else {
       encode_floats(merged.values(tensor.name, pool), tensor.dtype, bytes);
@@ -85,10 +114,7 @@ void merge(Arguments args) {
     progress.update(written);
   }
   writer.finish();
-  copy_side_files(args.model, folder.temporary());
-  nlohmann::ordered_json config = config_with_dtype(args.model, dtype, base.has_fp8());
-  if (merged.unties()) config["tie_word_embeddings"] = false;
-  write_file(folder.temporary() / "config.json", dump(config, 2) + "\n");
+  write_files(args.model, folder.temporary(), dtype, opened, merged.unties());
   folder.commit();
   progress.finish();
   print(fmt::format("{}: {} matrices changed of {} tensors, {}\ntry: quern {} {}\n", args.out,
@@ -101,9 +127,13 @@ void merge(Arguments args) {
 void add_merge(CLI::App& root) {
   Command command(root, "merge", "Merge LoRA adapters into a checkpoint",
                   {{"merge base adapter merged", "a checkpoint that needs no adapter"},
-                   {"merge base adapter half --scale 0.5", "half of what was learnt"}});
+                   {"merge base adapter half --scale 0.5", "half of what was learnt"},
+                   {"merge base-int4 adapter-int4 merged --dtype bf16",
+                    "floats of a quantized base; quern quantize packs them again"}});
   auto args = std::make_shared<Arguments>();
-  command.positional("model", args->model, "Checkpoint folder of floats")
+  command
+      .positional("model", args->model,
+                  "Checkpoint folder, or GGUF file; quantized ones become floats")
       .required()
       .replaced(resolve_model);
   command
@@ -111,7 +141,8 @@ void add_merge(CLI::App& root) {
                   "Adapter folders in PEFT's layout, then the folder to make")
       .required();
   command.option("--scale", args->scale, "Factor of the update").range(-1e6, 1e6);
-  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16", "the model's");
+  command.option("--dtype", args->dtype, "Type of the numbers: fp32, fp16 or bf16",
+                 "the model's; fp16 where it is quantized");
   command.option("--shard-size", args->shard_mb, "Largest file, in MB")
       .range(int64_t{1}, int64_t{1} << 40);
   command.flag("--force", args->force, "Replace what is there under the name of `out`");
