@@ -115,6 +115,7 @@ class Sandbox {
                   "\"}\n{\"label\": 0, \"text\": \"cheap pills now " + std::to_string(i) + "\"}\n";
     }
     put("labelled.jsonl", labelled);
+    put("good.txt", "the mill turns\nthe mill of the river turns the stone\n");
     put("de.txt", "Guten Tag, wie geht es?\nDas Wetter ist heute schlecht.\n");
     put("en.txt", "Good day, how are you?\nThe weather is bad today.\n");
     put("src/main.c", "int main(void) { return 0; }\n");

@@ -12,10 +12,12 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/log.h"
 #include "core/progress.h"
 #include "core/python_text.h"
 #include "core/utf8.h"
 #include "data/classify/labelled_records.h"
+#include "data/classify/ngram_model.h"
 #include "data/pipeline/shards.h"
 
 namespace quern::cli {
@@ -285,9 +287,84 @@ void train_language(const LanguageArguments& args) {
   }
 }
 
+// ---- train-ngram
+
+struct NGramArguments {
+  std::vector<std::string> train;
+  std::string out, text_field = "text";
+  int order = 5;
+  bool json = false, force = false;
+};
+
+void train_ngram(const NGramArguments& args) {
+  claim_output(args.out, args.force);
+  std::vector<std::vector<std::string>> sentences;
+  const auto add_lines = [&](std::string_view text) {
+    for (const std::string_view line : python::split_at(text, "\n")) {
+      std::vector<std::string> words = ngram_words(line);
+      if (!words.empty()) sentences.push_back(std::move(words));
+    }
+  };
+  const InterruptScope scope;
+  std::vector<fs::path> records;
+  for (const fs::path& file : text_files(args.train)) {
+    if (file.extension() == ".txt") {
+      add_lines(read_file(file, uint64_t{1} << 32));
+    } else {
+      for (const fs::path& one : expand_inputs({file.string()})) records.push_back(one);
+    }
+    check_interrupted();
+  }
+  for_each_text(records, args.text_field, [&](std::string_view text) {
+    check_interrupted();
+    add_lines(text);
+  });
+  std::vector<int> fallbacks;
+  const NGramModel model =
+      NGramModel::train(sentences, args.order, [&](int order) { fallbacks.push_back(order); });
+  write_file(args.out, model.arpa());
+  for (const int order : fallbacks) {
+    log::warning(
+        fmt::format("too few {}-grams occur one to four times to estimate their discounts: "
+                    "0.5, 1 and 1.5 are taken",
+                    order));
+  }
+  std::vector<size_t> sizes;
+  for (int i = 1; i <= model.order(); ++i) sizes.push_back(model.size(i));
+  if (args.json) {
+    print(dump(ordered_json{{"order", model.order()},
+                            {"sentences", sentences.size()},
+                            {"ngrams", sizes},
+                            {"bytes", fs::file_size(args.out)}}) +
+          "\n");
+    return;
+  }
+  print(fmt::format("{}: order {}, {} sentences, n-grams {}, {}\n", args.out, model.order(),
+                    sentences.size(), fmt::join(sizes, " "), human_bytes(fs::file_size(args.out))));
+}
+
+void add_train_ngram(CLI::App& data) {
+  auto args = std::make_shared<NGramArguments>();
+  Command command(data, "train-ngram", "Train a word n-gram model, for filter's rules ngram",
+                  {{"data train-ngram good.txt --order 3 --out good.arpa",
+                    "modified Kneser-Ney smoothing; an ARPA file, which KenLM reads too"}});
+  command
+      .positional("train", args->train,
+                  "Text files (a line a sentence), folders of them, or record files")
+      .required();
+  command.option("--out", args->out, "ARPA file to make").required().file();
+  command.option("--order", args->order, "Words of the longest n-grams")
+      .range(2, NGramModel::kMostOrder);
+  command.option("--text-field", args->text_field, "Field of records that holds the text");
+  command.flag("--json", args->json, "Print one JSON object");
+  command.flag("--force", args->force, "Replace the file if it exists");
+  command.on_run([args] { train_ngram(*args); });
+}
+
 }  // namespace
 
 void add_data_train(CLI::App& data) {
+  add_train_ngram(data);
   {
     auto args = std::make_shared<ClassifierArguments>();
     Command command(data, "train-classifier",

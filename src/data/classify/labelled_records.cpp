@@ -11,9 +11,11 @@
 
 namespace quern {
 
-void for_each_labelled(const std::vector<fs::path>& files, const std::string& text_field,
-                       const std::string& label_field,
-                       const std::function<void(std::string text, std::string label)>& see) {
+namespace {
+
+// Calls `see` with each record; what it cannot read is named with file and line.
+void each_record(const std::vector<fs::path>& files, const std::string& text_field,
+                 const std::function<void(const Record&)>& see) {
   StageOptions options;
   options.inputs = files;
   RecordParser parser;
@@ -21,26 +23,39 @@ void for_each_labelled(const std::vector<fs::path>& files, const std::string& te
     BatchReader reader(options, input);
     while (const auto batch = reader.next()) {
       for_each_line(*batch, [&](std::string_view line, const Place& place) {
-        const auto where = [&] {
-          return fmt::format("{}: line {}", files[input].string(), place.line);
-        };
         try {
-          const Record record(parser, line, text_field);
-          std::optional<std::string> label = record.string(label_field);
-          if (const auto number = record.number(label_field)) label = json_number(*number);
-          if (const auto yes = record.boolean(label_field)) label = *yes ? "1" : "0";
-          if (!label) {
-            throw_bad_input(fmt::format("has no label in {}", label_field),
-                            "--label-field names another field");
-          }
-          see(std::string(record.text()), *std::move(label));
+          see(Record(parser, line, text_field));
         } catch (const Error& error) {
           if (error.kind() != Kind::BadInput) throw;
-          throw_bad_input(where() + ": " + error.what(), error.hint());
+          throw_bad_input(
+              fmt::format("{}: line {}: {}", files[input].string(), place.line, error.what()),
+              error.hint());
         }
       });
     }
   }
+}
+
+}  // namespace
+
+void for_each_labelled(const std::vector<fs::path>& files, const std::string& text_field,
+                       const std::string& label_field,
+                       const std::function<void(std::string text, std::string label)>& see) {
+  each_record(files, text_field, [&](const Record& record) {
+    std::optional<std::string> label = record.string(label_field);
+    if (const auto number = record.number(label_field)) label = json_number(*number);
+    if (const auto yes = record.boolean(label_field)) label = *yes ? "1" : "0";
+    if (!label) {
+      throw_bad_input(fmt::format("has no label in {}", label_field),
+                      "--label-field names another field");
+    }
+    see(std::string(record.text()), *std::move(label));
+  });
+}
+
+void for_each_text(const std::vector<fs::path>& files, const std::string& text_field,
+                   const std::function<void(std::string_view text)>& see) {
+  each_record(files, text_field, [&](const Record& record) { see(record.text()); });
 }
 
 int binary_label(const std::string& label, const std::string& positive) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/file.h"
@@ -16,6 +17,10 @@ namespace quern {
 void for_each_labelled(const std::vector<fs::path>& files, const std::string& text_field,
                        const std::string& label_field,
                        const std::function<void(std::string text, std::string label)>& see);
+
+// Calls `see` with each record's text.
+void for_each_text(const std::vector<fs::path>& files, const std::string& text_field,
+                   const std::function<void(std::string_view text)>& see);
 
 // Whether a label means yes: 1, true, yes, good, positive; no: 0, false, no, bad, negative, -1. With
 // `positive`, that word alone does. Throws BadInput for any other.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <limits>
 #include <map>
@@ -11,6 +12,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "data/classify/linear_model.h"
+#include "data/classify/ngram_model.h"
 #include "data/stages/pii.h"
 #include "data/stages/text_rules.h"
 #include "data/stages/word_list.h"
@@ -39,6 +41,9 @@ struct FilterSettings {
   std::string word_file, word_sha256;
   std::shared_ptr<const WordList> words;
   double most_words = 0;
+  std::string ngram_sha256;
+  std::shared_ptr<const NGramModel> ngram;
+  double most_perplexity = 0;
   Vote vote = Vote::Any;
   std::map<std::string, double> weights;  // of Sum: what a set adds that would drop the text
   double vote_threshold = 1;
@@ -86,6 +91,15 @@ class FilterWorker final : public StageWorker {
       const bool above = score >= classifier.threshold;
       if (above == classifier.keep_above) return {};
       return {false, set + ".classifier", score, classifier.threshold};
+    }
+    if (set == "ngram") {
+      const double perplexity = settings_.ngram->score_text(record.text()).perplexity();
+      // A text without a word has none: it stays out.
+      if (std::isfinite(perplexity)) record.set_score(set, perplexity);
+      if (perplexity <= settings_.most_perplexity) return {};
+      return {false, "ngram.max_perplexity",
+              std::isfinite(perplexity) ? perplexity : std::numeric_limits<double>::max(),
+              settings_.most_perplexity};
     }
     if (set == "words") {
       const auto found = static_cast<double>(settings_.words->count(record.text()));
@@ -148,6 +162,10 @@ class FilterStage final : public Stage {
     if (settings_.words) {
       out["words.file"] = settings_.word_sha256;
       out["words.most"] = settings_.most_words;
+    }
+    if (settings_.ngram) {
+      out["ngram.model"] = settings_.ngram_sha256;
+      out["ngram.max_perplexity"] = settings_.most_perplexity;
     }
     if (settings_.vote != Vote::Any) {
       out["vote"] = settings_.vote == Vote::All ? "all" : "sum";
@@ -213,7 +231,7 @@ void read_vote(StageSettings& settings, FilterSettings& out) {
 std::unique_ptr<Stage> make_filter_stage(StageSettings& settings) {
   FilterSettings out;
   std::vector<std::string_view> known = text_rule_sets();
-  for (const char* set : {"pii", "quality", "toxic", "words"}) known.emplace_back(set);
+  for (const char* set : {"pii", "quality", "toxic", "words", "ngram"}) known.emplace_back(set);
   const std::string sets = settings.text("rules", "gopher,gopher_repetition,c4,fineweb,pii");
   for (size_t at = 0; at <= sets.size();) {
     const size_t end = std::min(sets.find_first_of(",|", at), sets.size());
@@ -221,11 +239,12 @@ std::unique_ptr<Stage> make_filter_stage(StageSettings& settings) {
     at = end + 1;
     if (std::ranges::find(known, set) == known.end()) {
       const std::string near = nearest(set, known);
-      throw Error(Kind::Misused, fmt::format("--set rules: no set '{}'", printable(set, 80)),
-                  near.empty()
-                      ? "known are gopher, gopher_repetition, c4, fineweb, pii, quality, toxic "
-                        "and words"
-                      : "did you mean " + near + "?");
+      throw Error(
+          Kind::Misused, fmt::format("--set rules: no set '{}'", printable(set, 80)),
+          near.empty()
+              ? "known are gopher, gopher_repetition, c4, fineweb, pii, quality, toxic, words "
+                "and ngram"
+              : "did you mean " + near + "?");
     }
     out.sets.push_back(set);
   }
@@ -249,6 +268,12 @@ std::unique_ptr<Stage> make_filter_stage(StageSettings& settings) {
   for (const std::string& set : out.sets) {
     if (set == "quality" || set == "toxic") {
       out.classifiers.push_back(read_classifier(settings, set));
+    } else if (set == "ngram") {
+      const std::string file = file_of(settings, set, "ngram.model");
+      const std::string bytes = read_file(file, uint64_t{8} << 30);
+      out.ngram_sha256 = sha256(bytes);
+      out.ngram = std::make_shared<NGramModel>(NGramModel::parse_arpa(bytes, file));
+      out.most_perplexity = settings.number("ngram.max_perplexity", 1000, 1, 1e12);
     } else if (set == "words") {
       out.word_file = file_of(settings, set, "words.file");
       const std::string bytes = read_file(out.word_file, uint64_t{64} << 20);
