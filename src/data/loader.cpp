@@ -45,12 +45,13 @@ Loader::Loader(std::vector<LoaderSource> sources, const LoaderOptions& options)
   for (const LoaderSource& source : sources) {
     const Dataset& data = *source.dataset;
     Source own{&data, source.weight / total, {}};
-    if (options.packing == Packing::Documents) {
+    if (options.packing != Packing::Stream) {
       const auto& begins = data.documents();
       for (size_t i = 0; i < begins.size(); ++i) {
         const int64_t end = i + 1 < begins.size() ? begins[i + 1] : data.tokens();
         Window* last = own.windows.empty() ? nullptr : &own.windows.back();
-        if (last != nullptr && end - last->first <= options.seq) {
+        if (options.packing == Packing::Documents && last != nullptr &&
+            end - last->first <= options.seq) {
           last->tokens = end - last->first;
         } else {
           own.windows.push_back({begins[i], std::min(end - begins[i], options.seq)});
@@ -67,7 +68,7 @@ Loader::Loader(std::vector<LoaderSource> sources, const LoaderOptions& options)
 
 int64_t Loader::windows(size_t source) const noexcept {
   const Source& own = sources_[source];
-  if (options_.packing == Packing::Documents) return static_cast<int64_t>(own.windows.size());
+  if (options_.packing != Packing::Stream) return static_cast<int64_t>(own.windows.size());
   return own.dataset->tokens() / options_.seq - 1;  // one fewer leaves room to shift the cut
 }
 
@@ -78,6 +79,10 @@ double Loader::epochs(size_t source) const noexcept {
 Loader::Window Loader::window(size_t source, int64_t drawn) const {
   const int64_t count = windows(source), epoch = drawn / count;
   const uint64_t stream = static_cast<uint64_t>(epoch) << 16 | source;
+  if (options_.packing == Packing::Pairs) {
+    const int64_t pair = permuted(drawn % count / 2, count / 2, options_.seed, stream);
+    return sources_[source].windows[static_cast<size_t>(2 * pair + drawn % 2)];
+  }
   const int64_t index = permuted(drawn % count, count, options_.seed, stream);
   if (options_.packing == Packing::Documents) {
     return sources_[source].windows[static_cast<size_t>(index)];
@@ -89,6 +94,9 @@ Loader::Window Loader::window(size_t source, int64_t drawn) const {
 }
 
 size_t Loader::next_source() const noexcept {
+  for (size_t i = 0; options_.packing == Packing::Pairs && i < drawn_.size(); ++i) {
+    if (drawn_[i] % 2 == 1) return i;  // the second of a pair
+  }
   double all = 1;
   for (const int64_t drawn : drawn_) all += static_cast<double>(drawn);
   size_t best = 0;

@@ -18,6 +18,7 @@ namespace quern {
 enum class Packing : uint8_t {
   Stream,     // windows of `seq` tokens cut from the stream of documents, another cut each epoch
   Documents,  // whole documents side by side while they fit; what is longer than `seq` is cut off
+  Pairs,      // a document a sequence; documents 2i and 2i + 1 come one after the other
 };
 // "stream" or "documents". Throws BadInput for another word, naming `source`.
 Packing parse_packing(std::string_view name, std::string_view source);
@@ -62,7 +63,7 @@ class Loader {
   struct Source {
     const Dataset* dataset;
     double share;                 // weights sum to 1
-    std::vector<Window> windows;  // of Packing::Documents
+    std::vector<Window> windows;  // of Packing::Documents and Pairs
   };
   Window window(size_t source, int64_t drawn) const;
   size_t next_source() const noexcept;

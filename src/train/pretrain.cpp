@@ -20,10 +20,12 @@ namespace quern {
 namespace {
 
 TrainingOptions training_options(const RunConfig& config, const Backend& backend) {
-  return {.batch = config.micro_batch,
+  const bool pairs =
+      learns_preferences(config);  // a sequence at a time, whose gradients are added up
+  return {.batch = pairs ? 1 : config.micro_batch,
           .seq = config.seq,
           .recomputed_layers = config.recompute_layers,
-          .own_gradients = config.micro_batch == config.batch,
+          .own_gradients = !pairs && config.micro_batch == config.batch,
           .trained = trained_specs(config),
           .rounded_activations = backend.rounds_products(),
           .dropout = static_cast<float>(config.dropout),
@@ -50,6 +52,14 @@ const char* word(GradientGuard::Verdict verdict) {
 
 }  // namespace
 
+bool learns_preferences(const RunConfig& config) noexcept {
+  return config.tune && config.tune->preference;
+}
+
+int64_t sequences_of_step(const RunConfig& config) noexcept {
+  return config.batch * (learns_preferences(config) ? 2 : 1);
+}
+
 double training_flops_per_token(const Config& config, int64_t seq) {
   return 6.0 * static_cast<double>(count_parameters(config).active_matmul) +
          6.0 * static_cast<double>(config.layers * config.query_dim() * seq);
@@ -62,7 +72,7 @@ RunEstimate estimate(const RunConfig& config, const Backend& backend) {
   }
   const bool lora = config.tune && config.tune->lora();
   const uint64_t block = out.trained * sizeof(float);
-  if (lora) {
+  if (lora || learns_preferences(config)) {
     for (const fs::path& file : weight_files(config.init_from)) out.frozen += fs::file_size(file);
   }
   out.parameters = block;
@@ -73,9 +83,12 @@ RunEstimate estimate(const RunConfig& config, const Backend& backend) {
   out.activations = TrainingPass::memory_bytes(config.model, options);
   out.gradients = own ? with_gradients - out.activations : block;
   out.checkpoint_copies = config.save_in_background ? 3 * block : 0;
-  out.tokens = static_cast<double>(config.steps) * static_cast<double>(config.batch * config.seq);
+  out.tokens = static_cast<double>(config.steps) *
+               static_cast<double>(sequences_of_step(config) * config.seq);
   // Frozen matrices have no gradient of their own: a third of the products.
   out.flops_per_token = training_flops_per_token(config.model, config.seq) * (lora ? 2.0 / 3 : 1);
+  // A pair is looked at twice more before its gradient, by the model and by its reference.
+  if (learns_preferences(config)) out.flops_per_token *= lora ? 2 : 5.0 / 3;
   return out;
 }
 
@@ -91,16 +104,19 @@ Pretraining::Pretraining(Backend& backend, const RunConfig& config,
       optimizer_(backend, config.model, config.optimizer, parameters_.specs()),
       pass_(backend, config.model, training_options(config, backend)),
       guard_(config.guard),
-      ids_(static_cast<size_t>(config.batch * config.seq)),
+      ids_(static_cast<size_t>(sequences_of_step(config) * config.seq)),
       labels_(ids_.size()),
       starts_(ids_.size()) {
   if (config.tune && config.tune->lora()) {
     frozen_ = LoadedWeights::load(config.init_from, config.model, {.pool = pool});
     weights_ = parameters_.over(frozen_->weights());
   } else {
+    if (learns_preferences(config)) {
+      frozen_ = LoadedWeights::load(config.init_from, config.model, {.pool = pool});
+    }
     weights_ = parameters_.weights();
   }
-  if (config.micro_batch < config.batch) {
+  if (config.micro_batch < config.batch || learns_preferences(config)) {
     sum_.emplace(backend, config.model, parameters_.specs());
   }
   for (const std::vector<const Dataset*>* group : {&train, &valid_}) {
@@ -158,7 +174,7 @@ bool Pretraining::run(const fs::path& run, bool resumed,
 }
 
 void Pretraining::begin_parameters() {
-  if (frozen_) {
+  if (config_.tune && config_.tune->lora()) {
     parameters_.initialize(config_.model, config_.seed);
     for (size_t i = 0; i < parameters_.specs().size(); ++i) {  // what is trained in full
       const TensorSpec& spec = parameters_.specs()[i];
@@ -190,6 +206,46 @@ StepReport Pretraining::step() {
     loader_.next(std::span(ids_).subspan(at, seq), std::span(labels_).subspan(at, seq),
                  std::span(starts_).subspan(at, seq));
   }
+  if (sum_.has_value()) sum_->clear(backend_);
+  const GradientSink sink = sum_.has_value() ? GradientSink{*sum_} : pass_.gradients();
+  StepReport report;
+  if (learns_preferences(config_)) {
+    const PreferenceLoss sums = prefer(&sink);
+    const auto pairs = static_cast<double>(sums.pairs);
+    report.loss = sums.loss / pairs;
+    report.margin = sums.margin / pairs;
+    report.accuracy = static_cast<double>(sums.preferred) / pairs;
+  } else {
+    report.loss = forward_backward(sink);
+  }
+
+  const GradientNorm norm = optimizer_.measure(sink.into);
+  report.step = state_.step + 1;
+  report.gradient_norm = norm.norm;
+  report.learning_rate = config_.schedule.rate_of_step(report.step);
+  report.verdict = guard_.judge(report.loss, norm.norm);
+  if (report.verdict == GradientGuard::Verdict::Take) {
+    optimizer_.step(parameters_, sink.into, report.learning_rate, norm.scale);
+  }
+  state_.step = report.step;
+  state_.tokens += sequences_of_step(config_) * config_.seq;
+  state_.optimizer_steps = optimizer_.steps();
+  state_.position = loader_.position();
+  state_.guard = guard_.state();
+  report.tokens = state_.tokens;
+  report.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return report;
+}
+
+PreferenceLoss Pretraining::prefer(const GradientSink* sink) {
+  return preference_pass(pass_, weights_, frozen_->weights(),
+                         {sequences_of_step(config_), config_.seq, ids_, labels_, {}},
+                         *config_.tune->preference, sink);
+}
+
+double Pretraining::forward_backward(const GradientSink& sink) {
+  const auto seq = static_cast<size_t>(config_.seq);
   const std::span<const int32_t> starts =
       config_.isolate_documents ? std::span<const int32_t>(starts_) : std::span<const int32_t>();
   const TrainingBatch whole = {config_.batch, config_.seq, ids_, labels_, starts};
@@ -197,9 +253,6 @@ StepReport Pretraining::step() {
   // alone has no gradient.
   const int64_t count = std::max<int64_t>(1, whole.count_labels());
   const auto scale = static_cast<float>(1.0 / static_cast<double>(count));
-
-  if (sum_.has_value()) sum_->clear(backend_);
-  const GradientSink sink = sum_.has_value() ? GradientSink{*sum_} : pass_.gradients();
   double loss = 0;
   const size_t micro = static_cast<size_t>(config_.micro_batch) * seq;
   const auto micro_batches = static_cast<uint64_t>(config_.batch / config_.micro_batch);
@@ -211,32 +264,19 @@ StepReport Pretraining::step() {
     const uint64_t stream = static_cast<uint64_t>(state_.step) * micro_batches + i;
     loss += pass_.forward_backward(weights_, sink, part, scale, stream).loss;
   }
-  loss /= static_cast<double>(count);
-
-  const GradientNorm norm = optimizer_.measure(sink.into);
-  StepReport report;
-  report.step = state_.step + 1;
-  report.loss = loss;
-  report.gradient_norm = norm.norm;
-  report.learning_rate = config_.schedule.rate_of_step(report.step);
-  report.verdict = guard_.judge(loss, norm.norm);
-  if (report.verdict == GradientGuard::Verdict::Take) {
-    optimizer_.step(parameters_, sink.into, report.learning_rate, norm.scale);
-  }
-  state_.step = report.step;
-  state_.tokens += config_.batch * config_.seq;
-  state_.optimizer_steps = optimizer_.steps();
-  state_.position = loader_.position();
-  state_.guard = guard_.state();
-  report.tokens = state_.tokens;
-  report.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  return report;
+  return loss / static_cast<double>(count);
 }
 
 void Pretraining::validate() {
   for (size_t source = 0; source < valid_.size(); ++source) {
     const Dataset& data = *valid_[source];
+    if (learns_preferences(config_)) {
+      const PreferenceLoss pairs = validate_pairs(data);
+      ValidationReport report{state_.step, state_.tokens, config_.valid[source].name};
+      report.loss = pairs.loss / static_cast<double>(std::max<int64_t>(1, pairs.pairs));
+      observer_.validated(report);
+      continue;
+    }
     const LossSum sum = config_.tune && config_.packing == Packing::Documents
                             ? validate_documents(data)
                             : validate_stream(data);
@@ -292,6 +332,29 @@ LossSum Pretraining::validate_documents(const Dataset& data) {
     const LossSum part = pass_.loss(weights_, {1, config_.seq, ids, labels, starts});
     sum.loss += part.loss;
     sum.count += part.count;
+  }
+  return sum;
+}
+
+// The first pairs, in the order of a first epoch.
+PreferenceLoss Pretraining::validate_pairs(const Dataset& data) {
+  Loader loader({{&data, 1}}, {config_.seq, /*seed=*/0, Packing::Pairs, true});
+  const int64_t most = std::max<int64_t>(1, config_.validate_tokens / config_.seq / 2);
+  const int64_t pairs = std::min(most, loader.windows(0) / 2);
+  std::vector<int32_t> ids(static_cast<size_t>(2 * config_.seq)), labels(ids.size()),
+      starts(ids.size());
+  const auto seq = static_cast<size_t>(config_.seq);
+  PreferenceLoss sum;
+  for (int64_t i = 0; i < pairs; ++i) {
+    for (size_t at = 0; at < ids.size(); at += seq) {
+      loader.next(std::span(ids).subspan(at, seq), std::span(labels).subspan(at, seq),
+                  std::span(starts).subspan(at, seq));
+    }
+    const PreferenceLoss one =
+        preference_pass(pass_, weights_, frozen_->weights(), {2, config_.seq, ids, labels, {}},
+                        *config_.tune->preference, nullptr);
+    sum.loss += one.loss;
+    sum.pairs += one.pairs;
   }
   return sum;
 }

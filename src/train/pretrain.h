@@ -8,6 +8,7 @@
 
 #include "model/backward.h"
 #include "train/checkpoint.h"
+#include "train/preference.h"
 
 namespace quern {
 
@@ -17,6 +18,9 @@ struct StepReport {
   double loss = 0, learning_rate = 0, gradient_norm = 0;
   double seconds = 0;  // of this step
   GradientGuard::Verdict verdict = GradientGuard::Verdict::Take;
+  // Of preference optimization: the mean of beta times how much more likely the preferred answer has
+  // become than the other, and the share of pairs where it has.
+  double margin = 0, accuracy = 0;
 };
 
 struct ValidationReport {
@@ -55,6 +59,10 @@ struct RunEstimate {
 };
 RunEstimate estimate(const RunConfig& config, const Backend& backend);
 
+// Whether pairs of answers are learnt from, and the sequences of a step: of each pair two.
+bool learns_preferences(const RunConfig& config) noexcept;
+int64_t sequences_of_step(const RunConfig& config) noexcept;
+
 // Products and attention of one token, forward and backward, as PaLM's appendix B counts them: six
 // times the matrices' parameters, and attention over half of `seq` on average.
 double training_flops_per_token(const Config& config, int64_t seq);
@@ -73,10 +81,13 @@ class Pretraining {
 
  private:
   StepReport step();
+  double forward_backward(const GradientSink& sink);  // the mean loss of the step's sequences
+  PreferenceLoss prefer(const GradientSink* sink);    // of its pairs
   void begin_parameters();
   void validate();
   LossSum validate_stream(const Dataset& data);
   LossSum validate_documents(const Dataset& data);
+  PreferenceLoss validate_pairs(const Dataset& data);
   void dump_skipped(const fs::path& run, const StepReport& report) const;
 
   Backend& backend_;
@@ -84,9 +95,10 @@ class Pretraining {
   std::vector<const Dataset*> valid_;
   RunObserver& observer_;
   Loader loader_;
-  std::optional<LoadedWeights> frozen_;  // of low-rank tuning
-  Parameters parameters_;                // what is trained
-  Weights weights_;                      // both
+  std::optional<LoadedWeights>
+      frozen_;             // of low-rank tuning, and what preferences are compared with
+  Parameters parameters_;  // what is trained
+  Weights weights_;        // both
   Optimizer optimizer_;
   TrainingPass pass_;
   std::optional<Parameters> sum_;  // of micro-batches' gradients, where a step has several

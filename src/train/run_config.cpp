@@ -34,12 +34,19 @@ const Keys kValidationKeys = {"every", "tokens"};
 const Keys kTuneKeys = {"method", "neftune_alpha"};
 const Keys kLoraKeys = {"rank",          "alpha",  "dropout", "targets",
                         "saved_modules", "rslora", "use_dora"};
+const Keys kDpoKeys = {"beta", "loss", "trains"};
 const Keys kSampleKeys = {"every", "tokens", "prompts"};
-const std::pair<std::string_view, const Keys*> kTables[] = {
-    {"train", &kTrainKeys},    {"optimizer", &kOptimizerKeys},   {"data", &kDataKeys},
-    {"model", &kModelKeys},    {"checkpoint", &kCheckpointKeys}, {"validation", &kValidationKeys},
-    {"samples", &kSampleKeys}, {"guard", &kGuardKeys},           {"tune", &kTuneKeys},
-    {"lora", &kLoraKeys}};
+const std::pair<std::string_view, const Keys*> kTables[] = {{"train", &kTrainKeys},
+                                                            {"optimizer", &kOptimizerKeys},
+                                                            {"data", &kDataKeys},
+                                                            {"model", &kModelKeys},
+                                                            {"checkpoint", &kCheckpointKeys},
+                                                            {"validation", &kValidationKeys},
+                                                            {"samples", &kSampleKeys},
+                                                            {"guard", &kGuardKeys},
+                                                            {"tune", &kTuneKeys},
+                                                            {"lora", &kLoraKeys},
+                                                            {"dpo", &kDpoKeys}};
 
 // Keys that hold a path, or a list of them.
 constexpr std::array<std::string_view, 5> kPathKeys = {"config", "tokenizer", "init_from", "path",
@@ -251,16 +258,62 @@ bool names_module(std::string_view name, std::string_view module) {
   return module.size() == name.size() || module[module.size() - name.size() - 1] == '.';
 }
 
+// Settings of preference optimization, and what it leaves no choice of.
+void read_dpo(const Json& root, RunConfig& out, TuneOptions& tune) {
+  const Json dpo = table_of(root, "dpo");
+  dpo.only_keys(kDpoKeys);
+  TuneOptions::Preference preference;
+  preference.beta = dpo.number_or("beta", preference.beta, 1e-6, 1e6);
+  const std::string loss = dpo.string_or("loss", "sigmoid");
+  if (loss != "sigmoid" && loss != "ipo") {
+    dpo.at("loss").fail(fmt::format("is '{}', expected sigmoid or ipo", printable(loss, 40)));
+  }
+  preference.squared = loss == "ipo";
+  const std::string trains = dpo.string_or("trains", "lora");
+  if (trains != "lora" && trains != "full") {
+    dpo.at("trains").fail(fmt::format("is '{}', expected lora or full", printable(trains, 40)));
+  }
+  if (trains == "full") tune.method = TuneOptions::Method::Full;
+  tune.preference = preference;
+  // Both models read the same without noise; a dropped activation would be taken for a preference.
+  tune.dropout = 0;
+  for (const auto& [name, key] :
+       {std::pair{"lora", "dropout"}, {"train", "dropout"}, {"tune", "neftune_alpha"}}) {
+    const Json noise = table_of(root, name);
+    if (noise.number_or(key, 0) != 0) {
+      noise.at(key).fail("is not 0: preferences are learnt without noise", "leave it out");
+    }
+  }
+  const Json data = table_of(root, "data");
+  if (data.find("packing")) data.at("packing").fail("has no use: pairs stay by themselves");
+  out.packing = Packing::Pairs;
+  for (std::vector<RunSource>* sources : {&out.train, &out.valid}) {
+    for (RunSource& source : *sources) {
+      if (!source.path.empty()) {
+        data.fail("names a packed dataset", "pairs of answers are read from files = [...]");
+      }
+      source.preferences = true;
+      source.mask = ChatMask::Assistant;
+    }
+  }
+}
+
 void read_tune(const Json& root, RunConfig& out) {
   const Json table = table_of(root, "tune"), lora = table_of(root, "lora");
   table.only_keys(kTuneKeys);
   lora.only_keys(kLoraKeys);
   TuneOptions tune;
   const std::string method = table.string_or("method", "lora");
-  if (method != "lora" && method != "full") {
-    table.at("method").fail(fmt::format("is '{}', expected lora or full", printable(method, 40)));
+  if (method != "lora" && method != "full" && method != "dpo") {
+    table.at("method").fail(
+        fmt::format("is '{}', expected lora, full or dpo", printable(method, 40)));
   }
   tune.method = method == "full" ? TuneOptions::Method::Full : TuneOptions::Method::Lora;
+  if (method == "dpo") {
+    read_dpo(root, out, tune);
+  } else if (root.find("dpo")) {
+    root.at("dpo").fail("is there, though tune.method is " + method, "leave one of them out");
+  }
   tune.neftune_alpha = table.number_or("neftune_alpha", 0, 0, 1e6);
   if (out.init_from.empty()) {
     table_of(root, "model").fail("names no init_from", "fine-tuning begins with a model's weights");
@@ -423,7 +476,7 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
   std::vector<std::string_view> tables;
   for (const auto& [name, keys] : kTables) tables.push_back(name);
   out.merged.only_keys(tables);
-  for (const char* table : {"tune", "lora"}) {
+  for (const char* table : {"tune", "lora", "dpo"}) {
     if (kind == RunKind::Finetune || !out.merged.find(table)) continue;
     out.merged.at(table).fail("belongs to fine-tuning", "use quern finetune");
   }

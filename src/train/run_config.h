@@ -23,6 +23,7 @@ struct RunSource {
   std::vector<fs::path> files;  // or documents, packed when the run begins
   DocumentOptions documents;    // how to read these
   double weight = 1;
+  bool preferences = false;  // the files hold pairs of answers
   // Fine-tuning: the files hold conversations, written and labelled as the model's format says.
   bool chat = false;
   ConversationForm form = ConversationForm::Auto;
@@ -42,6 +43,13 @@ struct TuneOptions {
   std::vector<std::string> saved_modules;  // trained and kept in full: the embedding, the head
   bool rank_stabilized = false;            // alpha / sqrt(rank) instead of alpha / rank
   double neftune_alpha = 0;                // 0: no noise
+  // Direct preference optimization (Rafailov et al. 2023), or with the squared loss of IPO (Azar et al.
+  // 2023), against the model that the run began with.
+  struct Preference {
+    double beta = 0.1;
+    bool squared = false;
+  };
+  std::optional<Preference> preference;
   bool lora() const noexcept { return method == Method::Lora; }
 };
 

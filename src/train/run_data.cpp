@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "data/pack.h"
 #include "data/pack_chats.h"
+#include "data/preferences.h"
 #include "text/chatml.h"
 
 namespace quern {
@@ -44,13 +45,17 @@ std::unique_ptr<Dataset> open_source(const RunConfig& config, const RunSource& s
       AtomicFolder made(folder);
       if (source.chat) {
         const ChatWriter writer(config.tokenizer, tokenizer);
-        note(pack_chats(source.files, tokenizer, writer.labeller(source.mask), made.temporary(),
-                        {.name = source.name,
-                         .form = source.form,
-                         .when_long = source.when_long,
-                         .max_length = config.seq,
-                         .strict = source.strict},
-                        pool, [&] { progress(source.name); }),
+        const ChatPackOptions chats{.name = source.name,
+                                    .form = source.form,
+                                    .when_long = source.when_long,
+                                    .max_length = config.seq,
+                                    .strict = source.strict};
+        const auto told = [&] { progress(source.name); };
+        note(source.preferences
+                 ? pack_preferences(source.files, tokenizer, writer.labeller(source.mask),
+                                    made.temporary(), chats, told)
+                 : pack_chats(source.files, tokenizer, writer.labeller(source.mask),
+                              made.temporary(), chats, pool, told),
              source.name, notes);
         made.commit();
         return std::make_unique<Dataset>(folder, pool);

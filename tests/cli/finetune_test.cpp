@@ -149,7 +149,7 @@ TEST_F(Finetune, BadSettingsAreNamed) {
   expect_refused({"lora.targets=[\"lm_head\"]"}, {"lm_head", "saved_modules"});
   expect_refused({"lora.use_dora=true"}, {"use_dora", "DoRA"}, 5);
   expect_refused({"tune.method=full"}, {"lora", "full"});
-  expect_refused({"tune.method=dora"}, {"'dora'", "expected lora or full"});
+  expect_refused({"tune.method=dora"}, {"'dora'", "expected lora, full or dpo"});
   expect_refused({"data.train=[{files=[\"chats.jsonl\"], mask=\"all\"}]"}, {"'all'", "memo"});
   const Outcome other = run({"pretrain", "run.toml"});
   EXPECT_EQ(other.code, 3);

@@ -5,7 +5,8 @@ namespace quern::cli {
 
 void add_finetune(CLI::App& root) {
   Command command(
-      root, "finetune", "Tune a model on conversations, in full or by LoRA, from a TOML file",
+      root, "finetune",
+      "Tune a model on conversations or preferences, in full or by LoRA, from a TOML file",
       {{"finetune tune.toml", "over float weights LoRA, over quantized ones QLoRA"},
        {"finetune tune.toml --set lora.rank=16 --set train.steps=200", "other settings"},
        {"finetune tune.toml --resume", "go on where an interrupted run stood, to the same bytes"},

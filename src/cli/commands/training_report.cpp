@@ -20,7 +20,7 @@ constexpr const char* kValidationHeader = "step,tokens,source,loss,bits_per_byte
 
 // Makes `path` a CSV file that holds the rows up to `step`, and returns its last row. What a killed
 // run wrote past its last checkpoint is written again when the run comes to it again.
-std::string cut_rows(const fs::path& path, const char* header, int64_t step) {
+std::string cut_rows(const fs::path& path, const std::string& header, int64_t step) {
   std::string kept = std::string(header) + "\n", last;
   std::ifstream old(path);
   std::string line;
@@ -58,6 +58,10 @@ double wall_seconds() {
   return std::chrono::duration<double>(now).count();
 }
 
+std::string metrics_header(const RunConfig& config) {
+  return std::string(kMetricsHeader) + (learns_preferences(config) ? ",margin,accuracy" : "");
+}
+
 }  // namespace
 
 TrainingReport::TrainingReport(const RunConfig& config, const Tokenizer& tokenizer,
@@ -69,7 +73,7 @@ TrainingReport::TrainingReport(const RunConfig& config, const Tokenizer& tokeniz
       flops_per_token_(estimate(config, backend).flops_per_token) {}
 
 void TrainingReport::began(const RunState& state) {
-  const std::string last = cut_rows(run_ / "metrics.csv", kMetricsHeader, state.step);
+  const std::string last = cut_rows(run_ / "metrics.csv", metrics_header(config_), state.step);
   cut_rows(run_ / "validation.csv", kValidationHeader, state.step);
   for (size_t at = 0, column = 0; column < 2 && at != std::string::npos; ++column) {
     at = last.find(',', at);
@@ -82,22 +86,30 @@ void TrainingReport::began(const RunState& state) {
 }
 
 void TrainingReport::stepped(const StepReport& report) {
-  const double rate = static_cast<double>(config_.batch * config_.seq) / report.seconds;
+  const double rate =
+      static_cast<double>(sequences_of_step(config_) * config_.seq) / report.seconds;
   const double share = rate * flops_per_token_ / peak_;
   seconds_ += report.seconds;
-  append(
-      run_ / "metrics.csv",
+  std::string row =
       fmt::format("{},{},{:.3f},{:.6g},{:.6g},{:.6g},{:.1f},{:.4f}", report.step, report.tokens,
-                  seconds_, report.loss, report.learning_rate, report.gradient_norm, rate, share));
+                  seconds_, report.loss, report.learning_rate, report.gradient_norm, rate, share);
+  std::string preferred;
+  if (learns_preferences(config_)) {
+    row += fmt::format(",{:.6g},{:.6g}", report.margin, report.accuracy);
+    preferred =
+        fmt::format(", margin {:.3f}, {:.0f} % right", report.margin, 100 * report.accuracy);
+  }
+  append(run_ / "metrics.csv", row);
   const double now = wall_seconds();
   const std::pair<const char*, double> scalars[] = {{"train/loss", report.loss},
                                                     {"train/learning_rate", report.learning_rate},
                                                     {"train/gradient_norm", report.gradient_norm},
                                                     {"train/tokens_per_s", rate}};
   for (const auto& [tag, value] : scalars) events_->scalar(tag, report.step, now, value);
-  note_ = fmt::format("loss {:.4f}, {} tokens/s, lr {:.2e}, norm {:.3f}, {}, {:.0f} % of peak",
-                      report.loss, human_count(static_cast<uint64_t>(rate)), report.learning_rate,
-                      report.gradient_norm, human_bytes(resident_memory()), 100 * share);
+  note_ = fmt::format("loss {:.4f}{}, {} tokens/s, lr {:.2e}, norm {:.3f}, {}, {:.0f} % of peak",
+                      report.loss, preferred, human_count(static_cast<uint64_t>(rate)),
+                      report.learning_rate, report.gradient_norm, human_bytes(resident_memory()),
+                      100 * share);
   progress_->update(static_cast<uint64_t>(report.step), note_);
 }
 
@@ -111,6 +123,10 @@ void TrainingReport::validated(const ValidationReport& report) {
   append(run_ / "validation.csv", fmt::format("{},{},{},{:.6f},{:.6f}", report.step, report.tokens,
                                               report.source, report.loss, report.bits_per_byte));
   events_->scalar("valid/" + report.source + "/loss", report.step, wall_seconds(), report.loss);
+  if (learns_preferences(config_)) {
+    return say(
+        fmt::format("step {}: {} preference loss {:.4f}", report.step, report.source, report.loss));
+  }
   say(fmt::format("step {}: {} loss {:.4f}, perplexity {:.2f}, {:.4f} bits per byte", report.step,
                   report.source, report.loss, std::exp(report.loss), report.bits_per_byte));
 }
