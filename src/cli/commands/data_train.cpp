@@ -84,7 +84,10 @@ void train_classifier(const ClassifierArguments& args) {
   const InterruptScope scope;
   // A tenth that the first training doesn't see chooses the threshold.
   std::vector<LabelledText> most, tenth;
-  for (size_t i = 0; i < texts.size(); ++i) (i % 10 == 9 ? tenth : most).push_back(texts[i]);
+  size_t seen[2] = {};
+  for (const LabelledText& text : texts) {
+    (seen[text.label]++ % 10 == 9 ? tenth : most).push_back(text);
+  }
   LinearModel model;
   Scored held_out;
   {
@@ -98,7 +101,8 @@ void train_classifier(const ClassifierArguments& args) {
     model = train_linear(texts, labels, options, pool);
   }
   model.kind = args.kind;
-  model.threshold = best_threshold(held_out.scores, held_out.labels);
+  const bool both = seen[0] >= 10 && seen[1] >= 10;
+  model.threshold = both ? best_threshold(held_out.scores, held_out.labels) : 0.5;
   const Scored judged = tests.empty() ? held_out : score(model, tests, pool);
   const Quality quality = quality_at(judged.scores, judged.labels, model.threshold);
   const double auc = area_under_curve(judged.scores, judged.labels);
@@ -119,9 +123,14 @@ void train_classifier(const ClassifierArguments& args) {
   }
   print(fmt::format("{}: {} texts, {} n-grams, {}\n", args.out, texts.size(), model.feature_count(),
                     human_bytes(fs::file_size(args.out))));
-  print(fmt::format("{} of {}: AUC {:.4f}, at {:.3f} precision {:.3f}, recall {:.3f}, F1 {:.3f}\n",
-                    judged.scores.size(), tests.empty() ? "a tenth held out" : "the test", auc,
-                    model.threshold, quality.precision, quality.recall, quality.f1));
+  if (judged.scores.empty()) {
+    print("too few texts to hold a tenth out: the threshold is 0.5\n");
+    return;
+  }
+  print(fmt::format("{} of {}: AUC {}, at {:.3f} precision {:.3f}, recall {:.3f}, F1 {:.3f}\n",
+                    judged.scores.size(), tests.empty() ? "a tenth held out" : "the test",
+                    std::isfinite(auc) ? fmt::format("{:.4f}", auc) : "-", model.threshold,
+                    quality.precision, quality.recall, quality.f1));
 }
 
 // ---- train-language

@@ -35,6 +35,11 @@ bool is_preset(const std::string& name) {
 Config config_of(const std::string& model) {
   if (is_preset(model)) return preset(model);
   if (model.ends_with(".json")) return parse_config(Json::parse_file(model));
+  const std::string near = nearest(model, preset_names());
+  if (!fs::exists(model) && !near.empty()) {
+    throw Error(Kind::BadInput, printable(model, 80) + ": there is no such model or preset",
+                "did you mean " + near + "?");
+  }
   return load_config(resolve_model(model));
 }
 

@@ -31,6 +31,13 @@ class LanguageWorker final : public StageWorker {
 
   Verdict process(Record& record, const Place&) override {
     const std::string_view text = record.text();
+    if (python::strip(text).empty()) {  // in no language
+      record.set("lang", "und");
+      record.set_number("lang_score", 0);
+      if (settings_.keep.empty() && settings_.min_score == 0) return {};
+      return {false, settings_.keep.empty() ? "language.min_score" : "language.keep", 0,
+              settings_.min_score};
+    }
     const auto p = scorer_.probabilities(text);
     const auto best = static_cast<size_t>(std::ranges::max_element(p) - p.begin());
     const std::string& lang = settings_.model.labels[best];
