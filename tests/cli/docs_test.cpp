@@ -119,6 +119,7 @@ class Sandbox {
     put("de.txt", "Guten Tag, wie geht es?\nDas Wetter ist heute schlecht.\n");
     put("en.txt", "Good day, how are you?\nThe weather is bad today.\n");
     put("src/main.c", "int main(void) { return 0; }\n");
+    put("prompts.jsonl", "{\"id\": 1, \"prompt\": \"Hi\"}\n");
     put("mix.toml", "[[source]]\nname = \"all\"\nfiles = [\"all.jsonl.zst\"]\n");
     put("pipeline.toml", "[[stage]]\nname = \"clean\"\nuse = \"language\"\nin = \"pages.jsonl\"\n");
     put("yesterday/clean/manifest.json",

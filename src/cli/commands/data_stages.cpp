@@ -150,6 +150,7 @@ void add_data_stages(CLI::App& data) {
   add_data_decontaminate(data);
   add_data_mix(data);
   add_data_rft(data);
+  add_data_sample(data);
   add_data_train(data);
   add_data_run(data);
 }

@@ -11,6 +11,7 @@ void add_data_decontaminate(CLI::App& data);
 void add_data_mix(CLI::App& data);
 void add_data_rft(CLI::App& data);
 void add_data_run(CLI::App& data);
+void add_data_sample(CLI::App& data);
 void add_data_train(CLI::App& data);
 
 }  // namespace quern::cli
