@@ -107,7 +107,32 @@ Spans assistant_spans(const TemplatedChat& format, const Tokenizer& tokenizer,
   return out;
 }
 
-bool is_user(const Conversation& conversation, uint32_t number) {
+// Whether a template writes what tools there are: those that know none leave them out without a word.
+bool writes_tools(const TemplatedChat& format) {
+  ChatPrompt prompt;
+  prompt.messages.emplace_back(ChatRole::User, "?");
+  try {
+    const std::string without = format.render(prompt).text;
+    prompt.tools = OrderedJson::parse(
+        R"([{"type": "function", "function": {"name": "quern_name", "description": "quern_words",
+             "parameters": {"type": "object", "properties": {}}}}])",
+        "probe");
+    return format.render(prompt).text != without;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Where a message's text is found in what the template made: from its first byte on, as it is.
+std::optional<size_t> place_of(const MarkedText& text, uint32_t number, std::string_view content) {
+  for (const auto& run : text.runs()) {
+    if (run.origin.literal || run.origin.message != number) continue;
+    if (text.bytes().substr(run.begin).starts_with(content)) return run.begin;
+  }
+  return std::nullopt;
+}
+
+bool is_user(const ReactConversation& conversation, uint32_t number) {
   return number >= 1 && number <= conversation.messages.size() &&
          conversation.messages[number - 1].role == ChatRole::User;
 }
@@ -143,14 +168,10 @@ ChatLabeller::ChatLabeller(const Tokenizer& tokenizer, const ChatMl& format, Cha
     : tokenizer_(tokenizer), release_(&format), mask_(mask) {}
 
 ChatLabeller::ChatLabeller(const Tokenizer& tokenizer, const TemplatedChat& format, ChatMask mask)
-    : tokenizer_(tokenizer), templated_(&format), mask_(mask) {}
+    : tokenizer_(tokenizer), templated_(&format), mask_(mask), knows_tools_(writes_tools(format)) {}
 
-LabelledChat ChatLabeller::by_release(const Conversation& conversation) const {
+LabelledChat ChatLabeller::by_release(const ReactConversation& conversation) const {
   std::vector<Message> messages = conversation.messages;
-  if (!conversation.tools.is_null()) {
-    throw_bad_input("the conversation has tools, which this model's ChatML does not know",
-                    "name a --chat-template that does");
-  }
   const bool system =
       messages[0].role == ChatRole::System || messages[0].role == ChatRole::Developer;
   // As finetune.py: a conversation begins with the user.
@@ -160,12 +181,10 @@ LabelledChat ChatLabeller::by_release(const Conversation& conversation) const {
   }
   if (!system) messages.insert(messages.begin(), {ChatRole::System, std::string(kDefaultSystem)});
   LabelledChat out;
-  for (Message& message : messages) {
+  // In ReAct's form a system message and the user's stand in front: numbers stay as they are.
+  for (size_t number = 0; number < messages.size(); ++number) {
+    Message& message = messages[number];
     if (message.role == ChatRole::Developer) message.role = ChatRole::System;
-    if (message.role == ChatRole::Tool || !message.tool_calls.empty()) {
-      throw_bad_input("the conversation calls tools, which this model's ChatML does not know",
-                      "name a --chat-template that does");
-    }
     const size_t begin = out.ids.size();
     release_->append_turn(message, out.ids);
     std::vector<TokenId> header;
@@ -195,15 +214,26 @@ LabelledChat ChatLabeller::by_release(const Conversation& conversation) const {
         if (assistant) learn(content, close + 1);
         break;
     }
+    if (mask_ != ChatMask::Memo) {
+      const std::string text = message.text();
+      const auto from = out.ids.begin() + static_cast<ptrdiff_t>(content);
+      const std::vector<TokenId> ids(from, out.ids.begin() + static_cast<ptrdiff_t>(close));
+      const TokenPlaces places(tokenizer_, text, ids);
+      std::vector<uint8_t> own(ids.size(), 1);
+      for (const auto& result : conversation.results) {
+        if (result.message == number) places.mark({result.begin, result.end}, own, 0);
+      }
+      for (size_t i = 0; i < own.size(); ++i) out.learnt[content + i] &= own[i];
+    }
     out.turns.emplace_back(begin, end);
   }
   return out;
 }
 
-LabelledChat ChatLabeller::by_template(const Conversation& conversation) const {
-  const TemplatedChat::Input input = templated_->input_of({.messages = conversation.messages,
-                                                           .tools = conversation.tools,
-                                                           .add_generation_prompt = false});
+LabelledChat ChatLabeller::by_template(const ReactConversation& conversation,
+                                       const OrderedJson& tools) const {
+  const TemplatedChat::Input input = templated_->input_of(
+      {.messages = conversation.messages, .tools = tools, .add_generation_prompt = false});
   const MarkedText text = templated_->render_marked(input);
   LabelledChat out;
   out.ids = templated_->encode(text);
@@ -225,6 +255,18 @@ LabelledChat ChatLabeller::by_template(const Conversation& conversation) const {
     for (size_t i = 0; i < spans.size(); ++i) {
       if (spans.size() != learn.size() || learn[i]) places.mark(spans[i], out.learnt, 1);
     }
+  }
+  for (const auto& result : conversation.results) {
+    if (mask_ == ChatMask::Memo) break;
+    const std::string content = conversation.messages[result.message].text();
+    const auto at = place_of(text, static_cast<uint32_t>(result.message + 1), content);
+    if (!at) {
+      throw_bad_input(
+          "the chat template changes the assistant's words, so that results of tools "
+          "cannot be told from them",
+          "name another --chat-template, or --mask memo");
+    }
+    places.mark({*at + result.begin, *at + result.end}, out.learnt, 0);
   }
   if (mask_ == ChatMask::Release) {
     for (size_t i = 0; i < out.ids.size(); ++i) {
@@ -251,7 +293,20 @@ LabelledChat ChatLabeller::by_template(const Conversation& conversation) const {
 }
 
 LabelledChat ChatLabeller::label(const Conversation& conversation) const {
-  LabelledChat out = release_ != nullptr ? by_release(conversation) : by_template(conversation);
+  const auto calls = [](const Message& message) {
+    return message.role == ChatRole::Tool || !message.tool_calls.empty();
+  };
+  const bool has_tools = conversation.tools.is_array() && !conversation.tools.items.empty();
+  const bool react =
+      !knows_tools_ && (has_tools || std::ranges::any_of(conversation.messages, calls));
+  const ReactConversation turns =
+      react
+          ? react_conversation(conversation.tools, conversation.messages,
+                               std::string(kDefaultSystem))
+          : ReactConversation{.messages = conversation.messages, .continues = false, .results = {}};
+  LabelledChat out = release_ != nullptr
+                         ? by_release(turns)
+                         : by_template(turns, react ? OrderedJson() : conversation.tools);
   if (std::find(out.learnt.begin(), out.learnt.end(), uint8_t{1}) == out.learnt.end()) {
     throw_bad_input("nothing of the conversation would be learnt");
   }

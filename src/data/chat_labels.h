@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/react_conversation.h"
 #include "data/conversations.h"
 #include "text/chat_format.h"
 #include "text/chat_template.h"
@@ -42,8 +43,9 @@ class ChatLabeller {
   ChatLabeller(const Tokenizer& tokenizer, const ChatMl& format, ChatMask mask);
   ChatLabeller(const Tokenizer& tokenizer, const TemplatedChat& format, ChatMask mask);
 
-  // The whole conversation. Throws BadInput for one that the format cannot write, and where nothing
-  // of it would be learnt.
+  // The whole conversation. Tools are written as the template does; where the format knows none, in
+  // ReAct's form (agent/react_conversation.h), of which results of tools are learnt by Memo alone.
+  // Throws BadInput for one that the format cannot write, and where nothing of it would be learnt.
   LabelledChat label(const Conversation& conversation) const;
 
   // The same within `max_length` tokens; nothing where it had to be left out.
@@ -51,13 +53,14 @@ class ChatLabeller {
                                     LongChat when_long) const;
 
  private:
-  LabelledChat by_release(const Conversation& conversation) const;
-  LabelledChat by_template(const Conversation& conversation) const;
+  LabelledChat by_release(const ReactConversation& conversation) const;
+  LabelledChat by_template(const ReactConversation& conversation, const OrderedJson& tools) const;
 
   const Tokenizer& tokenizer_;
   const ChatMl* release_ = nullptr;
   const TemplatedChat* templated_ = nullptr;
   ChatMask mask_;
+  bool knows_tools_ = false;
 };
 
 }  // namespace quern

@@ -81,6 +81,27 @@ ToolCall call_of(const std::string& value, const std::string& where) {
   return out;
 }
 
+// Messages whose roles are ShareGPT's, as some files have them: the call as a turn of its own that
+// holds JSON, and the observation behind it.
+OrderedJson with_call_turns(const OrderedJson& list, const std::string& where) {
+  OrderedJson out = list;
+  for (size_t i = 0; i < out.items.size(); ++i) {
+    const OrderedJson* role = out.items[i].is_object() ? out.items[i].find("role") : nullptr;
+    if (role == nullptr || !role->is_string()) continue;
+    const std::string here = fmt::format("{}[{}]", where, i);
+    if (role->text == "observation") {
+      out.items[i].set("role", OrderedJson::of_string("tool"));
+    } else if (role->text == "function_call") {
+      const ToolCall call = call_of(text(out.items[i], "content", here), here + ".content");
+      Message message;
+      message.role = ChatRole::Assistant;
+      message.tool_calls.push_back(call);
+      out.items[i] = to_json(message);
+    }
+  }
+  return out;
+}
+
 std::vector<Message> read_turns(const OrderedJson& turns, const std::string& where,
                                 ConversationForm form) {
   if (!turns.is_array()) bad(where, "is not a list of turns");
@@ -221,7 +242,8 @@ Conversation read_conversation(const OrderedJson& record, ConversationForm& form
   Conversation out;
   std::string list = where + ": messages";
   if (form == ConversationForm::OpenAi) {
-    out.messages = read_messages(*find(record, "messages"), list, {.refuse_unknown = false});
+    out.messages = read_messages(with_call_turns(*find(record, "messages"), list), list,
+                                 {.refuse_unknown = false});
   } else if (form == ConversationForm::Alpaca) {
     list = where;
     out.messages = read_alpaca(record, where);

@@ -8,8 +8,9 @@
 #include <thread>
 
 #include "agent/call_grammar.h"
+#include "agent/react_conversation.h"
 #include "core/error.h"
-#include "loop/react_conversation.h"
+#include "text/chatml.h"
 #include "tools/schema_check.h"
 
 namespace quern {
@@ -48,6 +49,27 @@ class Watch {
   std::atomic<bool> cancel_ = false, late_ = false;
   std::jthread thread_;  // the last member: it ends before what it sets
 };
+
+// The tools' examples as a conversation: small models learn the form from them. Of many tools one
+// each.
+std::vector<Message> examples(const Toolbox& tools) {
+  constexpr size_t kMost = 6;
+  std::vector<Message> out;
+  size_t shown = 0;
+  for (const auto& tool : tools.tools()) {
+    for (const ToolExample& example : tool->spec().examples) {
+      if (shown == kMost) break;
+      if (tools.tools().size() > 2 && &example != tool->spec().examples.data()) continue;
+      ++shown;
+      out.emplace_back(ChatRole::User, example.query);
+      out.emplace_back(ChatRole::Assistant, "I have to find out: " + example.query);
+      out.back().tool_calls.push_back({"", tool->spec().name, example.arguments});
+      out.emplace_back(ChatRole::Tool, example.result);
+      out.emplace_back(ChatRole::Assistant, example.answer);
+    }
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -252,9 +274,14 @@ class Agent::Run {
     const bool react = s_.style == AgentStyle::React && !s_.tools.empty();
     bool continues = false;
     if (react) {
-      ReactConversation turns = react_conversation(s_.tools, s_.messages, s_.options.system);
+      std::vector<Message> messages = examples(s_.tools);
+      messages.insert(messages.end(), s_.messages.begin(), s_.messages.end());
+      ReactConversation turns = react_conversation(
+          s_.tools.offered(), messages,
+          s_.options.system.empty() ? std::string(kDefaultSystem) : s_.options.system);
       request.messages = std::move(turns.messages);
       request.continue_last = continues = turns.continues;
+      if (continues) request.messages.back().parts[0].text += "\nThought:";
       if (s_.answerer.keeps_grammars()) {
         auto& grammar = continues ? s_.thought_grammar : s_.begin_grammar;
         if (grammar == nullptr) grammar = s_.react_grammar(continues);

@@ -19,7 +19,7 @@ const std::map<std::string, std::vector<std::string>> kUses = {
     {"compute", {"core"}},
     {"text", {"formats"}},
     {"model", {"compute", "formats"}},
-    {"data", {"text"}},
+    {"data", {"agent"}},
     {"quantize", {"model"}},
     {"grammar", {"text"}},
     {"generate", {"model", "text", "grammar"}},

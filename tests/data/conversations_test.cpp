@@ -50,6 +50,28 @@ TEST(Conversations, OneReaderForFourForms) {
   EXPECT_EQ(calls.messages[2].role, ChatRole::Tool);
 }
 
+TEST(Conversations, CallsMayBeTurnsOfTheirOwnAmongMessages) {
+  const auto calls = read(
+      "{'tools': '[{\\u0022name\\u0022: \\u0022f\\u0022}]', 'messages': [{'role': 'user', "
+      "'content': "
+      "'a'}, {'role': 'function_call', 'content': '{\\u0022name\\u0022: \\u0022f\\u0022, "
+      "\\u0022arguments\\u0022: {\\u0022x\\u0022: 1}}'},"
+      "{'role': 'observation', 'content': '2'}, {'role': 'assistant', 'content': 'b'}]}");
+  ASSERT_EQ(calls.messages.size(), 4U);
+  EXPECT_EQ(calls.messages[1].role, ChatRole::Assistant);
+  EXPECT_EQ(calls.messages[1].tool_calls[0].name, "f");
+  EXPECT_EQ(python_dumps(calls.messages[1].tool_calls[0].arguments), "{\"x\": 1}");
+  EXPECT_EQ(calls.messages[2].role, ChatRole::Tool);
+  EXPECT_EQ(calls.tools.items.size(), 1U);
+  test::expect_error(
+      [] {
+        read(
+            "{'messages': [{'role': 'user', 'content': 'a'}, {'role': 'function_call', "
+            "'content': 'f(1)'}]}");
+      },
+      Kind::BadInput, {"messages[1].content"});
+}
+
 TEST(Conversations, WhatCannotBeLearntFromIsNamed) {
   const std::pair<const char*, const char*> cases[] = {
       {"{'text': 'a'}", "is no conversation that is known"},
@@ -186,6 +208,69 @@ TEST(ChatLabels, OfTemplatesAreTheAssistantsWords) {
       EXPECT_EQ(chat.learnt, learnt_of(*row.find("learn_assistant"), chat.ids.size())) << family;
     }
   }
+}
+
+// What a model of a format without tools learns of a conversation that calls them.
+TEST(ChatLabels, ToolsAreReActWhereTheFormatKnowsNone) {
+  const auto tokenizer = load_tokenizer(test::source("models/quern-mini"));
+  ConversationForm form = ConversationForm::Auto;
+  const Conversation conversation = read_conversation(
+      OrderedJson::parse(R"({"tools": [{"type": "function", "function": {"name": "rain",
+          "description": "Rain of a city", "parameters": {"type": "object"}}}], "messages": [
+          {"role": "user", "content": "Rome and Oslo?"},
+          {"role": "assistant", "content": "I look it up.", "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "rain", "arguments": {"city": "Rome"}}},
+            {"id": "b", "type": "function", "function": {"name": "rain", "arguments": {"city": "Oslo"}}}]},
+          {"role": "tool", "tool_call_id": "b", "content": "much"},
+          {"role": "tool", "tool_call_id": "a", "content": "none"},
+          {"role": "assistant", "content": "Oslo."},
+          {"role": "user", "content": "Sure?"},
+          {"role": "assistant", "content": "Yes."}]})",
+                         "line"),
+      form, "line");
+  const std::string
+      first =
+          "Thought: I look it up.\nAction: rain\nAction Input: {\"city\": \"Oslo\"}\nObservation:",
+      second =
+          "\nThought: I need one more call.\nAction: rain\n"
+          "Action Input: {\"city\": \"Rome\"}\nObservation:",
+      third = "\nThought: I now know the final answer.\nFinal Answer: Oslo.";
+  const auto learnt_text = [&](const LabelledChat& chat, uint8_t learnt) {
+    std::vector<TokenId> ids;
+    for (size_t i = 0; i < chat.ids.size(); ++i) {
+      if (chat.learnt[i] == learnt) ids.push_back(chat.ids[i]);
+    }
+    return tokenizer->decode(ids, BadBytes::Replace, false);
+  };
+  const ChatMl release(*tokenizer);
+  // ChatML once by the program and once as a template that leaves tools out.
+  const TemplatedChat templated(
+      *tokenizer, {.text = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+                           "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}"
+                           "<|im_start|>assistant\n{% endif %}",
+                   .where = "template"});
+  const ChatLabeller both[] = {ChatLabeller(*tokenizer, release, ChatMask::Assistant),
+                               ChatLabeller(*tokenizer, templated, ChatMask::Assistant)};
+  for (const ChatLabeller& labeller : both) {
+    const LabelledChat chat = labeller.label(conversation);
+    EXPECT_EQ(learnt_text(chat, 1), first + second + third +
+                                        "<|im_end|>Thought: I now know the final answer.\n"
+                                        "Final Answer: Yes.<|im_end|>");
+    const std::string given = learnt_text(chat, 0);
+    EXPECT_NE(given.find("<|im_start|>system\nYou are a helpful assistant.<|im_end|>"), given.npos);
+    EXPECT_NE(given.find("rain: Call this tool to interact with the rain API."), given.npos);
+    EXPECT_NE(given.find("Question: Rome and Oslo?<|im_end|>"), given.npos);
+    EXPECT_NE(given.find(" much none"), given.npos);
+    EXPECT_NE(given.find("<|im_start|>user\nQuestion: Sure?<|im_end|>"), given.npos);
+  }
+  EXPECT_EQ(both[0].label(conversation).ids, both[1].label(conversation).ids);
+  // The memo's mask learns results, too.
+  const LabelledChat memo = ChatLabeller(*tokenizer, release, ChatMask::Memo).label(conversation);
+  EXPECT_NE(learnt_text(memo, 1).find(first + " much" + second + " none" + third),
+            std::string::npos);
+  Conversation listless = conversation;
+  listless.tools = {};
+  test::expect_error([&] { both[0].label(listless); }, Kind::BadInput, {"has no list of them"});
 }
 
 TEST(ChatLabels, LongConversationsLoseWholeTurnsOrTheirEnd) {

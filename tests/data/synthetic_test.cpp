@@ -191,6 +191,77 @@ TEST(TextGrammar, WhatIsWrongIsNamed) {
             "record 0: let.n: nothing lies between 5 and 4");
 }
 
+TEST(TextGrammar, ListsAreMadeOfListsAlsoOfOtherFiles) {
+  const TempFolder folder;
+  folder.write("things.toml",
+               "[list]\n"
+               "thing = [{key = 'car', noun = 'old car'}, {key = 'egg', noun = 'egg', n = 3}]\n"
+               "verb = [\n"
+               "  {key = 'buy', about = 'Buy {o.noun|a}.', ask = ['{o.noun}: {price}', 'x'], "
+               "args = {'{o.key}_id' = '{@price}', literal = '{{a}}'}},\n"
+               "  {key = 'sell', about = 'Sell.', ask = ['y'], args = {}}]\n"
+               "[let]\nprice = {from = 7, to = 7}\n");
+  const TextGrammar grammar = grammar_of(
+      folder,
+      "include = 'things.toml'\n"
+      "[list.pair]\nevery = {o = 'thing', v = 'verb'}\n"
+      "as = {thing = '{o.key}', verb = '{v.key}', name = '{v.key}_{o.key|upper}', about = "
+      "'{v.about}', ask = '{@v.ask}', args = '{@v.args}'}\n"
+      "[list.more]\nany = ['pair', 'thing']\n"
+      "[let]\nit = 'pair'\n"
+      "near = {some = 'pair', count = 1, when = \"item.thing == it.thing and item.verb != "
+      "it.verb\"}\n"
+      "both = {some = 'pair', count = 2, with = 'it', when = \"item.thing == it.thing\"}\n"
+      "all = {some = 'more', count = 6}\n"
+      "[record]\nit = '{@it}'\nnear = '{@near.name}'\nboth = '{@both.name}'\nall = '{@all}'\n");
+  std::set<std::string> names;
+  for (uint64_t i = 0; i < 60; ++i) {
+    const auto record = ordered_json::parse(grammar.record(3, i));
+    const ordered_json& it = record["it"];
+    const std::string name = it["name"];
+    names.insert(name);
+    if (name == "buy_CAR") {
+      EXPECT_EQ(it["about"], "Buy an old car.");
+      EXPECT_EQ(it["ask"], ordered_json({"old car: 7", "x"}));
+      EXPECT_EQ(it["args"], ordered_json({{"car_id", 7}, {"literal", "{a}"}}));
+      EXPECT_EQ(record["near"], ordered_json({"sell_CAR"}));
+      EXPECT_EQ(std::set<std::string>({record["both"][0], record["both"][1]}),
+                std::set<std::string>({"buy_CAR", "sell_CAR"}));
+    }
+    EXPECT_EQ(record["all"].size(), 6u);
+  }
+  EXPECT_EQ(names, std::set<std::string>({"buy_CAR", "sell_CAR", "buy_EGG", "sell_EGG"}));
+  ASSERT_EQ(grammar.included().size(), 1u);
+
+  const auto problem = [&](const std::string& text) -> std::string {
+    try {
+      grammar_of(folder, "include = 'things.toml'\n[record]\ntext = 'x'\n" + text).record(0, 0);
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      return what.substr(what.find("grammar.toml") + 14);
+    }
+    return "no error";
+  };
+  EXPECT_EQ(problem("[list.a]\nevery = {o = 'thingy'}\nas = 'x'\n"),
+            "list.a: there is no list 'thingy' before it");
+  EXPECT_EQ(problem("[list.a]\nevery = {o = 'thing'}\nas = '{o.name}'\n"),
+            "list.a: 'o' has no field 'name'");
+  EXPECT_EQ(problem("[list.a]\nevery = {o = 'thing'}\nas = 'a {o}'\n"),
+            "list.a: a list or a table stands where a text should");
+  EXPECT_EQ(problem("[list.a]\nevery = {o = 'thing'}\nas = '{=o.n * 2}'\n"),
+            "list.a: {=o.n * 2} computes with 'o'");
+  EXPECT_EQ(problem("[list.a]\nany = ['b']\n"), "list.a.any: there is no list 'b' before it");
+  EXPECT_EQ(problem("[list.a]\nall = ['b']\n"), "list.a: unknown key 'all'");
+  EXPECT_EQ(problem("[list.a]\nas = 'b'\n"), "list.a is made of nothing");
+  EXPECT_EQ(problem("[list]\nthing = ['b']\n"),
+            "list.thing is defined in a file that this one includes");
+  EXPECT_EQ(problem("two = '{s.k|join}'\n[list.z]\nevery = {o = 'thing', v = 'verb'}\nas = {k = "
+                    "'{o.key}'}\n[let]\ns = {some = 'z', count = 3, when = \"item.k == 'car'\"}\n"),
+            "record 0: wants 3 of 'z', of which 2 fit");
+  folder.write("things.toml", "include = 'grammar.toml'\n");
+  EXPECT_THROW(grammar_of(folder, "include = 'things.toml'\n[record]\nt = 'x'\n"), Error);
+}
+
 TEST(GenerateStage, WritesTheSameRecordsForAnyNumberOfWorkers) {
   const TempFolder folder;
   folder.write("g.toml",
@@ -198,7 +269,7 @@ TEST(GenerateStage, WritesTheSameRecordsForAnyNumberOfWorkers) {
                "[record]\ntext = 'number {n}'\n");
   const auto shard = [&](int workers, int64_t count) {
     StageSettings settings({});
-    const auto stage = make_generate_stage(settings, count, 3);
+    const auto stage = make_generate_stage(settings, {folder.path() / "g.toml"}, count, 3);
     StageOptions options;
     options.inputs = {folder.path() / "g.toml"};
     options.out = folder.path() / ("out" + std::to_string(workers) + "-" + std::to_string(count));

@@ -1,7 +1,6 @@
 // The loop with an answerer that says what a test tells it to.
 #include "loop/agent.h"
 
-#include "loop/react_conversation.h"
 #include "support/support.h"
 #include "tools/builtin.h"
 

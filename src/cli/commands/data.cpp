@@ -6,6 +6,7 @@
 #include "cli/commands/arguments.h"
 #include "cli/commands/data_chat.h"
 #include "cli/commands/data_stages.h"
+#include "cli/commands/model_store.h"
 #include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -128,9 +129,10 @@ void add_data(CLI::App& root) {
         "conversations as ChatML; the assistant's words are learnt"}});
   auto args = std::make_shared<Arguments>();
   command.positional("files", args->files, "Text or JSONL files, also .gz and .zst").required();
-  command.option("--tokenizer", args->tokenizer, "Tokenizer file, or checkpoint folder")
+  command.option("--tokenizer", args->tokenizer, "Tokenizer file, or model")
       .path()
-      .required();
+      .required()
+      .replaced(resolve_model);
   command.option("--out", args->out, "Folder to make").folder().required();
   command.option("--name", args->name, "Name of the dataset in reports", "the folder's");
   command.option("--field", args->field, "Field of a JSONL record that holds the text");

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "cli/commands/arguments.h"
+#include "cli/commands/model_store.h"
 #include "cli/terminal/terminal.h"
 #include "core/error.h"
 #include "core/markup.h"
@@ -215,8 +216,10 @@ void add_data_chat(CLI::App& data) {
       .required();
   command
       .option("--tokenizer", args->tokenizer,
-              "Folder of the model whose format they are written in, or a tokenizer's file")
-      .required();
+              "Model whose format they are written in, or a tokenizer's file")
+      .path()
+      .required()
+      .replaced(resolve_model);
   command.option("--chat-template", args->chat_template,
                  "How they are written: a built-in name or a Jinja file", "the model's own");
   command

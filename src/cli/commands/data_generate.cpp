@@ -28,7 +28,7 @@ void run(const Arguments& args) {
     return;
   }
   StageSettings settings(args.stage.settings);
-  const auto stage = make_generate_stage(settings, args.count, args.seed);
+  const auto stage = make_generate_stage(settings, files, args.count, args.seed);
   run_stage_command(args.stage, args.stage.options(files), "generate",
                     [&](StageOptions& options) { return run_stage(*stage, options); });
 }

@@ -5,6 +5,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/data_stages.h"
+#include "cli/commands/model_store.h"
 #include "cli/commands/stage_arguments.h"
 #include "core/file.h"
 #include "core/progress.h"
@@ -85,7 +86,8 @@ void add_data_mix(CLI::App& data) {
   command
       .option("--tokenizer", args->tokenizer, "Count sizes in tokens of this tokenizer",
               "in bytes of text")
-      .path();
+      .path()
+      .replaced(resolve_model);
   command.on_run([args] { run(*args); });
 }
 

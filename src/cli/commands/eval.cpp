@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/eval_commands.h"
+#include "cli/commands/model_store.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -184,8 +185,11 @@ void add_eval(CLI::App& root) {
         .option("--responses", args->responses,
                 "JSONL: {\"id\",\"response\"} or {\"id\",\"choice_logprobs\"}")
         .required();
-    command.option("--tokenizer", args->tokenizer,
-                   "Tokenizer or model whose tokens ROUGE-L of tool calls counts");
+    command
+        .option("--tokenizer", args->tokenizer,
+                "Tokenizer or model whose tokens ROUGE-L of tool calls counts")
+        .path()
+        .replaced(resolve_model);
     command.flag("--partial", args->partial, "Score the items that have an answer");
     command.option("--samples", args->samples, "JSONL file for every item's verdict");
     command.flag("--pandas-none", args->pandas_none, "Options as the release's scripts read them");

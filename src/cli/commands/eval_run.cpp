@@ -331,8 +331,11 @@ void add_eval_run(Command& command) {
   command
       .option("--trusted-certificates", args->trusted, "Certificates to trust beside the system's")
       .file();
-  command.option("--tokenizer", args->tokenizer,
-                 "Tokenizer or model whose tokens ROUGE-L of tool calls counts");
+  command
+      .option("--tokenizer", args->tokenizer,
+              "Tokenizer or model whose tokens ROUGE-L of tool calls counts")
+      .path()
+      .replaced(resolve_model);
   command.group("Results");
   command.option("-o,--out", args->out, "Folder for result files, table, CSV and HTML report");
   command.option("--samples", args->samples, "JSONL file for every item");

@@ -5,6 +5,7 @@
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/checkpoint_files.h"
+#include "cli/commands/model_store.h"
 #include "cli/framework/output.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -111,7 +112,11 @@ void add_init(CLI::App& root) {
   command.option("--seed", args->seed, "Random seed of the weights");
   command.option("--shard-size", args->shard_mb, "Largest weight file in MB")
       .range(int64_t{1}, int64_t{1} << 40);
-  command.option("--tokenizer", args->tokenizer, "Tokenizer file or folder to copy into it").path();
+  command
+      .option("--tokenizer", args->tokenizer,
+              "Tokenizer file, or model whose tokenizer is copied into it")
+      .path()
+      .replaced(resolve_model);
   command.flag("--force", args->force, "Replace the folder if it exists");
   command.on_run([args] { init(*args); });
 }

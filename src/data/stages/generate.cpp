@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
+#include "core/file.h"
 #include "data/synthetic/text_grammar.h"
 
 namespace quern {
@@ -57,9 +58,21 @@ class KeepAll final : public StageWorker {
 
 class GenerateStage final : public Stage {
  public:
-  GenerateStage(int64_t count, uint64_t seed) : count_(count), seed_(seed) {}
+  GenerateStage(const std::vector<fs::path>& grammars, int64_t count, uint64_t seed)
+      : count_(count), seed_(seed) {
+    for (const fs::path& path : grammars) {
+      const TextGrammar grammar = TextGrammar::load(path);
+      for (const fs::path& file : grammar.included()) {
+        included_[file.lexically_relative(path.parent_path()).string()] = sha256_file(file);
+      }
+    }
+  }
   std::string_view name() const override { return "generate"; }
-  nlohmann::ordered_json settings() const override { return {{"count", count_}, {"seed", seed_}}; }
+  nlohmann::ordered_json settings() const override {
+    nlohmann::ordered_json out = {{"count", count_}, {"seed", seed_}};
+    if (!included_.empty()) out["included"] = included_;
+    return out;
+  }
   std::string text_field() const override { return ""; }
   std::unique_ptr<StageWorker> worker() const override { return std::make_unique<KeepAll>(); }
   std::unique_ptr<RecordSource> open(const fs::path& path) const override {
@@ -69,13 +82,16 @@ class GenerateStage final : public Stage {
  private:
   int64_t count_;
   uint64_t seed_;
+  std::map<std::string, std::string> included_;  // SHA-256 of files that grammars include
 };
 
 }  // namespace
 
-std::unique_ptr<Stage> make_generate_stage(StageSettings& settings, int64_t count, uint64_t seed) {
+std::unique_ptr<Stage> make_generate_stage(StageSettings& settings,
+                                           const std::vector<fs::path>& grammars, int64_t count,
+                                           uint64_t seed) {
   settings.finish();
-  return std::make_unique<GenerateStage>(count, seed);
+  return std::make_unique<GenerateStage>(grammars, count, seed);
 }
 
 }  // namespace quern

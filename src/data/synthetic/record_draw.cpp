@@ -63,24 +63,40 @@ nlohmann::ordered_json RecordDraw::several(const Binding& binding, Rng& rng) {
   const std::vector<Value>& list = grammar_.lists_.at(binding.source);
   const auto span = static_cast<uint64_t>(binding.most - binding.least + 1);
   const auto count = static_cast<size_t>(binding.least) + static_cast<size_t>(rng.below(span));
-  std::vector<size_t> order(list.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::vector<size_t> order;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (binding.when.empty() || holds_for(list[i], binding.when)) order.push_back(i);
+  }
+  // The one that is to be among them is always.
+  size_t wanted = list.size();
+  if (!binding.with.empty()) {
+    const auto found = std::ranges::find(list, named(binding.with));
+    if (found == list.end()) {
+      fail(fmt::format("'{}' is none of the list '{}'", binding.with, binding.source));
+    }
+    wanted = static_cast<size_t>(found - list.begin());
+    if (std::ranges::find(order, wanted) == order.end()) order.push_back(wanted);
+  }
+  if (order.size() < count) {
+    fail(fmt::format("wants {} of '{}', of which {} fit", count, binding.source, order.size()));
+  }
   for (size_t i = 0; i < count; ++i) {
     std::swap(order[i], order[i + static_cast<size_t>(rng.below(order.size() - i))]);
   }
   order.resize(count);
-  if (!binding.with.empty()) {
-    const auto wanted = std::ranges::find(list, named(binding.with));
-    if (wanted == list.end()) {
-      fail(fmt::format("'{}' is none of the list '{}'", binding.with, binding.source));
-    }
-    const auto index = static_cast<size_t>(wanted - list.begin());
-    if (std::ranges::find(order, index) == order.end()) {
-      order[static_cast<size_t>(rng.below(count))] = index;
-    }
+  if (wanted != list.size() && std::ranges::find(order, wanted) == order.end()) {
+    order[static_cast<size_t>(rng.below(count))] = wanted;
   }
   Value out = Value::array();
   for (const size_t i : order) out.push_back(list[i]);
+  return out;
+}
+
+bool RecordDraw::holds_for(const Value& item, const std::string& condition) {
+  const Value* const before = item_;
+  item_ = &item;
+  const bool out = holds(condition);
+  item_ = before;
   return out;
 }
 

@@ -29,6 +29,7 @@ class RecordDraw {
   std::string expand_rule(const std::string& name);
   double number(const std::string& expression);
   bool holds(const std::string& condition);
+  bool holds_for(const Value& item, const std::string& condition);  // with `item` as this value
   bool compare(std::string_view condition);
   std::string side(std::string_view expression);  // of a comparison, as a text
   [[noreturn]] void fail(const std::string& problem, const std::string& hint = {}) const;

@@ -147,6 +147,7 @@ Binding read_binding(const toml::node& node, const std::string& where) {
       out.most = *most;
     }
     out.with = fields.text("with").value_or("");
+    out.when = fields.text("when").value_or("");
   } else if (const auto over = fields.text("each")) {
     out.kind = Binding::Kind::Each;
     out.over = *over;
@@ -180,42 +181,51 @@ std::vector<std::pair<std::string, const toml::node*>> section(Fields& file, con
   return members(*table);
 }
 
+// A list's values: as they are written, or made of other lists.
+std::vector<ordered_json> read_list(const toml::node& node, const GrammarLists& lists,
+                                    std::set<std::string>& product_names,
+                                    const std::string& where) {
+  std::vector<ordered_json> out;
+  if (const auto* array = node.as_array()) {
+    for (const auto& value : *array) out.push_back(to_json(value, where));
+  } else if (const auto* table = node.as_table()) {
+    Fields fields(*table, where);
+    const toml::node *any = fields.find("any"), *every = fields.find("every");
+    const toml::node* as = fields.find("as");
+    fields.finish();
+    if (any && any->is_array() && !every && !as) {
+      for (const auto& name : *any->as_array()) {
+        const std::string list = name.value_or(std::string());
+        const auto found = lists.find(list);
+        if (found == lists.end()) {
+          throw_bad_input(
+              fmt::format("{}.any: there is no list '{}' before it", where, printable(list, 60)));
+        }
+        out.insert(out.end(), found->second.begin(), found->second.end());
+      }
+    } else if (every && every->is_table() && as && !any) {
+      ListProduct product;
+      for (const auto& [name, list] : members(*every->as_table())) {
+        product.every.emplace_back(name, list->value_or(std::string()));
+        product_names.insert(name);
+      }
+      product.as = to_json(*as, where + ".as");
+      out = combined(product, lists, where);
+    } else {
+      throw_bad_input(where + " is made of nothing", "it has either any, or every and as");
+    }
+  }
+  if (out.empty()) throw_bad_input(where + " is no list of values");
+  return out;
+}
+
 }  // namespace
 
 TextGrammar TextGrammar::load(const fs::path& path) {
   TextGrammar grammar;
   grammar.source_ = path.string();
-  const std::string text = read_file(path, kMaxBytes);
-  toml::table table;
-  try {
-    table = toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    throw_bad_input(fmt::format("{}: line {}: {}", grammar.source_, error.source().begin.line,
-                                error.description()));
-  }
-  Fields file(table, grammar.source_);
-  const auto where = [&](const char* part, const std::string& name) {
-    return fmt::format("{}: {}.{}", grammar.source_, part, name);
-  };
-  for (const auto& [name, node] : section(file, "list", grammar.source_)) {
-    const auto* array = node->as_array();
-    if (!array || array->empty()) throw_bad_input(where("list", name) + " is no list of values");
-    for (const auto& value : *array) {
-      grammar.lists_[name].push_back(to_json(value, where("list", name)));
-    }
-  }
-  for (const auto& [name, node] : section(file, "rule", grammar.source_)) {
-    grammar.rules_[name] = read_rule(*node, where("rule", name));
-  }
-  for (const auto& [name, node] : section(file, "let", grammar.source_)) {
-    grammar.bindings_[name] = read_binding(*node, where("let", name));
-  }
   grammar.record_ = ordered_json::object();
-  for (const auto& [name, node] : section(file, "record", grammar.source_)) {
-    grammar.record_[name] = to_json(*node, where("record", name));
-  }
-  grammar.distinct_ = file.text("distinct").value_or("");
-  file.finish();
+  grammar.read(path, 0);
   if (grammar.record_.empty()) {
     throw_bad_input(grammar.source_ + ": has no [record]", "it says what a record looks like");
   }
@@ -227,12 +237,62 @@ TextGrammar TextGrammar::load(const fs::path& path) {
   return grammar;
 }
 
+void TextGrammar::read(const fs::path& path, int depth) {
+  constexpr int kMaxDepth = 8;
+  const std::string source = path.string();
+  if (depth > kMaxDepth) throw_bad_input(source + ": files include one another without an end");
+  const std::string text = read_file(path, kMaxBytes);
+  toml::table table;
+  try {
+    table = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    throw_bad_input(
+        fmt::format("{}: line {}: {}", source, error.source().begin.line, error.description()));
+  }
+  Fields file(table, source);
+  if (const toml::node* include = file.find("include")) {
+    const auto read_one = [&](const toml::node& node) {
+      const auto name = node.value<std::string>();
+      if (!name) throw_bad_input(source + ": include is neither a file's name nor a list of such");
+      included_.push_back(path.parent_path() / *name);
+      read(path.parent_path() / *name, depth + 1);
+    };
+    if (const auto* array = include->as_array()) {
+      for (const auto& node : *array) read_one(node);
+    } else {
+      read_one(*include);
+    }
+  }
+  const auto where = [&](const char* part, const std::string& name) {
+    return fmt::format("{}: {}.{}", source, part, name);
+  };
+  const auto add = [&](auto& all, const char* part, const std::string& name, auto value) {
+    if (!all.emplace(name, std::move(value)).second) {
+      throw_bad_input(where(part, name) + " is defined in a file that this one includes");
+    }
+  };
+  for (const auto& [name, node] : section(file, "list", source)) {
+    add(lists_, "list", name, read_list(*node, lists_, product_names_, where("list", name)));
+  }
+  for (const auto& [name, node] : section(file, "rule", source)) {
+    add(rules_, "rule", name, read_rule(*node, where("rule", name)));
+  }
+  for (const auto& [name, node] : section(file, "let", source)) {
+    add(bindings_, "let", name, read_binding(*node, where("let", name)));
+  }
+  for (const auto& [name, node] : section(file, "record", source)) {
+    record_[name] = to_json(*node, where("record", name));
+  }
+  if (const auto distinct = file.text("distinct")) distinct_ = *distinct;
+  file.finish();
+}
+
 void TextGrammar::check_name(const std::vector<std::string>& path, const std::string& where,
                              bool in_each) const {
   const std::string& name = path[0];
   if (bindings_.contains(name) || lists_.contains(name) || rules_.contains(name)) return;
   if (name == "item" && in_each) return;
-  if (name == "index") return;
+  if (name == "index" || product_names_.contains(name)) return;
   std::set<std::string> known;
   for (const auto& [key, value] : bindings_) known.insert(key);
   for (const auto& [key, value] : lists_) known.insert(key);
@@ -304,6 +364,7 @@ void TextGrammar::check() const {
                                       binding.most, binding.source, list->second.size()));
         }
         if (!binding.with.empty()) check_name({binding.with}, where, false);
+        check_expression(binding.when, where);
         break;
       }
       case Binding::Kind::Each:

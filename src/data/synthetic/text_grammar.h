@@ -14,6 +14,7 @@
 
 #include "core/file.h"
 #include "core/rng.h"
+#include "data/synthetic/derived_list.h"
 #include "data/synthetic/text_template.h"
 
 namespace quern {
@@ -41,24 +42,29 @@ struct Binding {
   std::optional<int> digits;
   int64_t least = 1, most = 1;  // of Some
   std::string with;             // of Some: this name's value is among them
+  std::string when;             // of Some: only values, as `item`, for which this holds
   std::string over;             // of Each: a name that holds several
   std::string join = "\n";
 };
 
 class TextGrammar {
  public:
-  // Throws BadInput naming the file and the key: a name that nothing defines, a list without values,
-  // a rule without alternatives, a template that is none.
+  // A file that includes others has their lists, rules and names, too. Throws BadInput naming the
+  // file and the key: a name that nothing defines or that two files define, a list without values, a
+  // rule without alternatives, a template that is none.
   static TextGrammar load(const fs::path& path);
 
   // Record `index` as one line of JSON; the same for a seed whatever came before it. Throws BadInput
   // where an expression has no value, no alternative applies, or rules nest without an end.
   std::string record(uint64_t seed, uint64_t index, uint64_t attempt = 0) const;
+  // Files that this one includes, and those that they do.
+  const std::vector<fs::path>& included() const noexcept { return included_; }
   // A field of the record that must differ from record to record; empty: none must.
   const std::string& distinct() const noexcept { return distinct_; }
 
  private:
   friend class RecordDraw;
+  void read(const fs::path& path, int depth);
   void check() const;
   void check_text(const std::string& text, const std::string& where, bool in_each) const;
   void check_value(const nlohmann::ordered_json& value, const std::string& where) const;
@@ -68,7 +74,9 @@ class TextGrammar {
 
   std::string source_;  // the file's name
   std::string distinct_;
-  std::map<std::string, std::vector<nlohmann::ordered_json>> lists_;
+  std::vector<fs::path> included_;
+  GrammarLists lists_;
+  std::set<std::string> product_names_;  // that lists made of others give to their parts
   std::map<std::string, std::vector<Alternative>> rules_;
   std::map<std::string, Binding> bindings_;
   nlohmann::ordered_json record_;

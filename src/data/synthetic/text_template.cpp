@@ -121,6 +121,23 @@ std::vector<TemplatePart> parse_template(std::string_view text, const std::strin
   return parts;
 }
 
+std::string template_text(const TemplatePart& part) {
+  std::string out;
+  if (part.kind == TemplatePart::Kind::Literal) {
+    for (const char c : part.text) out.append(c == '{' || c == '}' ? 2 : 1, c);
+    return out;
+  }
+  if (part.kind == TemplatePart::Kind::Expression) return "{=" + part.text + "}";
+  out = part.kind == TemplatePart::Kind::Structure ? "{@" : "{";
+  for (size_t i = 0; i < part.path.size(); ++i) {
+    if (i > 0) out += '.';
+    out += part.path[i];
+  }
+  for (const std::string& filter : part.filters) out.append("|").append(filter);
+  out += '}';
+  return out;
+}
+
 const std::vector<std::string>& text_filters() {
   static const std::vector<std::string> kFilters = {"upper", "lower",  "capital", "json",
                                                     "a",     "commas", "words",   "join"};

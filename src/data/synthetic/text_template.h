@@ -24,6 +24,9 @@ struct TemplatePart {
 // "{{" and "}}" are braces. Throws BadInput that begins with `where`.
 std::vector<TemplatePart> parse_template(std::string_view text, const std::string& where);
 
+// A part as it is written in a template.
+std::string template_text(const TemplatePart& part);
+
 // What {slot|filter} may name; `filter` is among text_filters().
 const std::vector<std::string>& text_filters();
 std::string apply_filter(std::string_view filter, std::string text);

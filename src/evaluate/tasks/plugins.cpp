@@ -3,6 +3,9 @@
 // where they are at hand, else on queries of the Berkeley function-calling benchmark.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 #include "agent/react_prompt.h"
 #include "agent/reply.h"
 #include "core/ascii.h"
@@ -19,6 +22,58 @@ namespace {
 
 constexpr const char* kPublished =
     "github.com/ShishirPatil/gorilla, folder berkeley-function-call-leaderboard";
+
+// Words in lower case: runs of letters and digits, names also split where capitals begin; a
+// character of a script without spaces is a word.
+std::set<std::string> words_of(std::string_view text) {
+  std::set<std::string> out;
+  std::string word;
+  const auto end_word = [&] {
+    if (!word.empty()) out.insert(ascii_lower(word));
+    word.clear();
+  };
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (static_cast<unsigned char>(c) >= 0xE0) {  // three or four bytes of UTF-8
+      end_word();
+      const size_t size = static_cast<unsigned char>(c) >= 0xF0 ? 4 : 3;
+      out.insert(std::string(text.substr(i, size)));
+      i += size - 1;
+    } else if (is_ascii_letter(c) || (c >= '0' && c <= '9') ||
+               static_cast<unsigned char>(c) >= 0x80) {
+      const bool capital = c >= 'A' && c <= 'Z';
+      if (capital && !word.empty() && !(word.back() >= 'A' && word.back() <= 'Z')) end_word();
+      word += c;
+    } else {
+      end_word();
+    }
+  }
+  end_word();
+  return out;
+}
+
+// What choosing without a model comes to: the first tool, any of them, the one whose name,
+// description and parameters share most words with the query.
+nlohmann::ordered_json baselines(const std::vector<ReactTool>& tools, const std::string& query,
+                                 const std::string& gold) {
+  const std::set<std::string> asked = words_of(query);
+  size_t best = 0, most = 0;
+  for (size_t i = 0; i < tools.size(); ++i) {
+    size_t common = 0;
+    for (const std::string& word : words_of(tools[i].name + " " + tools[i].description + " " +
+                                            python_dumps(tools[i].parameters))) {
+      common += asked.count(word);
+    }
+    if (common > most) {
+      most = common;
+      best = i;
+    }
+  }
+  const auto right = [&](size_t i) { return i < tools.size() && tools[i].name == gold; };
+  return {{"baseline_first", right(0)},
+          {"baseline_random", tools.empty() ? 0.0 : 1.0 / static_cast<double>(tools.size())},
+          {"baseline_words", right(best)}};
+}
 
 // A record of the release holds prompt and gold reply, one of ours query, tools and gold.
 Item item_of(const OrderedJson& record, const std::string& where) {
@@ -40,8 +95,8 @@ Item item_of(const OrderedJson& record, const std::string& where) {
   } else {
     const OrderedJson* tools = record.find("tools");
     if (tools == nullptr) throw_bad_input(where + ": has no 'tools'");
-    prompt = react_prompt(ReactForm::React, react_tools(*tools, ReactForm::React, where), {},
-                          text("query"));
+    const std::vector<ReactTool> offered = react_tools(*tools, ReactForm::React, where);
+    prompt = react_prompt(ReactForm::React, offered, {}, text("query"));
     const OrderedJson* gold = record.find("gold");
     if (gold != nullptr && gold->is_object()) {
       const OrderedJson* action = gold->find("action");
@@ -55,6 +110,17 @@ Item item_of(const OrderedJson& record, const std::string& where) {
               ? parse_react_as_release("\nAction: x\nAction Input: " + input->text).action_input
               : python_dumps(*input, {.sort_keys = true});
       item.extra = {{"action", action->text}, {"input", arguments}};
+      item.extra["baselines"] = baselines(offered, text("query"), action->text);
+      if (const OrderedJson* accepted = record.find("accepted")) {
+        if (!accepted->is_object()) throw_bad_input(where + ": 'accepted' is no object");
+        for (const auto& [name, values] : accepted->members) {
+          if (!values.is_array()) {
+            throw_bad_input(
+                fmt::format("{}: accepted.{} is no list of values", where, printable(name, 60)));
+          }
+        }
+        item.extra["accepted"] = nlohmann::ordered_json::parse(python_dumps(*accepted));
+      }
     }
   }
   if (const OrderedJson* id = record.find("id"); id != nullptr && id->is_string()) {
@@ -113,6 +179,42 @@ double input_score(const std::string& reply, const std::string& gold, const Toke
   return rouge_l(tokens(reply), tokens(gold)).f1;
 }
 
+// `accepted` lists values; members of a table are such lists again.
+bool accepts(const nlohmann::json& values, const nlohmann::json& given);
+bool accepts_table(const nlohmann::json& accepted, const nlohmann::json& given) {
+  for (const auto& [name, value] : given.items()) {
+    if (!accepted.contains(name) || !accepts(accepted[name], value)) return false;
+  }
+  for (const auto& [name, values] : accepted.items()) {
+    const bool optional =
+        std::find(values.begin(), values.end(), nlohmann::json("")) != values.end();
+    if (!optional && !given.contains(name)) return false;
+  }
+  return true;
+}
+bool accepts(const nlohmann::json& values, const nlohmann::json& given) {
+  const auto lists = [](const nlohmann::json& table) {
+    return table.is_object() &&
+           std::ranges::all_of(table, [](const auto& value) { return value.is_array(); });
+  };
+  return std::ranges::any_of(values, [&](const nlohmann::json& value) {
+    return value == given || (given.is_object() && lists(value) && accepts_table(value, given));
+  });
+}
+
+// Whether a call's arguments are exactly those wanted: of `accepted` one value for each, those that
+// may be "" also left out, and no other argument. Without `accepted` they are the gold call's.
+bool exact_arguments(const std::string& text, const Item& item) {
+  using nlohmann::json;
+  if (text.empty()) return false;
+  const json given = json::parse(text, nullptr, false);
+  if (!given.is_object()) return false;
+  if (!item.extra.contains("accepted")) {
+    return given == json::parse(item.extra.at("input").get<std::string>(), nullptr, false);
+  }
+  return accepts_table(item.extra.at("accepted"), given);
+}
+
 ItemVerdict judge(const Item& item, const Response& response, const JudgeContext& context) {
   const ReactParity parity = parse_react_as_release(response.text);
   const ParsedReply fixed = parse_react(response.text);
@@ -133,8 +235,12 @@ ItemVerdict judge(const Item& item, const Response& response, const JudgeContext
   verdict.correct = parity.positive && bare(parity.action) == bare(*item.target);
   verdict.correct_fixed =
       verdict.prediction_fixed && bare(*verdict.prediction_fixed) == bare(*item.target);
-  verdict.details = {{"tool_input", input_score(parity.action_input, gold, *context.tokenizer)},
-                     {"tool_input_fixed", input_score(arguments, gold, *context.tokenizer)}};
+  verdict.details = {
+      {"tool_input", input_score(parity.action_input, gold, *context.tokenizer)},
+      {"tool_input_fixed", input_score(arguments, gold, *context.tokenizer)},
+      {"exact_arguments", verdict.correct == 1 && exact_arguments(parity.action_input, item)},
+      {"exact_arguments_fixed", verdict.correct_fixed == 1 && exact_arguments(arguments, item)},
+      {"unreadable", !fixed.error.empty()}};
   return verdict;
 }
 
@@ -160,7 +266,18 @@ Summary summarize(const DataFolder&, std::span<const Judged> judged) {
   for (const bool fixed : {false, true}) {
     const std::string suffix = fixed ? "_fixed" : "";
     add_mean(judged, "tool_input" + suffix, 1, "tool_input", summary.all, fixed);
+    add_mean(judged, "exact_arguments" + suffix, 100, "exact_arguments", summary.all, fixed);
     add_mean(judged, "false_positive" + suffix, 100, "false_positive", summary.all, fixed);
+  }
+  add_mean(judged, "unreadable", 100, "unreadable", summary.all, true);
+  for (const char* name : {"baseline_first", "baseline_random", "baseline_words"}) {
+    Mean mean;
+    for (const Judged& entry : positive) {
+      if (!entry.item->extra.contains("baselines")) continue;
+      const auto& value = entry.item->extra.at("baselines").at(name);
+      mean.add(100 * (value.is_boolean() ? value.get<bool>() : value.get<double>()));
+    }
+    if (mean.count > 0) summary.all.fixed.emplace_back(name, mean.value());
   }
   return summary;
 }
