@@ -29,7 +29,7 @@ struct ModelOptions {
   int64_t context = 0;        // 0: the checkpoint's
   TokenizerOptions tokenizer;
   std::string chat_template;  // a built-in name or a file; empty: the model's own
-  bool pack_cache = false;  // see LoadOptions
+  bool pack_cache = false;    // see LoadOptions
   bool float32 = false;
   bool strict = false;
 };

@@ -20,10 +20,11 @@ namespace quern {
 class PrefixCache {
  public:
   // What must agree before tokens do. Keys are rotated by the factor of dynamic NTK, so pages made
-  // under different ones are different.
+  // under different ones are different; so are those of different adapters.
   struct Key {
     std::string salt;
     double alpha = 1;
+    uint64_t adapter = 0;  // Adapter::id(), 0 for none
     auto operator<=>(const Key&) const = default;
   };
   struct Node;

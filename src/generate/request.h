@@ -15,6 +15,8 @@
 
 namespace quern {
 
+class Adapter;
+
 // Failed: the sequence's own numbers went wrong; its neighbours go on.
 enum class FinishReason { Stop, Length, Interrupted, Failed };
 std::string_view name(FinishReason reason) noexcept;
@@ -32,9 +34,12 @@ struct Request {
   // Index of the first id whose log-probability is wanted. What stands before it needs no logits, so
   // it may come from the prefix cache: a few-shot prompt is computed once for all its continuations.
   int64_t prompt_logprobs_from = 1;
-  double max_seconds = 0;   // from its arrival; then it ends with what it has; 0: no limit
-  uint64_t stream = 0;      // tells samples of one prompt apart
-  bool truncate = false;    // an over-long prompt loses its beginning instead of being an error
+  double max_seconds = 0;  // from its arrival; then it ends with what it has; 0: no limit
+  uint64_t stream = 0;     // tells samples of one prompt apart
+  bool truncate = false;   // an over-long prompt loses its beginning instead of being an error
+  // What this request answers with beside the model's own weights; null for those alone. Its rank is
+  // at most EngineOptions::adapter_rank.
+  std::shared_ptr<const Adapter> adapter;
   bool text_start = false;  // the new tokens begin a text (nothing was there before them)
   Pooling pooling = Pooling::None;
   std::shared_ptr<Constraint> constraint;  // shared with nobody else; may be null

@@ -62,6 +62,10 @@ std::vector<TokenId> Scheduler::fit(Request& request) const {
 }
 
 Scheduler::Id Scheduler::add(Request request, Listener listener) {
+  if (request.adapter != nullptr && request.adapter->max_rank() > options_.adapter_rank) {
+    throw_bad_input(fmt::format("the adapter has rank {}, at most {} is taken",
+                                request.adapter->max_rank(), options_.adapter_rank));
+  }
   std::vector<TokenId> prompt = fit(request);
   if (!policy_.shared) request.reuse_prefix = false;
   auto stream = std::make_unique<Stream>(++last_id_, std::move(request), std::move(prompt),

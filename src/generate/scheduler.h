@@ -34,6 +34,7 @@ struct EngineOptions {
   ContextRules rules;          // dynamic NTK and LogN
   double step_seconds = 0.25;  // prompts beside running streams are cut to about this time a step
   double queue_seconds = 0;    // a request that waits longer for its turn fails; 0: no limit
+  int64_t adapter_rank = 0;    // of requests' adapters at most
   int64_t speculate = 0;       // tokens guessed and checked in one step; 0: off
   // Who guesses: a smaller model of the same vocabulary, or without one the text's own past.
   struct Draft {
@@ -55,11 +56,12 @@ class Scheduler {
   // becomes as many as it has.
   Scheduler(const Network& network, const Tokenizer* tokenizer, const EngineOptions& options,
             int64_t capacity, int64_t sequences);
-  // What the buffers of its steps take. `lora_rank`: of the weights' adapters, 0 without.
+  // What the buffers of its steps take. `lora_rank`: of the weights' adapters, 0 without; that of
+  // requests' adapters is in `options`.
   static uint64_t scratch_bytes(const Config& config, const EngineOptions& options,
                                 int64_t sequences, int64_t lora_rank) noexcept {
     return Runner::memory_bytes(config, steady_tokens(options, sequences), logit_rows(sequences),
-                                lora_rank);
+                                std::max(lora_rank, options.adapter_rank));
   }
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
@@ -67,7 +69,8 @@ class Scheduler {
 
   using Id = uint64_t;
   // Takes a request; its listener is called by later steps. Throws BadInput, naming both numbers,
-  // for a prompt longer than the context, and what SamplingOptions::check() throws.
+  // for a prompt longer than the context or an adapter of too high a rank, and what
+  // SamplingOptions::check() throws.
   Id add(Request request, Listener listener);
   // Ends a request with what it has, before the next step; `done` is called now. Nothing happens
   // where it is over already.
@@ -112,6 +115,7 @@ class Scheduler {
   void preempt_last();
   void restart(Stream& stream);
   void plan();
+  void group_by_adapter();
   void make_runner(int64_t tokens);
   // What a step feeds at most while nothing unusual happens, and the rows of logits at a time.
   static int64_t steady_tokens(const EngineOptions& options, int64_t sequences) noexcept {

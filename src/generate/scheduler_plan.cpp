@@ -193,7 +193,8 @@ void Scheduler::add_item(Stream& stream, int64_t count) {
   const auto ids = std::span<const TokenId>(stream.history)
                        .subspan(static_cast<size_t>(first), static_cast<size_t>(count));
   const bool whole = first + count == stream.length();
-  BatchItem item = {&stream.sequence, ids, whole && !stream.prompt_only() ? 1 : 0};
+  BatchItem item = {&stream.sequence, ids, whole && !stream.prompt_only() ? 1 : 0,
+                    stream.request.adapter.get()};
   if (stream.request.pooling == Pooling::Mean) {
     item.outputs = count;
   } else if (stream.request.prompt_logprobs >= 0) {
@@ -297,7 +298,7 @@ void Scheduler::plan() {
     const int64_t count = 1 + size_of(stream.guessed);
     batch_.push_back({&stream.sequence,
                       std::span<const TokenId>(stream.history).last(static_cast<size_t>(count)),
-                      count});
+                      count, stream.request.adapter.get()});
     owners_.push_back(&stream);
     counts_.guessed_tokens += size_of(stream.guessed);
   }
@@ -318,17 +319,36 @@ void Scheduler::plan() {
   }
   plan_prompts(prompt_room(beside_streams));
 
+  group_by_adapter();
   int64_t tokens = 0;
   for (const BatchItem& item : batch_) tokens += size_of(item.ids);
   if (runner_ == nullptr || runner_->max_tokens() < tokens) make_runner(tokens);
+}
+
+// Rows of one adapter stand together, so that each of its matrices is read once a step.
+void Scheduler::group_by_adapter() {
+  const auto of = [&](size_t i) {
+    const auto& adapter = owners_[i]->request.adapter;
+    return adapter == nullptr ? uint64_t{0} : adapter->id();
+  };
+  std::vector<size_t> order(batch_.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  if (std::ranges::is_sorted(order, {}, of)) return;
+  std::ranges::stable_sort(order, {}, of);
+  const std::vector<BatchItem> items = batch_;
+  const std::vector<Stream*> owners = owners_;
+  for (size_t i = 0; i < order.size(); ++i) {
+    batch_[i] = items[order[i]];
+    owners_[i] = owners[order[i]];
+  }
 }
 
 void Scheduler::make_runner(int64_t tokens) {
   const int64_t steady = steady_tokens(options_, max_sequences_);
   untouched_.clear();
   runner_.reset();
-  runner_ =
-      std::make_unique<Runner>(network_, std::max(tokens, steady), logit_rows(max_sequences_));
+  runner_ = std::make_unique<Runner>(network_, std::max(tokens, steady), logit_rows(max_sequences_),
+                                     options_.adapter_rank);
 }
 
 bool Scheduler::prepare() {

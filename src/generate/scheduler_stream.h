@@ -38,7 +38,8 @@ struct Scheduler::Stream {
     completion.ids.reserve(static_cast<size_t>(most));
     completion.prompt_tokens = prompt_length;
     if (tokenizer != nullptr) decoder.emplace(*tokenizer, true, request.text_start);
-    place.key = {request.cache_salt, sequence.rotation()};
+    place.key = {request.cache_salt, sequence.rotation(),
+                 request.adapter == nullptr ? 0 : request.adapter->id()};
   }
 
   int64_t length() const { return size_of(history); }

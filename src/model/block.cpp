@@ -60,8 +60,23 @@ MutRows LoraDropout::of(Backend& run, ConstRows x, const LowRank& update) const 
   return out;
 }
 
+namespace {
+
+// out += scale · b · (a · x), `seen` being what of x the update sees.
+void add_update(Backend& run, MutRows out, ConstRows seen, const LowRank& update, MutRows lora) {
+  const MutRows inner = {lora.data, seen.rows, update.a.rows, update.a.rows};
+  const MatmulPart down = {inner, &update.a, {}, false};
+  run.matmul(seen, {&down, 1});
+  if (update.scale != 1) run.scale(inner, update.scale);
+  const MatmulPart up = {out, &update.b, {}, true};
+  run.matmul(inner, {&up, 1});
+}
+
+}  // namespace
+
 void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
-                  bool accumulate, const LoraDropout* dropout) {
+                  bool accumulate, const LoraDropout* dropout,
+                  std::span<const AdapterRows> adapters) {
   std::array<MatmulPart, 4> products;
   size_t count = 0;
   for (const LinearPart& part : parts) {
@@ -71,13 +86,16 @@ void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> p
   run.matmul(x, std::span(products).first(count));
   for (const LinearPart& part : parts) {
     const LowRank& update = part.linear->lora;
-    if (update.a.empty()) continue;
-    const MutRows inner = {lora.data, x.rows, update.a.rows, update.a.rows};
-    const MatmulPart down = {inner, &update.a, {}, false};
-    run.matmul(dropout != nullptr ? ConstRows(dropout->of(run, x, update)) : x, {&down, 1});
-    if (update.scale != 1) run.scale(inner, update.scale);
-    const MatmulPart up = {part.out, &update.b, {}, true};
-    run.matmul(inner, {&up, 1});
+    if (!update.a.empty()) {
+      add_update(run, part.out, dropout != nullptr ? ConstRows(dropout->of(run, x, update)) : x,
+                 update, lora);
+    }
+    for (const AdapterRows& rows : adapters) {
+      const LowRank* own = rows.adapter->find(*part.linear);
+      if (own == nullptr) continue;
+      const int64_t end = rows.first + rows.count;
+      add_update(run, part.out.slice(rows.first, end), x.slice(rows.first, end), *own, lora);
+    }
   }
 }
 
@@ -149,7 +167,7 @@ void Block::attention_output(MutRows x_mid, ConstRows x_in, ConstRows attended,
 }
 
 void Block::apply(ConstRows x, std::initializer_list<LinearPart> parts, bool accumulate) const {
-  apply_linear(run_, x, parts, scratch_.lora, accumulate, scratch_.dropout);
+  apply_linear(run_, x, parts, scratch_.lora, accumulate, scratch_.dropout, scratch_.adapters);
 }
 
 // ---- Joining the stream ----

@@ -16,6 +16,7 @@
 
 #include "compute/backend.h"
 #include "core/function_ref.h"
+#include "model/adapter.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -71,6 +72,12 @@ struct LoraDropout {
   void mask(Backend& run, MutRows x, const LowRank& update) const;
 };
 
+// Rows of a batch that go through an adapter of their own.
+struct AdapterRows {
+  const Adapter* adapter;
+  int64_t first, count;
+};
+
 // What a block needs besides, shared by all blocks of a pass. What a model has no use for is empty.
 struct BlockScratch {
   MutRows lora = {};         // [tokens, rank]
@@ -79,6 +86,7 @@ struct BlockScratch {
   MutRows expert_rows = {};  // [tokens, hidden]
   Routing* routing = nullptr;
   const LoraDropout* dropout = nullptr;  // of low-rank updates, in training
+  std::span<const AdapterRows> adapters = {};
 };
 // The widest of a model's MLPs and experts.
 int64_t mlp_width(const Config& config) noexcept;
@@ -108,13 +116,14 @@ using BlockProbe = FunctionRef<void(std::string_view, ConstRows)>;
 inline constexpr auto kNoProbe = [](std::string_view, ConstRows) {};
 
 // Several linear maps of the same input, their adapters included; a map without a matrix is left
-// out. `lora`: scratch [tokens, rank].
+// out. `lora`: scratch [tokens, rank]. `adapters`: of these rows of x.
 struct LinearPart {
   const Linear* linear;
   MutRows out;
 };
 void apply_linear(Backend& run, ConstRows x, std::initializer_list<LinearPart> parts, MutRows lora,
-                  bool accumulate = false, const LoraDropout* dropout = nullptr);
+                  bool accumulate = false, const LoraDropout* dropout = nullptr,
+                  std::span<const AdapterRows> adapters = {});
 
 class Block {
  public:

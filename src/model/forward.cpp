@@ -47,17 +47,17 @@ uint64_t Runner::memory_bytes(const Config& config, int64_t max_tokens, int64_t 
   return bytes;
 }
 
-Runner::Runner(const Network& network, int64_t max_tokens, int64_t max_logits)
+Runner::Runner(const Network& network, int64_t max_tokens, int64_t max_logits, int64_t adapter_rank)
     : run_(network.backend),
       config_(network.config),
       w_(network.weights),
       max_tokens_(max_tokens),
       max_logits_(max_logits),
+      lora_rank_(std::max(network.weights.max_lora_rank(), adapter_rank)),
       rotary_magnitude_(quern::rotary_magnitude(network.config)),
       slopes_(alibi_slopes(network.config)),
       local_frequencies_(local_inverse_frequencies(network.config)) {
-  for (const ScratchPart& part :
-       scratch_plan(config_, max_tokens, max_logits, w_.max_lora_rank())) {
+  for (const ScratchPart& part : scratch_plan(config_, max_tokens, max_logits, lora_rank_)) {
     if (part.cols > 0) this->*part.tensor = run_.allocate(DType::F32, {part.rows, part.cols});
   }
   scale_.reserve(static_cast<size_t>(max_tokens));
@@ -88,6 +88,18 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
   scale_.clear();
   kept_scale_.clear();
   kept_spans_.clear();
+  adapters_.clear();
+  kept_adapters_.clear();
+  const auto add_rows = [](std::vector<AdapterRows>& list, const Adapter* adapter, int64_t first,
+                           int64_t count) {
+    if (adapter == nullptr || count == 0) return;
+    if (!list.empty() && list.back().adapter == adapter &&
+        list.back().first + list.back().count == first) {
+      list.back().count += count;
+    } else {
+      list.push_back({adapter, first, count});
+    }
+  };
   const float plain_scale = config_.score_scale();
   const int64_t half = config_.rotary_dim / 2;
   for (const BatchItem& item : batch) {
@@ -96,6 +108,9 @@ int64_t Runner::plan(std::span<const BatchItem> batch) {
     const auto count = static_cast<int64_t>(item.ids.size());
     assert(count > 0 && item.outputs >= 0 && item.outputs <= count &&
            first_row + count <= max_tokens_);
+    assert(item.adapter == nullptr || item.adapter->max_rank() <= lora_rank_);
+    add_rows(adapters_, item.adapter, first_row, count);
+    add_rows(kept_adapters_, item.adapter, static_cast<int64_t>(output_rows_.size()), item.outputs);
     ids_.insert(ids_.end(), item.ids.begin(), item.ids.end());
     spans_.push_back({.kv = {sequence.pages(), 0},
                       .first_row = first_row,
@@ -140,7 +155,7 @@ Angles Runner::angles(int64_t layer, int64_t tokens, bool kept) noexcept {
   return {{cos.floats().data(), tokens, half, half}, {sin.floats().data(), tokens, half, half}};
 }
 
-BlockScratch Runner::block_scratch(int64_t tokens) noexcept {
+BlockScratch Runner::block_scratch(int64_t tokens, bool kept) noexcept {
   const auto rows = [&](Tensor& tensor) {
     return tensor.empty() ? MutRows{} : rows_of(tensor, tokens);
   };
@@ -148,7 +163,8 @@ BlockScratch Runner::block_scratch(int64_t tokens) noexcept {
           .branch = rows(branch_),
           .router = rows(router_),
           .expert_rows = rows(expert_rows_),
-          .routing = &routing_};
+          .routing = &routing_,
+          .adapters = kept ? kept_adapters_ : adapters_};
 }
 
 void Runner::probe(int64_t layer, std::string_view name, ConstRows rows) const {
@@ -190,8 +206,10 @@ void Runner::last_block_of_outputs(KvCache& cache) {
     run_.gather_rows(rows_of(kept_cos_, wanted), all.cos, output_rows_);
     run_.gather_rows(rows_of(kept_sin_, wanted), all.sin, output_rows_);
   }
-  const Block block(run_, config_, w_.layers[static_cast<size_t>(layer)], block_scratch(tokens));
-  const QkvHeads heads = block.keys_values(
+  const Layer& weights = w_.layers[static_cast<size_t>(layer)];
+  const Block whole(run_, config_, weights, block_scratch(tokens));
+  const Block block(run_, config_, weights, block_scratch(wanted, /*kept=*/true));
+  const QkvHeads heads = whole.keys_values(
       rows_of(x_, tokens),
       {.norm = rows_of(normed_, tokens), .qkv = rows_of(qkv_, tokens), .angles = all});
   for (AttentionSpan& span : spans_) span.kv.layer_offset = layer * cache.layout().layer_bytes();

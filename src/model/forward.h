@@ -21,6 +21,8 @@ struct BatchItem {
   Sequence* sequence;
   std::span<const int32_t> ids;
   int64_t outputs = 1;  // hidden states wanted: of the last so many ids; 0 while a prompt goes on
+  const Adapter* adapter =
+      nullptr;  // of this sequence; neighbours of one adapter are computed as one
 };
 
 // Sees inner tensors as they are made, under the names of the fixtures ("embed", "block0", ...,
@@ -30,10 +32,12 @@ using Probe = std::function<void(std::string_view name, ConstRows)>;
 // Runs a model. Holds the scratch of one call, planned once: a call allocates nothing.
 class Runner {
  public:
-  // `max_tokens` bounds the new tokens of one call, `max_logits` the rows of logits.
-  Runner(const Network& network, int64_t max_tokens, int64_t max_logits = 16);
+  // `max_tokens` bounds the new tokens of one call, `max_logits` the rows of logits, `adapter_rank`
+  // the rank of items' adapters.
+  Runner(const Network& network, int64_t max_tokens, int64_t max_logits = 16,
+         int64_t adapter_rank = 0);
 
-  // What such a runner's scratch takes. `lora_rank`: of the adapters, 0 without.
+  // What such a runner's scratch takes. `lora_rank`: of the weights' and items' adapters.
   static uint64_t memory_bytes(const Config& config, int64_t max_tokens, int64_t max_logits,
                                int64_t lora_rank = 0) noexcept;
 
@@ -73,7 +77,8 @@ class Runner {
   AttentionRules rules(int64_t layer) const noexcept {
     return {config_.window(layer), config_.score_cap, slopes_};
   }
-  BlockScratch block_scratch(int64_t tokens) noexcept;
+  // For the tokens of the call, or with `kept` for its outputs.
+  BlockScratch block_scratch(int64_t tokens, bool kept = false) noexcept;
   void probe(int64_t layer, std::string_view name, ConstRows rows) const;
 
   Backend& run_;
@@ -81,6 +86,7 @@ class Runner {
   const Weights& w_;
   int64_t max_tokens_;
   int64_t max_logits_;
+  int64_t lora_rank_;
   float rotary_magnitude_;
 
   Tensor x_;                              // [tokens, hidden], the residual stream
@@ -106,6 +112,7 @@ class Runner {
   std::vector<int32_t> output_rows_;
   std::vector<AttentionSpan> kept_spans_;
   std::vector<float> kept_scale_;
+  std::vector<AdapterRows> adapters_, kept_adapters_;
   Probe probe_;
 };
 

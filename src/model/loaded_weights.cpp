@@ -11,10 +11,10 @@
 #include "core/function_ref.h"
 #include "core/log.h"
 #include "core/progress.h"
-#include "formats/adapter_config.h"
 #include "formats/convert_floats.h"
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
+#include "model/adapter.h"
 #include "model/families.h"
 #include "model/gguf_names.h"
 #include "model/pack_weights.h"
@@ -231,116 +231,20 @@ std::string LoadedWeights::State::head_name() const {
 }
 
 void LoadedWeights::State::apply_adapter(const std::filesystem::path& folder) {
-  const AdapterConfig adapter = read_adapter_config(folder);
-  const fs::path file = folder / "adapter_model.safetensors";
-  if (!fs::exists(file)) throw_bad_input(folder.string() + ": has no adapter_model.safetensors");
-  const TensorStore& tensors = adapters.emplace_back(TensorStore::open(file));
-  for (const NonFinite& bad : find_nonfinite(tensors)) {
-    throw_bad_input(fmt::format("{}: {} has {} values that are not finite", file.string(), bad.name,
-                                bad.count));
-  }
-  std::set<std::string, std::less<>> taken;
+  const TensorStore& tensors = adapters.emplace_back(open_adapter(folder));
   // An adapter is made for the family's own files, also where the model is a GGUF file.
   const Config layout = is_gguf(store.source()) ? family_layout(config) : config;
-  std::vector<TensorSpec> specs = tensor_specs(layout);
-  if (config.tied) {  // an adapter may have a head of its own, trained apart from the embedding
-    const std::string head(row_of(config.family).names.lm_head);
-    specs.push_back({head + ".weight",
-                     head,
-                     {config.output_vocab, config.hidden},
-                     Part::LmHead,
-                     Role::Head,
-                     -1});
-  }
-  for (const TensorSpec& spec : specs) {
-    const std::string prefix = "base_model.model." + spec.module;
-    if (spec.role != Role::Bias && tensors.find(prefix + ".weight")) {  // saved in full
-      const Weight full = dense(tensors, spec, layout, prefix + ".weight");
-      if (spec.part == Part::Embedding) {
-        weights.embedding = full;
-      } else if (spec.part == Part::LmHead) {
-        weights.lm_head.weight = full;
-      } else {
-        throw_bad_input(
-            fmt::format("{}: stores {} in full, which is supported for the embedding "
-                        "and lm_head only",
-                        file.string(), spec.module));
-      }
-      taken.insert(prefix + ".weight");
-      continue;
+  const auto saved = [&](const TensorSpec& spec, const std::string& name) {
+    const Weight full = dense(tensors, spec, layout, name);
+    (spec.part == Part::Embedding ? weights.embedding : weights.lm_head.weight) = full;
+  };
+  for (const AdapterUpdate& one :
+       read_adapter(folder, tensors, weights, config, layout, floats, saved)) {
+    if (!one.linear->lora.a.empty()) {
+      throw Error(Kind::Unsupported, fmt::format("two adapters change {}", one.module),
+                  "merge one of them into the model first");
     }
-    const auto a_view = tensors.find(prefix + ".lora_A.weight");
-    const auto b_view = tensors.find(prefix + ".lora_B.weight");
-    if (spec.role == Role::Bias || (!a_view && !b_view)) continue;
-    if (!a_view || !b_view) {
-      throw_bad_input(
-          fmt::format("{}: has only one of lora_A and lora_B for {}", file.string(), spec.module));
-    }
-    const int64_t rank = a_view->shape.rank() == 2 ? a_view->shape[0] : 0;
-    const int64_t rows = spec.shape[0], cols = spec.shape[1];
-    if (rank < 1 || rank > (1 << 16)) {
-      throw_bad_input(fmt::format("{}: {}.lora_A is {}, expected [rank, {}]", file.string(),
-                                  spec.module, to_string(a_view->shape), cols));
-    }
-    if (!adapter.targets(spec.module)) {
-      throw_bad_input(
-          fmt::format("{}: has a low-rank update of {}, which target_modules does not "
-                      "name",
-                      file.string(), spec.module));
-    }
-    if (rank != adapter.rank_of(spec.module)) {
-      throw_bad_input(fmt::format("{}: the update of {} has rank {}, adapter_config.json says {}",
-                                  file.string(), spec.module, rank, adapter.rank_of(spec.module)));
-    }
-    const auto scale = static_cast<float>(adapter.scale(spec.module));
-    const auto own = [&](const char* member, Role role, const Shape& shape) {
-      const std::string name = prefix + member;
-      const ConstTensorView view = tensors.at(name);
-      if (!(view.shape == shape)) {
-        throw_bad_input(fmt::format("{}: {} is {}, the model implies {}", file.string(), name,
-                                    to_string(view.shape), to_string(shape)),
-                        "the adapter was made for another model");
-      }
-      TensorSpec factor = spec;
-      factor.role = role;
-      factor.shape = shape;
-      std::vector<float> values = to_floats(view, name);
-      floats.push_back(values);
-      if (!in_file_order(factor, layout)) {
-        reorder_tensor(std::as_writable_bytes(std::span(floats.back())),
-                       std::as_bytes(std::span(std::as_const(values))), factor, layout,
-                       sizeof(float), TensorOrder::Ours);
-      }
-      return Weight{.format = WeightFormat::F32,
-                    .rows = shape[0],
-                    .cols = shape[1],
-                    .data = reinterpret_cast<const std::byte*>(floats.back().data())};
-    };
-    const LowRank update = {.a = own(".lora_A.weight", Role::LoraA, {rank, cols}),
-                            .b = own(".lora_B.weight", Role::LoraB, {rows, rank}),
-                            .scale = scale};
-    taken.insert({prefix + ".lora_A.weight", prefix + ".lora_B.weight"});
-    const std::vector<LinearSlice> slices = linears_of(weights, spec, config);
-    if (slices.empty()) {
-      throw Error(Kind::Unsupported, fmt::format("{}: changes {}, which is not supported",
-                                                 file.string(), spec.module));
-    }
-    for (const LinearSlice& slice : slices) {
-      if (!slice.linear->lora.a.empty()) {
-        throw Error(Kind::Unsupported, fmt::format("two adapters change {}", spec.module),
-                    "merge one of them into the model first");
-      }
-      slice.linear->lora = update;
-      slice.linear->lora.b = update.b.slice(slice.first_row, slice.rows);
-    }
-  }
-  for (const std::string& name : tensors.names()) {
-    if (taken.contains(name)) continue;
-    throw_bad_input(fmt::format("{}: {} of its {} tensors belong to no module of this model, {} "
-                                "for one",
-                                file.string(), tensors.size() - taken.size(), tensors.size(),
-                                printable(name, 120)),
-                    "the adapter was made for another model");
+    one.linear->lora = one.update;
   }
 }
 

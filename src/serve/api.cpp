@@ -72,6 +72,7 @@ std::vector<Api::Endpoint> Api::endpoints() {
   };
   add_info_endpoints(out);
   add_token_endpoints(out);
+  add_admin_endpoints(out);
   return out;
 }
 

@@ -59,6 +59,7 @@ class Api {
   std::vector<Endpoint> endpoints();
   void add_info_endpoints(std::vector<Endpoint>& out);
   void add_token_endpoints(std::vector<Endpoint>& out);
+  void add_admin_endpoints(std::vector<Endpoint>& out);
 
   void ready(const Call& call);
   void metrics(const Call& call);
@@ -66,6 +67,7 @@ class Api {
   void properties(const Call& call);
   void slots(const Call& call);
   void runs(const Call& call);
+  void list_adapters(const Call& call);
 
   Models& models_;
   Gate& gate_;

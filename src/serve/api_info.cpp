@@ -38,8 +38,8 @@ ordered_json card_of(const ModelSource& source, const ModelCard& card, const Loa
   return out;
 }
 
-ordered_json model_entry(const Models& models, size_t index) {
-  const ModelSource& source = models.sources()[index];
+ordered_json model_entry(const Models& models, const Models::Entry& entry) {
+  const ModelSource& source = entry.source;
   const LoadedModel* known = nullptr;
   const auto loaded = models.loaded();
   for (const auto& model : loaded) {
@@ -49,11 +49,13 @@ ordered_json model_entry(const Models& models, size_t index) {
   const auto changed = fs::last_write_time(source.folder / "config.json", ignored);
   const auto when = std::chrono::duration_cast<std::chrono::seconds>(
       std::chrono::file_clock::to_sys(changed).time_since_epoch());
-  return {{"id", source.name},
-          {"object", "model"},
-          {"created", ignored ? 0 : when.count()},
-          {"owned_by", "quern"},
-          {"quern", card_of(source, models.cards()[index], known)}};
+  ordered_json out = {{"id", source.name},
+                      {"object", "model"},
+                      {"created", ignored ? 0 : when.count()},
+                      {"owned_by", "quern"}};
+  if (!source.base.empty()) out["parent"] = source.base;
+  out["quern"] = card_of(source, entry.card, known);
+  return out;
 }
 
 }  // namespace
@@ -71,7 +73,7 @@ void Api::add_info_endpoints(std::vector<Endpoint>& out) {
   add("/metrics", [this](const Call& call) { metrics(call); });
   add("/v1/models", [this](const Call& call) {
     ordered_json list = ordered_json::array();
-    for (size_t i = 0; i < models_.sources().size(); ++i) list.push_back(model_entry(models_, i));
+    for (const auto& entry : models_.entries()) list.push_back(model_entry(models_, *entry));
     call.respond({{"object", "list"}, {"data", std::move(list)}});
   });
   add("/v1/models/*", [this](const Call& call) { one_model(call); });
@@ -127,6 +129,7 @@ void Api::metrics(const Call& call) {
   };
   std::vector<std::pair<std::string, Scheduler::Load>> loads;
   for (const auto& model : models_.loaded()) {
+    if (model->shares_its_base()) continue;
     std::string label;
     for (const char c : model->name) {
       if (c == '"' || c == '\\') label += '\\';
@@ -146,8 +149,8 @@ void Api::metrics(const Call& call) {
 }
 
 void Api::one_model(const Call& call) {
-  for (size_t i = 0; i < models_.sources().size(); ++i) {
-    if (call.rest == models_.sources()[i].name) return call.respond(model_entry(models_, i));
+  for (const auto& entry : models_.entries()) {
+    if (call.rest == entry->source.name) return call.respond(model_entry(models_, *entry));
   }
   ApiError error = error_of_status(404, "there is no such model here");
   error.code = "model_not_found";
@@ -182,6 +185,7 @@ void Api::properties(const Call& call) {
 void Api::slots(const Call& call) {
   ordered_json list = ordered_json::array();
   for (const auto& model : models_.loaded()) {
+    if (model->shares_its_base()) continue;
     const Scheduler::Load load = model->worker.load();
     for (int64_t i = 0; i < model->worker.sequences(); ++i) {
       list.push_back({{"id", list.size()},

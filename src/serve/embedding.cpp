@@ -101,6 +101,7 @@ void start_embedding(std::shared_ptr<Exchange> exchange, std::shared_ptr<LoadedM
     request.ids = prompts[i];
     request.max_new_tokens = 0;
     request.pooling = Pooling::Mean;
+    request.adapter = batch->model->adapter;
     request.max_seconds = max_seconds;
     jobs.push_back({std::move(request),
                     {{}, [batch, i](Completion done) { batch->done(i, std::move(done)); }}});

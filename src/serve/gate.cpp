@@ -74,7 +74,7 @@ Key parse_key(std::string_view line, const std::string& where) {
   const auto bad = [&](const std::string& what) {
     throw_bad_input(where + ": " + what,
                     "expected a key, or sha256: and 64 hexadecimal digits, and if need be "
-                    "per-minute=N and at-once=N behind it");
+                    "per-minute=N, at-once=N and admin behind it");
   };
   const std::vector<std::string_view> words = words_of(line);
   Key key;
@@ -95,6 +95,10 @@ Key parse_key(std::string_view line, const std::string& where) {
     key.hash = hash_key(words[0]);
   }
   for (const std::string_view word : std::span(words).subspan(1)) {
+    if (word == "admin") {
+      key.admin = true;
+      continue;
+    }
     const size_t equals = std::min(word.find('='), word.size());
     const std::string_view name = word.substr(0, equals);
     int* limit = name == "per-minute" ? &key.per_minute
@@ -303,6 +307,11 @@ Admission Gate::check_admitted(const HttpRequest& head) {
         401, "key",
         none ? "the request has no key; send 'Authorization: Bearer KEY'" : "the key is wrong",
         none ? "missing_api_key" : "invalid_api_key");
+  }
+  if (head.path.starts_with("/admin/") && !(key && options_.keys[*key].admin)) {
+    return refuse(403, "key",
+                  "this needs an admin's key: one with 'admin' behind it in --api-key-file",
+                  "admin_key_needed");
   }
   const std::string coding = ascii_lower(head.header("content-encoding"));
   if (!coding.empty() && coding != "identity") {

@@ -27,10 +27,11 @@ struct Key {
   KeyHash hash{};
   int per_minute = 0;  // requests with a body; 0: any number
   int at_once = 0;     // of them under way; 0: any number
+  bool admin = false;  // may use /admin/
 };
 
 // A file of keys, one a line: the key itself, or "sha256:" and its hash in hexadecimal; behind it,
-// if need be, "per-minute=60" and "at-once=4". Empty lines and those that begin with # don't count.
+// if need be, "per-minute=60", "at-once=4" and "admin". Empty lines and those that begin with # don't count.
 // Throws BadInput naming the line.
 std::vector<Key> read_keys(const fs::path& file);
 

@@ -76,6 +76,7 @@ void Generation::start(const std::shared_ptr<Generation>& self) {
       Request request = asked.base;
       request.ids = asked.prompts[prompt];
       request.stream = static_cast<uint64_t>(sample);
+      request.adapter = self->model_->adapter;
       if (asked.automaton) {
         request.constraint = std::make_shared<GrammarConstraint>(asked.automaton, self->tokenizer(),
                                                                  request.stop.ids);

@@ -16,11 +16,15 @@
 
 namespace quern::serve {
 
-// What a name stands for: a checkpoint, maybe with a LoRA adapter.
+// What a name stands for: a checkpoint, or a LoRA adapter over one that has a name of its own.
 struct ModelSource {
   std::string name;
   fs::path folder;
   ModelOptions options;
+  std::string base;  // name of the model that the adapter is for; empty: no adapter
+  fs::path adapter;  // its folder
+  // Where the adapter cannot share the base's weights, since it replaces some: load them once more.
+  bool may_copy = false;
 };
 
 struct ModelsOptions {
@@ -34,20 +38,36 @@ struct ModelsOptions {
   std::chrono::seconds idle_unload{0};  // 0: never
 };
 
-// A model at work. Whoever holds it keeps it loaded.
-struct LoadedModel {
+// A model at work. Whoever holds it keeps it loaded. One that is an adapter over another shares
+// that one's weights, cache and worker, and a batch mixes requests of both.
+class LoadedModel {
+ public:
   LoadedModel(const ModelSource& source, const ModelsOptions& options, uint64_t budget_bytes);
-
-  std::string name;
-  Model model;
-  std::unique_ptr<Model> draft;  // null without one
-  // The vocabulary for grammars, made when one is first asked for.
-  std::shared_ptr<const TokenTrie> trie();
-  Worker worker;
+  LoadedModel(const ModelSource& source, std::shared_ptr<LoadedModel> base,
+              std::shared_ptr<const Adapter> adapter);
 
  private:
-  std::once_flag trie_made_;
-  std::shared_ptr<const TokenTrie> trie_;  // automatons of requests hold it, too
+  struct Engine {
+    Engine(const ModelSource& source, const ModelsOptions& options, uint64_t budget_bytes);
+    Model model;
+    std::unique_ptr<Model> draft;  // null without one
+    Worker worker;
+    std::once_flag trie_made;
+    std::shared_ptr<const TokenTrie> trie;  // automatons of requests hold it, too
+  };
+  std::unique_ptr<Engine> own_;
+  std::shared_ptr<LoadedModel> base_;
+  Engine& engine_;
+
+ public:
+  const std::string name;
+  const std::shared_ptr<const Adapter> adapter;  // null without one
+  Model& model;
+  Worker& worker;
+  const Model* draft() const noexcept { return engine_.draft.get(); }
+  bool shares_its_base() const noexcept { return base_ != nullptr; }
+  // The vocabulary for grammars, made when one is first asked for.
+  std::shared_ptr<const TokenTrie> trie();
 };
 
 class Models {
@@ -56,10 +76,18 @@ class Models {
   Models(std::vector<ModelSource> sources, const ModelsOptions& options);
   ~Models();  // waits until nobody holds one any more
 
-  const std::vector<ModelSource>& sources() const noexcept { return sources_; }
-  // One for each source, in the same order; read once, when the server starts.
-  const std::vector<ModelCard>& cards() const noexcept { return cards_; }
-  bool has(const std::string& name) const noexcept;
+  struct Entry {
+    ModelSource source;
+    ModelCard card;  // read once, when the model got its name
+  };
+  std::vector<std::shared_ptr<const Entry>> entries() const;
+
+  // Gives a name to an adapter over the model called source.base (empty: the first), and loads it.
+  // Throws what loading throws; ApiException 404 for an unknown base, 409 for a name that is taken.
+  void add_adapter(ModelSource source);
+  // Takes an adapter's name away; requests under way go on. Throws ApiException 404 for a name that
+  // is none, 409 for a model that is no adapter.
+  void remove_adapter(const std::string& name);
 
   // Loads the model if it is not there. Throws what loading throws; ApiException 404 for a name
   // that is unknown. Empty: the first.
@@ -77,17 +105,18 @@ class Models {
   void cancel_all();
 
  private:
-  struct Slot {
+  struct Slot : Entry {
     std::mutex loading;
     std::shared_ptr<LoadedModel> model;
     std::chrono::steady_clock::time_point used;
   };
 
-  std::vector<ModelSource> sources_;
-  std::vector<ModelCard> cards_;
+  std::shared_ptr<Slot> slot_of(const std::string& name) const;  // null where there is none
+  std::unique_ptr<LoadedModel> load(const ModelSource& source);
+
   ModelsOptions options_;
   mutable std::mutex mutex_;
-  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<std::shared_ptr<Slot>> slots_;
   int64_t alive_ = 0;  // loaded models that somebody holds
   std::condition_variable buried_;
   // A model's last user may be its own worker's thread, which cannot wait for its own end.

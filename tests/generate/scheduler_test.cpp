@@ -10,6 +10,7 @@
 #include "core/rng.h"
 #include "formats/safetensors.h"
 #include "generate/model.h"
+#include "model/adapter.h"
 #include "support/support.h"
 
 namespace quern {
@@ -141,6 +142,92 @@ TEST_F(SchedulerTest, TheSameBytesInACrowdWithEveryKindOfWeight) {
       expect_same(got[i], expected[i], std::string(name) + ", request " + std::to_string(i));
     }
   }
+}
+
+// One copy of the base, and adapters that each request chooses: what it answers is what a model
+// loaded with its adapter answers alone, bit for bit, over float and packed weights.
+TEST(SchedulerAdapters, RequestsOfDifferentAdaptersShareABatchWithTheSameBytes) {
+  for (const std::string name : {"qwen1-lora", "qwen1-qlora"}) {
+    const fs::path own = test::source("tests/fixtures/models/" + name);
+    const fs::path folder = fs::exists(own) ? own : test::shared("fixtures/models/" + name);
+    QUERN_NEED(folder);
+    const test::TempFolder temporary;
+    // The second adapter is the first, stronger.
+    const fs::path first = folder / "adapter", second = temporary.path() / "second";
+    fs::copy(first, second, fs::copy_options::recursive);
+    std::string config = read_file(first / "adapter_config.json");
+    const size_t alpha = config.find("\"lora_alpha\":");
+    ASSERT_NE(alpha, config.npos);
+    config.replace(alpha, config.find_first_of(",}", alpha) - alpha, "\"lora_alpha\": 160");
+    temporary.write("second/adapter_config.json", config);
+
+    Model base(folder);
+    const auto load = [&](const fs::path& adapter) {
+      return Adapter::load(adapter, folder, base.weights(), base.config());
+    };
+    const std::shared_ptr<const Adapter> adapters[] = {nullptr, load(first), load(second)};
+    EXPECT_GT(adapters[1]->max_rank(), 0);
+    EXPECT_GT(adapters[1]->bytes(), 0u);
+    EXPECT_NE(adapters[1]->id(), adapters[2]->id());
+    const auto request = [&](uint64_t seed) {
+      Rng rng(seed, 5);
+      Request out;
+      for (size_t i = 0; i < 1 + seed * 7 % 90; ++i) {
+        out.ids.push_back(
+            static_cast<TokenId>(rng.below(static_cast<uint64_t>(base.config().vocab))));
+      }
+      if (seed % 4 == 0) out.ids.assign(150, 3);  // a prompt that the others have, too
+      out.max_new_tokens = 1 + static_cast<int64_t>(seed % 12);
+      out.top_logprobs = 2;
+      out.sampling.seed = seed;
+      out.sampling.greedy = seed % 2 == 0;
+      out.reuse_prefix = true;
+      return out;
+    };
+    constexpr uint64_t kRequests = 36;
+    std::vector<Completion> expected(kRequests);
+    for (uint64_t which = 0; which < 3; ++which) {
+      ModelOptions options;
+      if (which > 0) options.adapters = {which == 1 ? first : second};
+      Model alone(folder, options);
+      for (uint64_t seed = which; seed < kRequests; seed += 3) {
+        Scheduler one(alone.network(), nullptr, alone.engine_options(), 1024, 1);
+        one.add(request(seed), {{}, [&](Completion c) { expected[seed] = std::move(c); }});
+        while (one.step()) {
+        }
+      }
+    }
+    EngineOptions options = base.engine_options();
+    options.adapter_rank = std::max(adapters[1]->max_rank(), adapters[2]->max_rank());
+    Scheduler scheduler(base.network(), nullptr, options, 8192, 9);
+    std::vector<Completion> got(kRequests);
+    for (uint64_t seed = 0; seed < kRequests; ++seed) {
+      Request one = request(seed);
+      one.adapter = adapters[seed % 3];
+      scheduler.add(std::move(one), {{}, [&, seed](Completion c) { got[seed] = std::move(c); }});
+    }
+    while (scheduler.step()) {
+    }
+    for (uint64_t seed = 0; seed < kRequests; ++seed) {
+      expect_same(got[seed], expected[seed], name + " " + std::to_string(seed));
+    }
+    // Adapters change what is answered, so the comparison above says something.
+    EXPECT_FALSE(same_bits(expected[12].logprobs[0].chosen, expected[4].logprobs[0].chosen));
+    EXPECT_FALSE(same_bits(expected[4].logprobs[0].chosen, expected[8].logprobs[0].chosen));
+
+    options.adapter_rank = adapters[1]->max_rank() - 1;
+    Scheduler narrow(base.network(), nullptr, options, 1024, 1);
+    Request one = request(1);
+    one.adapter = adapters[1];
+    test::expect_error([&] { narrow.add(std::move(one), {}); }, Kind::BadInput, {"has rank"});
+  }
+  const fs::path own = test::source("tests/fixtures/models/qwen1-lora-saved-modules");
+  const fs::path saved =
+      fs::exists(own) ? own : test::shared("fixtures/models/qwen1-lora-saved-modules");
+  Model base(saved);
+  test::expect_error(
+      [&] { Adapter::load(saved / "adapter", saved, base.weights(), base.config()); },
+      Kind::Unsupported, {"in full", "cannot be one sequence's choice"});
 }
 
 TEST_F(SchedulerTest, WhenMemoryRunsOutTheYoungestIsComputedAgainAndNoByteChanges) {

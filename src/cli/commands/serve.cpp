@@ -49,7 +49,9 @@ serve::ServeOptions options_of(const Arguments& args) {
     const auto [name, folder] = split_name(text);
     serve::ModelSource adapted = options.models.front();
     adapted.name = name;
-    adapted.options.adapters.push_back(folder);
+    adapted.base = options.models.front().name;
+    adapted.adapter = folder;
+    adapted.may_copy = true;
     options.models.push_back(std::move(adapted));
   }
   options.engine = {.sequences = args.max_streams,
@@ -117,8 +119,10 @@ void add_serve(CLI::App& root) {
   command.positional("models", args->more_models, "More models, each PATH or NAME=PATH")
       .replaced(resolve_named_model);
   command
-      .option("--lora", args->loras,
-              "Serve the first model with a LoRA adapter under a name of its own; repeatable")
+      .option(
+          "--lora", args->loras,
+          "Serve the first model with a LoRA adapter under a name of its own, its weights shared; "
+          "repeatable")
       .value("NAME=DIR");
   command.option("--runs", args->runs, "Folder of training runs whose curves the page /runs shows")
       .folder();

@@ -179,7 +179,7 @@ double input_score(const std::string& reply, const std::string& gold, const Toke
   return rouge_l(tokens(reply), tokens(gold)).f1;
 }
 
-// `accepted` lists values; members of a table are such lists again.
+// `accepted` lists values; members of a table, also of one in a list, are such lists again.
 bool accepts(const nlohmann::json& values, const nlohmann::json& given);
 bool accepts_table(const nlohmann::json& accepted, const nlohmann::json& given) {
   for (const auto& [name, value] : given.items()) {
@@ -198,7 +198,13 @@ bool accepts(const nlohmann::json& values, const nlohmann::json& given) {
            std::ranges::all_of(table, [](const auto& value) { return value.is_array(); });
   };
   return std::ranges::any_of(values, [&](const nlohmann::json& value) {
-    return value == given || (given.is_object() && lists(value) && accepts_table(value, given));
+    if (value == given) return true;
+    if (given.is_object()) return lists(value) && accepts_table(value, given);
+    if (!given.is_array() || !value.is_array() || value.size() != given.size()) return false;
+    for (size_t i = 0; i < value.size(); ++i) {
+      if (!accepts(nlohmann::json::array({value[i]}), given[i])) return false;
+    }
+    return true;
   });
 }
 
