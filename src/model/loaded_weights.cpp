@@ -15,6 +15,7 @@
 #include "formats/gptq.h"
 #include "formats/safetensors.h"
 #include "model/adapter.h"
+#include "model/adapter_base.h"
 #include "model/families.h"
 #include "model/gguf_names.h"
 #include "model/pack_weights.h"
@@ -309,7 +310,10 @@ LoadedWeights LoadedWeights::load(const std::filesystem::path& folder, const Con
       s.used.insert(name);
     }
   }
-  for (const auto& adapter : options.adapters) s.apply_adapter(adapter);
+  for (const auto& adapter : options.adapters) {
+    warn_of_other_base(adapter, folder, options.strict);
+    s.apply_adapter(adapter);
+  }
   LoadedWeights loaded(std::move(state));
   if (s.store.total_bytes() <= kSearchedBytes) loaded.check_finite();
   loaded.report_unused(config, options.strict);

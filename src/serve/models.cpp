@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "model/adapter_base.h"
 #include "serve/api_error.h"
 
 namespace quern::serve {
@@ -170,6 +171,7 @@ std::unique_ptr<LoadedModel> Models::load(const ModelSource& source) {
   if (source.base.empty()) return std::make_unique<LoadedModel>(source, options_, budget);
   std::shared_ptr<LoadedModel> base = get(source.base);
   try {
+    warn_of_other_base(source.adapter, source.folder, source.options.strict);
     auto adapter =
         Adapter::load(source.adapter, source.folder, base->model.weights(), base->model.config());
     if (adapter->max_rank() > kMaxAdapterRank) {

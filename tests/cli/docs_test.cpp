@@ -99,6 +99,7 @@ class Sandbox {
     const std::string page =
         "<p>The mill by the river has stood empty since the flood of 1820.</p>";
     put("pages.jsonl.gz", gzip("{\"html\": \"" + page + "\"}\n"));
+    put("saved-pages/mill.html", page);
     put("crawl.warc.gz",
         gzip("WARC/1.0\r\nWARC-Type: resource\r\nWARC-Target-URI: http://mill.test/\r\n"
              "Content-Type: text/html\r\nContent-Length: " +

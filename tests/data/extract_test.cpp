@@ -217,6 +217,27 @@ TEST_F(Extraction, WebArchiveGivesItsPages) {
   EXPECT_EQ(records, std::stoull(at(truth, "records").text));
 }
 
+TEST_F(Extraction, AFolderGivesADocumentForEachPage) {
+  const std::string page =
+      "<html><title>T</title><body><article><p>One long paragraph of text, so "
+      "that it counts as what the page says.</p></article></body></html>";
+  folder_.write("pages/b/two.html", page);
+  folder_.write("pages/a.md", "# A\n\nShort.\n");
+  folder_.write("pages/b/one.TXT", "plain\r\ntext");
+  folder_.write("pages/picture.png", "\x89PNG");
+  folder_.write("pages/.git/x.html", page);
+  EXPECT_EQ(run(folder_.path() / "pages").out, 3);
+  const auto documents = kept();
+  ASSERT_EQ(documents.size(), 3u);
+  EXPECT_EQ(at(documents[0], "id").text, "a.md");
+  EXPECT_EQ(at(documents[0], "text").text, "# A\n\nShort.\n");
+  EXPECT_EQ(at(documents[1], "id").text, "b/one.TXT");
+  EXPECT_EQ(at(documents[1], "text").text, "plain\ntext");
+  EXPECT_EQ(at(documents[2], "id").text, "b/two.html");
+  EXPECT_EQ(at(documents[2], "title").text, "T");
+  EXPECT_TRUE(at(documents[2], "text").text.starts_with("One long paragraph"));
+}
+
 TEST_F(Extraction, WetGivesItsTextsAsTheyAre) {
   const fs::path file = test::shared("data/filter/tiny.warc.wet.gz");
   QUERN_NEED(file);

@@ -1,9 +1,14 @@
 // The frame of the data pipeline: records, shards, manifests, resumption.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
 #include <numeric>
+#include <thread>
 
 #include "core/json.h"
+#include "core/launcher.h"
 #include "data/pipeline/stage.h"
 #include "records.h"
 #include "support/support.h"
@@ -120,6 +125,74 @@ TEST_F(Pipeline, BytesAreTheSameForAnyNumberOfWorkersAndAfterAKill) {
   EXPECT_EQ(contents(options_.out), want);
   EXPECT_EQ(fs::last_write_time(options_.out / "shard-00000.jsonl.zst"), before);
   EXPECT_TRUE(run_stage(OddStage(), options_).already_done);
+}
+
+// Processes that share a folder: flock() keeps threads with descriptors of their own apart as well.
+TEST_F(Pipeline, SeveralProcessesShareTheInputsAndWriteTheSameBytes) {
+  for (int i = 0; i < 12; ++i) {
+    options_.inputs.push_back(
+        folder_.write("more" + std::to_string(i) + ".jsonl", lines_of(i * 700, (i + 1) * 700)));
+  }
+  options_.workers = 1;
+  run_stage(OddStage(), options_);
+  const auto alone = contents(options_.out);
+  for (const int count : {1, 2, 4}) {
+    StageOptions shared = options_;
+    shared.shared = true;
+    shared.out = folder_.path() / ("shared" + std::to_string(count));
+    std::vector<StageReport> reports(static_cast<size_t>(count));
+    std::vector<std::thread> ranks;
+    for (StageReport& report : reports) {
+      ranks.emplace_back([&] { report = run_stage(OddStage(), shared); });
+    }
+    for (std::thread& rank : ranks) rank.join();
+    EXPECT_EQ(contents(shared.out), alone) << count;
+    // One writes the manifest; who comes late finds it.
+    int whole = 0;
+    for (const StageReport& report : reports) {
+      whole += !report.left_to_others && !report.already_done;
+      if (!report.left_to_others) {
+        EXPECT_EQ(report.in, 20'101 + 12 * 700);
+      }
+    }
+    EXPECT_EQ(whole, 1);
+    for (const auto& entry : fs::directory_iterator(shared.out)) {
+      EXPECT_FALSE(entry.path().filename().string().starts_with(".shard-")) << entry.path();
+    }
+  }
+  // What a killed process left is taken up by the others, and its half shard goes.
+  StageOptions shared = options_;
+  shared.shared = true;
+  shared.out = folder_.path() / "left";
+  std::atomic<bool> cancel = false;
+  shared.cancel = &cancel;
+  shared.on_progress = [&](uint64_t) { cancel = true; };
+  EXPECT_THROW(run_stage(OddStage(), shared), Error);
+  std::ofstream(shared.out / "shard-00003.jsonl.zst.tmp-1") << "half";
+  cancel = false;
+  shared.on_progress = {};
+  EXPECT_FALSE(run_stage(OddStage(), shared).left_to_others);
+  EXPECT_EQ(contents(shared.out), alone);
+}
+
+TEST(Launchers, AreReadFromTheEnvironment) {
+  const auto of = [](const std::vector<std::pair<const char*, const char*>>& names) {
+    for (const auto& [name, value] : names) ::setenv(name, value, 1);
+    const Launcher found = launcher();
+    for (const auto& [name, value] : names) ::unsetenv(name);
+    return std::tuple(found.rank, found.size, std::string(found.name));
+  };
+  EXPECT_EQ(of({}), std::tuple(0, 1, ""));
+  EXPECT_EQ(of({{"OMPI_COMM_WORLD_RANK", "2"}, {"OMPI_COMM_WORLD_SIZE", "4"}}),
+            std::tuple(2, 4, "Open MPI"));
+  EXPECT_EQ(of({{"PMI_RANK", "0"}, {"PMI_SIZE", "3"}}), std::tuple(0, 3, "MPI"));
+  EXPECT_EQ(of({{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}}), std::tuple(1, 2, "Slurm"));
+  EXPECT_EQ(of({{"SLURM_ARRAY_TASK_ID", "7"},
+                {"SLURM_ARRAY_TASK_MIN", "5"},
+                {"SLURM_ARRAY_TASK_COUNT", "4"}}),
+            std::tuple(2, 4, "a Slurm array"));
+  EXPECT_EQ(of({{"PMI_RANK", "x"}, {"PMI_SIZE", "3"}}), std::tuple(0, 1, ""));
+  EXPECT_EQ(of({{"SLURM_PROCID", "5"}, {"SLURM_NTASKS", "2"}}), std::tuple(0, 1, ""));
 }
 
 TEST_F(Pipeline, RefusesAnotherRunsFolder) {

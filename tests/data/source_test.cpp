@@ -129,7 +129,7 @@ TEST(SourceFiles, OfATreeBecomeDocuments) {
     StageOptions options;
     options.inputs = {folder.path() / "tree"};
     options.out = folder.path() / out;
-    return run_stage(*make_extract_stage(settings, ""), options);
+    return run_stage(*make_extract_stage(settings, "", /*source_trees=*/true), options);
   };
   const StageReport report = run({}, "out");
   EXPECT_EQ(report.in, 5);

@@ -1,9 +1,11 @@
 // Filters, personal data and deduplication against annotated data and definitions.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "core/json.h"
+#include "core/rng.h"
 #include "data/stages/dedup.h"
 #include "data/stages/filter.h"
 #include "data/stages/pii.h"
@@ -324,6 +326,101 @@ TEST(Dedup, RepeatedParagraphsAreCut) {
   const auto records = test::read_records(stage.out / "shard-00000.jsonl.zst");
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(at(records[1], "text").text, "short");
+}
+
+// The definition, word by word: a word goes where a run of `length` words that holds it has stood
+// before, unless it belongs to a run's first place.
+std::vector<std::string> without_repeats(const std::vector<std::vector<std::string>>& documents,
+                                         size_t length) {
+  std::map<std::vector<std::string>, std::vector<std::pair<size_t, size_t>>> runs;
+  for (size_t d = 0; d < documents.size(); ++d) {
+    for (size_t i = 0; i + length <= documents[d].size(); ++i) {
+      const auto begin = documents[d].begin() + static_cast<ptrdiff_t>(i);
+      runs[{begin, begin + static_cast<ptrdiff_t>(length)}].emplace_back(d, i);
+    }
+  }
+  std::map<std::pair<size_t, size_t>, bool> repeated, first;
+  for (const auto& [run, places] : runs) {
+    for (size_t i = 0; i < places.size() && places.size() > 1; ++i) {
+      for (size_t k = 0; k < length; ++k) {
+        (i == 0 ? first : repeated)[{places[i].first, places[i].second + k}] = true;
+      }
+    }
+  }
+  std::vector<std::string> out;
+  for (size_t d = 0; d < documents.size(); ++d) {
+    std::string text;
+    for (size_t i = 0; i < documents[d].size(); ++i) {
+      if (repeated.contains({d, i}) && !first.contains({d, i})) continue;
+      text += (text.empty() ? "" : " ") + documents[d][i];
+    }
+    out.push_back(text);
+  }
+  return out;
+}
+
+TEST(Dedup, RepeatedPassagesAreCutWhereverTheyBegin) {
+  const test::TempFolder folder;
+  // Few words, so that runs repeat in every way: across documents, within one, overlapping.
+  Rng rng(11);
+  std::vector<std::vector<std::string>> documents(300);
+  std::string files[2];
+  for (size_t d = 0; d < documents.size(); ++d) {
+    const size_t count = rng.below(60);
+    for (size_t i = 0; i < count; ++i) {
+      documents[d].push_back("w" + std::to_string(rng.below(rng.below(8) == 0 ? 4 : 2)));
+    }
+    std::string text;
+    for (const std::string& word : documents[d]) text += (text.empty() ? "" : " ") + word;
+    files[d / 170] += "{\"id\": " + std::to_string(d) + ", \"text\": \"" + text + "\"}\n";
+    if (d % 50 == 7) files[d / 170] += "\n";  // a blank line has no number of its own
+  }
+  StageOptions stage;
+  stage.inputs = {folder.write("a.jsonl", files[0]), folder.write("b.jsonl", files[1])};
+  for (const size_t words : {size_t{6}, size_t{12}}) {
+    const std::vector<std::string> wanted = without_repeats(documents, words);
+    for (const int workers : {1, 3}) {
+      stage.out = folder.path() / ("out" + std::to_string(words) + std::to_string(workers));
+      stage.workers = workers;
+      const DedupOptions options = {.method = DedupOptions::Method::Substring,
+                                    .passage = static_cast<int64_t>(words)};
+      run_dedup(options, stage, [](std::string_view) {});
+      std::map<size_t, std::string> got;
+      for (const char* shard : {"shard-00000.jsonl.zst", "shard-00001.jsonl.zst"}) {
+        for (const auto& record : test::read_records(stage.out / shard)) {
+          std::string text = at(record, "text").text;
+          while (text.ends_with(' ')) text.pop_back();
+          got[std::stoul(at(record, "id").text)] = text;
+        }
+      }
+      size_t cut = 0;
+      for (size_t d = 0; d < documents.size(); ++d) {
+        if (wanted[d].empty() && !documents[d].empty()) {
+          EXPECT_FALSE(got.contains(d)) << d;
+          ++cut;
+        } else {
+          EXPECT_EQ(got[d], wanted[d]) << d;
+        }
+      }
+      EXPECT_GT(cut, 2u);
+      EXPECT_FALSE(fs::exists(stage.out / ".dedup"));
+    }
+  }
+  // Punctuation behind a cut word goes with it, and --within keeps languages apart.
+  const std::string passage = "one two three four five six.";
+  stage.inputs = {
+      folder.write("c.jsonl", "{\"lang\": \"en\", \"text\": \"A. " + passage + " B.\"}\n" +
+                                  "{\"lang\": \"en\", \"text\": \"C! " + passage + " D?\"}\n" +
+                                  "{\"lang\": \"de\", \"text\": \"E: " + passage + "\"}\n")};
+  stage.out = folder.path() / "within";
+  run_dedup({.method = DedupOptions::Method::Substring, .within = "lang", .passage = 6}, stage,
+            [](std::string_view) {});
+  const auto records = test::read_records(stage.out / "shard-00000.jsonl.zst");
+  ASSERT_EQ(records.size(), 3u);
+  EXPECT_EQ(at(records[0], "text").text, "A. " + passage + " B.");
+  EXPECT_EQ(at(records[1], "text").text, "C! D?");
+  EXPECT_EQ(at(records[1], "cut_words").text, "6");
+  EXPECT_EQ(at(records[2], "text").text, "E: " + passage);
 }
 
 }  // namespace

@@ -284,6 +284,21 @@ TEST_F(PreferenceRuns, TheGradientIsThatOfTheMeanLoss) {
 TEST_F(LoraRuns, AnotherBaseIsNotResumedOver) {
   tune("run", config({"train.steps=3"}));
   EXPECT_THROW(check_base(temp_.path() / "run" / "latest", std::string(64, '0')), Error);
+  // At use it is a warning, or with --strict an error; the base itself passes.
+  const fs::path adapter = temp_.path() / "run" / "latest";
+  const fs::path base = Json::parse_file((adapter / "base.json").string()).at("path").string();
+  warn_of_other_base(adapter, base, /*strict=*/true);
+  fs::copy(base, temp_.path() / "other", fs::copy_options::recursive);
+  const fs::path weights = weight_files(temp_.path() / "other").at(0);
+  std::string bytes = read_file(weights);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file(weights, bytes);
+  warn_of_other_base(adapter, temp_.path() / "other", /*strict=*/false);
+  test::expect_error([&] { warn_of_other_base(adapter, temp_.path() / "other", true); },
+                     Kind::BadInput, {"other weights", "of hash"});
+  write_file(weights, bytes + "x");
+  test::expect_error([&] { warn_of_other_base(adapter, temp_.path() / "other", true); },
+                     Kind::BadInput, {"other weights", "the model's have"});
 }
 
 TEST_F(LoraRuns, BadSettingsAreNamed) {

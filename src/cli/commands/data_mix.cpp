@@ -82,6 +82,7 @@ void add_data_mix(CLI::App& data) {
   Command command(data, "mix", "Mix sources into a training set: so much of each, shuffled",
                   {{"data mix mix.toml --out mixed",
                     "sources, weights and epochs as the file says; docs/data.md describes it"}});
+  args->stage.ranks = StageArguments::Ranks::FirstAlone;
   args->stage.declare(command, "File that names the sources");
   command
       .option("--tokenizer", args->tokenizer, "Count sizes in tokens of this tokenizer",

@@ -53,6 +53,7 @@ void add_data_rft(CLI::App& data) {
                   "Keep a model's right replies to questions, one of each way to the answer",
                   {{"data rft questions.jsonl --responses replies.jsonl --out rft",
                     "gold paths and distinct right replies as conversations in rft/"}});
+  args->stage.ranks = StageArguments::Ranks::FirstAlone;
   args->stage.declare(command,
                       "Files of questions, {id, question, answer}; the answer ends in "
                       "#### and a number");

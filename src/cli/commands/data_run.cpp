@@ -13,6 +13,8 @@
 #include "cli/framework/command.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/launcher.h"
+#include "core/log.h"
 #include "data/flow/pipeline_file.h"
 #include "data/flow/pipeline_report.h"
 #include "data/pipeline/shards.h"
@@ -244,6 +246,10 @@ void add_data_run(CLI::App& data) {
   command.refuse({"--dry-run", "--workers", "--seed"}, "and --explain exclude each other",
                  [args] { return !args->explain.empty(); });
   command.on_run([args, &data] {
+    if (launcher().rank > 0) {
+      log::info("data run: the first process works alone; single stages are shared");
+      return;
+    }
     Chain chain(*args, data);
     if (args->explain.empty()) {
       chain.run();

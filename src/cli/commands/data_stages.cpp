@@ -13,11 +13,35 @@
 namespace quern::cli {
 namespace {
 
+// A folder's pages and texts are one input, its web archives and record files one each.
+void add_page_inputs(const std::string& word, std::vector<fs::path>& inputs) {
+  if (!fs::is_directory(word)) {
+    for (const fs::path& file : expand_inputs({word})) inputs.push_back(file);
+    return;
+  }
+  const size_t before = inputs.size();
+  const std::vector<fs::path> files = files_below(word);
+  if (std::ranges::any_of(files, is_page_file)) inputs.emplace_back(word);
+  for (const fs::path& file : files) {
+    if (is_archive_file(file)) inputs.push_back(file);
+  }
+  const std::vector<fs::path> records = record_files(word);
+  inputs.insert(inputs.end(), records.begin(), records.end());
+  if (inputs.size() == before) {
+    throw_bad_input(
+        word + ": holds no page, text, web archive or record file",
+        "looked for .html, .txt, .md, .warc, .wet and .jsonl, also compressed; --source "
+        "takes source code");
+  }
+}
+
 void add_extract(CLI::App& data) {
   auto args = std::make_shared<StageArguments>();
   auto html_field = std::make_shared<std::string>();
   Command command(data, "extract", "Read the main text out of web pages, web archives and files",
-                  {{"data extract pages.jsonl.gz crawl.warc.gz --out extracted",
+                  {{"data extract saved-pages --out extracted",
+                    "a document for each .html, .txt and .md file of a folder"},
+                   {"data extract pages.jsonl.gz crawl.warc.gz --out extracted",
                     "a document per page, with title, date, url and declared language"},
                    {"data extract --source src --out code",
                     "a document per source file, with language and licence"}});
@@ -30,13 +54,13 @@ void add_extract(CLI::App& data) {
   command.refuse({"--html-field"}, "and --source exclude each other", [source] { return *source; });
   command.on_run([args, html_field, source] {
     StageSettings settings(args->settings);
-    const auto stage = make_extract_stage(settings, *html_field);
+    const auto stage = make_extract_stage(settings, *html_field, *source);
     std::vector<fs::path> inputs;
     for (const std::string& word : args->inputs) {
       if (*source && fs::is_directory(word)) {
         inputs.emplace_back(word);
       } else {
-        for (const fs::path& file : expand_inputs({word})) inputs.push_back(file);
+        add_page_inputs(word, inputs);
       }
     }
     run_stage_command(*args, args->options(std::move(inputs)), "extract",
@@ -82,6 +106,7 @@ DedupOptions dedup_options(const DedupArguments& args) {
   DedupOptions options;
   options.method = args.method == "exact"       ? DedupOptions::Method::Exact
                    : args.method == "paragraph" ? DedupOptions::Method::Paragraph
+                   : args.method == "substring" ? DedupOptions::Method::Substring
                                                 : DedupOptions::Method::MinHash;
   StageSettings verify({"verify=" + args.verify});
   if (args.verify == "off") {
@@ -93,7 +118,9 @@ DedupOptions dedup_options(const DedupArguments& args) {
   options.clusters = args.clusters;
   // What a method has no use for stays untaken, and finish() refuses it by name.
   StageSettings settings(args.stage.settings);
-  if (options.method != DedupOptions::Method::Paragraph) {
+  const bool clusters = options.method == DedupOptions::Method::MinHash ||
+                        options.method == DedupOptions::Method::Exact;
+  if (clusters) {
     options.score = settings.text("score", "");
   }
   if (options.method == DedupOptions::Method::MinHash) {
@@ -102,18 +129,23 @@ DedupOptions dedup_options(const DedupArguments& args) {
     options.minhash.shingle = static_cast<int>(settings.integer("words", 5, 1, 64));
     options.minhash.seed = static_cast<uint64_t>(settings.integer("seed", 1, 0, INT64_MAX));
   }
+  if (options.method == DedupOptions::Method::Substring) {
+    options.passage = settings.integer("words", 50, 2, 1'000'000);
+  }
   settings.finish();
   return options;
 }
 
 void add_dedup(CLI::App& data) {
   auto args = std::make_shared<DedupArguments>();
-  Command command(data, "dedup", "Drop duplicates: equal texts, near-duplicates or paragraphs",
+  Command command(data, "dedup",
+                  "Drop duplicates: equal texts, near-duplicates, paragraphs or passages",
                   {{"data dedup all.jsonl.zst --out unique --clusters clusters.jsonl",
                     "near-duplicates by MinHash; clusters.jsonl says what was dropped for what"}});
+  args->stage.ranks = StageArguments::Ranks::FirstAlone;
   args->stage.declare(command);
   command.option("--method", args->method, "What counts as a duplicate")
-      .one_of({"minhash", "exact", "paragraph"});
+      .one_of({"minhash", "exact", "paragraph", "substring"});
   command.option("--verify", args->verify,
                  "Least Jaccard similarity of near-duplicates, checked for every candidate; off: "
                  "sharing a band is enough");
@@ -123,8 +155,8 @@ void add_dedup(CLI::App& data) {
                  "none");
   command.refuse({"--verify"}, "goes with --method minhash",
                  [args] { return args->method != "minhash"; });
-  command.refuse({"--clusters"}, "and --method paragraph exclude each other",
-                 [args] { return args->method == "paragraph"; });
+  command.refuse({"--clusters"}, "goes with --method minhash or exact",
+                 [args] { return args->method == "paragraph" || args->method == "substring"; });
   command.on_run([args] {
     const DedupOptions options = dedup_options(*args);
     if (options.method == DedupOptions::Method::MinHash && !args->stage.json) {

@@ -20,6 +20,7 @@ namespace {
 
 constexpr const char* kDefaultModel = "SmolLM2-135M-Instruct";
 constexpr const char* kShippedModel = "quern-mini";
+constexpr const char* kToolAdapter = "smollm2-tuned";
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -196,6 +197,22 @@ std::string resolve_named_model(const std::string& text) {
   return path == text ? text : text.substr(text.rfind('/') + 1) + "=" + path;
 }
 
+std::string resolve_adapter(const std::string& name) {
+  std::error_code ignored;
+  if (name.empty() || fs::exists(name, ignored) || name.find('/') != name.npos) return name;
+  for (const fs::path& folder : program_folders("models")) {
+    if (fs::exists(folder / name / "adapter_config.json", ignored)) return folder / name;
+  }
+  return name;
+}
+
+fs::path tool_adapter(const fs::path& model) {
+  if (!model.filename().string().starts_with(kDefaultModel)) return {};
+  const fs::path adapter = resolve_adapter(kToolAdapter);
+  std::error_code ignored;
+  return fs::exists(adapter / "adapter_config.json", ignored) ? adapter : fs::path();
+}
+
 fs::path default_model() {
   std::string why;
   if (const auto model = cached_default(why)) return *model;
@@ -204,8 +221,8 @@ fs::path default_model() {
   }
   if (const auto model = shipped()) {
     log::warning(fmt::format("{}; {}, which only tells stories, takes its place",
-                          why.empty() ? std::string(kDefaultModel) + " is not here" : why,
-                          kShippedModel));
+                             why.empty() ? std::string(kDefaultModel) + " is not here" : why,
+                             kShippedModel));
     return *model;
   }
   throw Error(Kind::Misused, "no model is named, and none comes with this build",

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json.h"
+#include "core/launcher.h"
+#include "core/log.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
 
@@ -62,6 +64,12 @@ void StageArguments::declare(Command& command, const std::string& input_help, Ou
   command.option("--set", settings, "A setting of the stage; may be repeated").value("KEY=VALUE");
   command.option("--workers", workers, "Threads that work on records", "one per core");
   command.flag("--strict", strict, "Stop at the first bad record instead of counting it");
+  if (ranks == Ranks::Share) {
+    command.flag(
+        "--share", share,
+        "Share the inputs with other processes of the same command; under mpirun, srun and in "
+        "Slurm arrays they do without");
+  }
   command.flag("--json", json, "Print counts, seconds, MB per second and peak memory as JSON");
 }
 
@@ -71,6 +79,7 @@ StageOptions StageArguments::options(std::vector<fs::path> files) const {
   options.out = out;
   options.workers = workers > 0 ? workers : ThreadPool::available_cores();
   options.strict = strict;
+  options.shared = ranks == Ranks::Share && (share || launcher().size > 1);
   options.cancel = &interrupted;
   return options;
 }
@@ -82,6 +91,11 @@ void run_stage_command(const StageArguments& args, const std::string& title, con
 
 void run_stage_command(const StageArguments& args, StageOptions options, const std::string& title,
                        const StageWork& work, const std::function<StageFacts()>& facts) {
+  if (args.ranks == StageArguments::Ranks::FirstAlone && launcher().rank > 0) {
+    log::info(
+        fmt::format("{} judges all documents together: the first process works alone", title));
+    return;
+  }
   uint64_t bytes = 0;
   for (const fs::path& input : options.inputs) bytes += input_bytes(input);
   const InterruptScope scope;
@@ -91,6 +105,11 @@ void run_stage_command(const StageArguments& args, StageOptions options, const s
   const StageReport counts = work(options);
   const double seconds = seconds_since(start);
   progress.finish();
+  if (counts.left_to_others) {
+    log::info(fmt::format("{}: other processes are still at work; the last one writes the manifest",
+                          args.out));
+    return;
+  }
   report(args, counts, seconds, facts ? facts() : StageFacts());
 }
 

@@ -15,8 +15,10 @@ struct StageArguments {
   std::vector<std::string> inputs, settings;
   std::string out;
   int workers = 0;
-  bool json = false, strict = false;
+  bool json = false, strict = false, share = false;
 
+  // Whether processes that a launcher starts share the inputs, or the first one works alone.
+  enum class Ranks : uint8_t { Share, FirstAlone } ranks = Ranks::Share;
   enum class Out : uint8_t { Required, MayBeAbsent };
   void declare(Command& command,
                const std::string& input_help = "Record files, folders of them, or patterns",

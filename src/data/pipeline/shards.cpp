@@ -26,16 +26,16 @@ bool is_record_file(const fs::path& path) {
   return false;
 }
 
-void add_folder(const fs::path& folder, std::vector<fs::path>& out) {
+}  // namespace
+
+std::vector<fs::path> record_files(const fs::path& folder) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.is_regular_file() && is_record_file(entry.path())) found.push_back(entry.path());
   }
   std::ranges::sort(found);
-  out.insert(out.end(), found.begin(), found.end());
+  return found;
 }
-
-}  // namespace
 
 std::vector<fs::path> files_below(const fs::path& folder) {
   std::vector<fs::path> files;
@@ -73,7 +73,7 @@ std::vector<fs::path> expand_inputs(const std::vector<std::string>& words) {
   for (const std::string& word : words) {
     const size_t before = out.size();
     if (fs::is_directory(word)) {
-      add_folder(word, out);
+      for (const fs::path& file : record_files(word)) out.push_back(file);
     } else if (fs::exists(word)) {
       out.emplace_back(word);
     } else if (word.find_first_of("*?[") != std::string::npos) {

@@ -15,6 +15,9 @@ namespace quern {
 // `dropped/` and `bad/` left out), patterns with * and ?. Throws BadInput for one that names none.
 std::vector<fs::path> expand_inputs(const std::vector<std::string>& words);
 
+// Those of one folder, not of folders in it; maybe none.
+std::vector<fs::path> record_files(const fs::path& folder);
+
 // Regular files below a folder by path, without .git and links. An input of a stage may be such a
 // folder (Stage::open): its digest is that of the paths and contents of all.
 std::vector<fs::path> files_below(const fs::path& folder);

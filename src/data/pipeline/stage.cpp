@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -35,25 +37,30 @@ struct Done {
   std::string first_bad;
 };
 
-// Keeps two processes from working on one folder.
-class FolderLock {
+// A lock on a file or folder, held until the end of its scope or of the process.
+class FileLock {
  public:
-  explicit FolderLock(const fs::path& folder) {
-    const fs::path path = folder / ".lock";
-    descriptor_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) throw_errno(path.string(), "cannot open");
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-      ::close(descriptor_);
-      throw Error(Kind::Misused, folder.string() + ": another process is writing there",
-                  "wait for it, or choose another --out");
+  FileLock() = default;
+  // Nothing where another process holds it; with `wait` until it is free.
+  static std::optional<FileLock> take(const fs::path& path, int kind, bool wait = false) {
+    FileLock lock;
+    const int mode = fs::is_directory(path) ? O_RDONLY | O_DIRECTORY : O_CREAT | O_RDWR;
+    lock.descriptor_ = ::open(path.c_str(), mode | O_CLOEXEC, 0666);
+    if (lock.descriptor_ < 0) throw_errno(path.string(), "cannot open");
+    int got = 0;
+    while ((got = ::flock(lock.descriptor_, kind | (wait ? 0 : LOCK_NB))) != 0 && errno == EINTR) {
     }
+    if (got != 0) return std::nullopt;
+    return lock;
   }
-  ~FolderLock() { ::close(descriptor_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
+  FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  FileLock& operator=(FileLock&&) = delete;
+  ~FileLock() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
 
  private:
-  int descriptor_;
+  int descriptor_ = -1;
 };
 
 // The counts of one input, kept in a file of their own until the manifest is written.
@@ -87,6 +94,7 @@ class Run {
   Run(const Stage& stage, const StageOptions& options) : stage_(stage), options_(options) {}
 
   StageReport run() {
+    if (options_.shared) return run_shared();
     return in_folder([&](const OrderedTree& plan) {
       for (size_t i = 0; i < options_.inputs.size(); ++i) {
         if (!fs::exists(state_file(i))) one_input(i);
@@ -97,6 +105,49 @@ class Run {
       for (size_t i = 0; i < options_.inputs.size(); ++i) fs::remove(state_file(i));
       return total;
     });
+  }
+
+  // Takes inputs as long as there are some that nobody has. Who finishes the last one writes the
+  // manifest, whichever that is. A lock on the folder itself guards its beginning and its end.
+  StageReport run_shared() {
+    fs::create_directories(options_.out);
+    const auto lock = folder_lock(LOCK_SH);
+    OrderedTree plan;
+    {
+      const auto alone = FileLock::take(options_.out, LOCK_EX, /*wait=*/true);
+      plan = make_plan();
+      if (fs::exists(manifest())) {
+        compare(Json::parse_file(manifest().string()), plan);
+        return finished();
+      }
+      begin(plan);
+    }
+    for (size_t i = 0; i < options_.inputs.size(); ++i) {
+      if (!fs::exists(state_file(i))) {
+        const auto mine = FileLock::take(lock_file(i), LOCK_EX);
+        if (mine && !fs::exists(state_file(i)) && !fs::exists(manifest())) {
+          remove_leftovers(shard_name(i));
+          one_input(i);
+        }
+      }
+      done_bytes_ += input_bytes(options_.inputs[i]);
+      if (options_.on_progress) options_.on_progress(done_bytes_);
+    }
+    const auto alone = FileLock::take(options_.out, LOCK_EX, /*wait=*/true);
+    if (fs::exists(manifest())) return finished();
+    for (size_t i = 0; i < options_.inputs.size(); ++i) {
+      if (fs::exists(state_file(i))) continue;
+      StageReport report;
+      report.left_to_others = true;
+      return report;
+    }
+    const StageReport total = write_manifest(plan);
+    for (size_t i = 0; i < options_.inputs.size(); ++i) {
+      fs::remove(state_file(i));
+      fs::remove(lock_file(i));
+    }
+    fs::remove(plan_file());
+    return total;
   }
 
   StageReport run_whole(const std::function<WrittenShards()>& write) {
@@ -121,31 +172,44 @@ class Run {
   // Does `work` in the output folder unless it was done: alone there, and not in another run's.
   StageReport in_folder(const std::function<StageReport(const OrderedTree& plan)>& work) {
     fs::create_directories(options_.out);
-    const FolderLock lock(options_.out);
+    const auto lock = folder_lock(LOCK_EX);
     const OrderedTree plan = make_plan();
-    const fs::path plan_file = options_.out / ".plan.json";
     if (fs::exists(manifest())) {
       compare(Json::parse_file(manifest().string()), plan);
       return finished();
     }
-    if (fs::exists(plan_file)) {
-      compare(Json::parse_file(plan_file.string()), plan);
-    } else {
-      refuse_foreign_files();
-      write_file(plan_file, plan.dump(1));
-    }
-    remove_leftovers();
+    begin(plan);
+    remove_leftovers("shard-");
     const StageReport total = work(plan);
-    fs::remove(plan_file);
+    fs::remove(plan_file());
     return total;
   }
 
-  // What a killed run had not finished: nobody else writes here.
-  void remove_leftovers() const {
+  // Keeps processes that know nothing of one another from working on one folder.
+  FileLock folder_lock(int kind) const {
+    auto lock = FileLock::take(options_.out / ".lock", kind);
+    if (!lock) {
+      throw Error(Kind::Misused, options_.out.string() + ": another process is writing there",
+                  "wait for it, or choose another --out");
+    }
+    return std::move(*lock);
+  }
+
+  void begin(const OrderedTree& plan) const {
+    if (fs::exists(plan_file())) {
+      compare(Json::parse_file(plan_file().string()), plan);
+    } else {
+      refuse_foreign_files();
+      write_file(plan_file(), plan.dump(1));
+    }
+  }
+
+  // What a killed run had not finished of shards whose name begins so: nobody else writes them.
+  void remove_leftovers(const std::string& shard) const {
     std::vector<fs::path> leftovers;
     for (const auto& entry : fs::recursive_directory_iterator(options_.out)) {
       const std::string name = entry.path().filename().string();
-      if (name.starts_with("shard-") && name.find(".zst.tmp-") != name.npos) {
+      if (name.starts_with(shard) && name.find(".zst.tmp-") != name.npos) {
         leftovers.push_back(entry.path());
       }
     }
@@ -153,6 +217,8 @@ class Run {
   }
 
   fs::path manifest() const { return options_.out / "manifest.json"; }
+  fs::path plan_file() const { return options_.out / ".plan.json"; }
+  fs::path lock_file(size_t i) const { return options_.out / fmt::format(".shard-{:05}.lock", i); }
   fs::path state_file(size_t i) const { return options_.out / fmt::format(".shard-{:05}.json", i); }
 
   OrderedTree make_plan() const {

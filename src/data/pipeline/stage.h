@@ -78,6 +78,8 @@ struct StageOptions {
   fs::path out;
   int workers = 1;
   bool strict = false;  // a bad record ends the run instead of being counted
+  // Other processes with the same options work on the same folder: each takes inputs that nobody has.
+  bool shared = false;
   std::function<void(uint64_t file_bytes)> on_progress;
   const std::atomic<bool>* cancel = nullptr;  // then Error(Partial) is thrown
 };
@@ -87,7 +89,9 @@ struct StageReport {
   std::map<std::string, int64_t> dropped;  // by rule
   uint64_t line_bytes = 0;                 // of the input, decompressed
   bool already_done = false;               // by an earlier run
-  std::string first_bad;                   // what was wrong with it, and where
+  bool left_to_others =
+      false;              // they are still at inputs of theirs; the last one writes the manifest
+  std::string first_bad;  // what was wrong with it, and where
 };
 
 // Reads all records without writing any: for stages that must see everything before they judge.
@@ -99,7 +103,8 @@ void scan_records(
     const std::function<std::function<void(Record&, const Place&, Result&)>()>& make_worker,
     const std::function<void(Result)>& take);
 
-// Throws Misused where `out` holds the work of another stage, other settings or other inputs.
+// Throws Misused where `out` holds the work of another stage, other settings or other inputs, or
+// another process writes there and the two do not share it.
 StageReport run_stage(const Stage& stage, const StageOptions& options);
 
 // What a stage made that reads all of its inputs before it writes.

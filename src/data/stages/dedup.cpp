@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/json_string.h"
+#include "data/stages/passages.h"
 
 namespace quern {
 namespace {
@@ -336,7 +337,7 @@ class Clusters {
 };
 
 nlohmann::ordered_json settings_of(const DedupOptions& options) {
-  constexpr const char* kMethods[] = {"exact", "minhash", "paragraph"};
+  constexpr const char* kMethods[] = {"exact", "minhash", "paragraph", "substring"};
   nlohmann::ordered_json out;
   out["method"] = kMethods[static_cast<int>(options.method)];
   if (options.method == DedupOptions::Method::MinHash) {
@@ -346,6 +347,7 @@ nlohmann::ordered_json settings_of(const DedupOptions& options) {
     out["seed"] = options.minhash.seed;
     out["verify"] = options.verify ? nlohmann::ordered_json(*options.verify) : "off";
   }
+  if (options.method == DedupOptions::Method::Substring) out["words"] = options.passage;
   out["within"] = options.within;
   out["score"] = options.score;
   return out;
@@ -478,16 +480,52 @@ FirstPlaces first_places(const DedupOptions& options, const StageOptions& stage)
   return out;
 }
 
+// ---- Passages.
+
+class SubstringStage final : public Stage {
+ public:
+  SubstringStage(const DedupOptions& options, const RepeatedPassages& passages)
+      : options_(options), passages_(passages) {}
+  std::string_view name() const override { return "dedup"; }
+  nlohmann::ordered_json settings() const override { return settings_of(options_); }
+  std::unique_ptr<StageWorker> worker() const override {
+    class Worker final : public StageWorker {
+     public:
+      explicit Worker(const SubstringStage& stage) : stage_(stage) {}
+      Verdict process(Record& record, const Place& place) override {
+        RepeatedPassages::Cut cut = stage_.passages_.without_repeats(record.text(), place);
+        if (cut.words == 0) return {};
+        if (cut.nothing) {
+          return {false, "dedup.substring", static_cast<double>(cut.words),
+                  static_cast<double>(stage_.options_.passage)};
+        }
+        record.set_text(std::move(cut.text));
+        record.set_raw("cut_words", fmt::format("{}", cut.words));
+        return {};
+      }
+
+     private:
+      const SubstringStage& stage_;
+    };
+    return std::make_unique<Worker>(*this);
+  }
+
+ private:
+  const DedupOptions& options_;
+  const RepeatedPassages& passages_;
+};
+
 }  // namespace
 
 StageReport run_dedup(const DedupOptions& options, const StageOptions& stage,
                       const std::function<void(std::string_view pass)>& on_pass) {
   const bool by_paragraph = options.method == DedupOptions::Method::Paragraph;
-  if (by_paragraph && (!options.clusters.empty() || !options.score.empty())) {
+  const bool by_passage = options.method == DedupOptions::Method::Substring;
+  if ((by_paragraph || by_passage) && (!options.clusters.empty() || !options.score.empty())) {
     throw Error(Kind::Misused,
-                fmt::format("the method paragraph takes no {}",
+                fmt::format("the method {} takes no {}", by_paragraph ? "paragraph" : "substring",
                             options.clusters.empty() ? "score" : "file of clusters"),
-                "it keeps the first of equal paragraphs; minhash and exact form clusters");
+                "it keeps what stands first; minhash and exact form clusters");
   }
   fs::create_directories(stage.out);
   if (by_paragraph) {
@@ -495,6 +533,12 @@ StageReport run_dedup(const DedupOptions& options, const StageOptions& stage,
     const FirstPlaces firsts = first_places(options, stage);
     on_pass("output");
     return run_stage(ParagraphStage(options, firsts), stage);
+  }
+  if (by_passage) {
+    on_pass("passages");
+    const RepeatedPassages passages({options.passage, options.within}, stage, stage.out / ".dedup");
+    on_pass("output");
+    return run_stage(SubstringStage(options, passages), stage);
   }
   Removals removals;
   {

@@ -80,25 +80,57 @@ std::string damage_line(int64_t offset, std::string_view what) {
   return fmt::format("{{{}, \"{}\": {}}}", field(kDamage, what), kOffset, offset);
 }
 
-// A whole file as one record.
+enum class FileKind : uint8_t { Other, Html, Text, Archive };
+
+FileKind kind_of(const fs::path& path) {
+  std::string name = ascii_lower(path.filename().string());
+  if (name.ends_with(".gz") || name.ends_with(".zst")) name.resize(name.rfind('.'));
+  const auto ends = [&](std::initializer_list<std::string_view> endings) {
+    return std::ranges::any_of(endings, [&](std::string_view end) { return name.ends_with(end); });
+  };
+  if (ends({".warc", ".wet", ".wat"})) return FileKind::Archive;
+  if (ends({".html", ".htm", ".xhtml"})) return FileKind::Html;
+  if (ends({".txt", ".md", ".markdown"})) return FileKind::Text;
+  return FileKind::Other;
+}
+
+// Whole files as records: one, or the pages and texts of a folder in the order of their paths.
 class FileSource final : public RecordSource {
  public:
-  FileSource(const fs::path& path, bool html) : path_(path), html_(html) {}
+  explicit FileSource(const fs::path& path) : root_(path) {
+    if (!fs::is_directory(path)) {
+      files_ = {path};
+      return;
+    }
+    files_ = files_below(path);
+    std::erase_if(files_, [](const fs::path& file) { return !is_page_file(file); });
+  }
+
   bool next(std::string& line) override {
-    if (done_) return false;
-    done_ = true;
-    const std::string bytes = bytes_of(path_);
-    line = fmt::format("{{{}, {}", field("id", path_.filename().string()),
-                       field("source", path_.string()));
-    line += fmt::format(", {}, {}}}", field("content_type", html_ ? "text/html" : "text/plain"),
-                        field("html_base64", base64_encode(bytes)));
+    if (at_ == files_.size()) return false;
+    const fs::path& file = files_[at_++];
+    consumed_ += fs::file_size(file);
+    const bool single = file == root_;
+    std::string id = single ? file.filename().string() : fs::relative(file, root_).generic_string();
+    if (!utf8::is_valid(id)) id = printable(id, id.size());
+    const bool html = kind_of(file) == FileKind::Html;
+    try {
+      line = fmt::format("{{{}, {}, {}, {}}}", field("id", id), field("source", root_.string()),
+                         field("content_type", html ? "text/html" : "text/plain"),
+                         field("html_base64", base64_encode(bytes_of(file))));
+    } catch (const Error& error) {
+      if (single || error.kind() != Kind::BadInput) throw;
+      line = damage_line(0, error.what());  // the folder's other pages go on
+    }
     return true;
   }
-  uint64_t consumed_bytes() const override { return done_ ? fs::file_size(path_) : 0; }
+  uint64_t consumed_bytes() const override { return consumed_; }
 
  private:
-  fs::path path_;
-  bool html_, done_ = false;
+  fs::path root_;
+  std::vector<fs::path> files_;
+  size_t at_ = 0;
+  uint64_t consumed_ = 0;
 };
 
 // The files of a folder of source code, in the order of their paths; .git and links are left out.
@@ -223,6 +255,7 @@ struct ExtractSettings {
   std::string html_field;
   bool repair = true;
   std::vector<std::string> keep;  // of the rules that leave source files out
+  bool source_trees = false;      // what folders are
 };
 
 class ExtractWorker final : public StageWorker {
@@ -367,16 +400,13 @@ class ExtractStage final : public Stage {
     return std::make_unique<ExtractWorker>(settings_);
   }
   std::unique_ptr<RecordSource> open(const fs::path& path) const override {
-    if (fs::is_directory(path)) return std::make_unique<TreeSource>(path);
-    std::string name = ascii_lower(path.filename().string());
-    if (name.ends_with(".gz") || name.ends_with(".zst")) name.resize(name.rfind('.'));
-    const auto ends = [&](std::initializer_list<std::string_view> endings) {
-      return std::ranges::any_of(endings,
-                                 [&](std::string_view end) { return name.ends_with(end); });
-    };
-    if (ends({".warc", ".wet", ".wat"})) return std::make_unique<WarcSource>(path);
-    if (ends({".html", ".htm", ".xhtml"})) return std::make_unique<FileSource>(path, true);
-    if (ends({".txt", ".md", ".markdown"})) return std::make_unique<FileSource>(path, false);
+    if (fs::is_directory(path)) {
+      if (settings_.source_trees) return std::make_unique<TreeSource>(path);
+      return std::make_unique<FileSource>(path);
+    }
+    const FileKind kind = kind_of(path);
+    if (kind == FileKind::Archive) return std::make_unique<WarcSource>(path);
+    if (kind != FileKind::Other) return std::make_unique<FileSource>(path);
     return nullptr;
   }
 
@@ -386,8 +416,16 @@ class ExtractStage final : public Stage {
 
 }  // namespace
 
-std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field) {
-  ExtractSettings out{html_field, settings.flag("repair", true), {}};
+bool is_page_file(const fs::path& path) {
+  const FileKind kind = kind_of(path);
+  return kind == FileKind::Html || kind == FileKind::Text;
+}
+
+bool is_archive_file(const fs::path& path) { return kind_of(path) == FileKind::Archive; }
+
+std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field,
+                                          bool source_trees) {
+  ExtractSettings out{html_field, settings.flag("repair", true), {}, source_trees};
   const std::string keep = settings.text("keep", "");
   for (const std::string_view flag : python::split_at(keep, ",")) {
     if (flag.empty() && keep.empty()) break;

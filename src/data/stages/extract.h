@@ -13,9 +13,18 @@ namespace quern {
 // Empty: the fields html and html_base64 are looked for. repair=off leaves wrongly decoded text as it
 // is (data/extract/mojibake.h).
 //
-// Records with a `path` and a `content` (or `content_base64`), and folders, are source files: `lang` by
+// An input that is a folder gives a document for each of its page and text files, whose `id` is the
+// path within it; with `source_trees` for each file of source code.
+//
+// Records with a `path` and a `content` (or `content_base64`) are source files: `lang` by
 // name and content, `license` by their head or the tree's LICENSE. Those that are binary, vendored,
 // generated or minified are dropped by source.* unless keep=generated,... names them.
-std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field);
+std::unique_ptr<Stage> make_extract_stage(StageSettings& settings, const std::string& html_field,
+                                          bool source_trees = false);
+
+// Whether a file's name is a page's or text's: .html, .htm, .xhtml, .txt, .md, .markdown, also
+// compressed.
+bool is_page_file(const fs::path& path);
+bool is_archive_file(const fs::path& path);  // .warc, .wet, .wat
 
 }  // namespace quern

@@ -1,0 +1,42 @@
+#include "core/launcher.h"
+
+#include <charconv>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+
+namespace quern {
+namespace {
+
+std::optional<int> number(const char* name) noexcept {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return std::nullopt;
+  const std::string_view digits = text;
+  int value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (error != std::errc() || end != digits.data() + digits.size() || value < 0)
+    return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+Launcher launcher() noexcept {
+  struct Names {
+    const char *rank, *size, *name;
+  };
+  constexpr Names kNames[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "Open MPI"},
+                              {"PMI_RANK", "PMI_SIZE", "MPI"},
+                              {"SLURM_PROCID", "SLURM_NTASKS", "Slurm"}};
+  for (const Names& one : kNames) {
+    const auto rank = number(one.rank), size = number(one.size);
+    if (rank && size && *size > 1 && *rank < *size) return {*rank, *size, one.name};
+  }
+  const auto task = number("SLURM_ARRAY_TASK_ID"), count = number("SLURM_ARRAY_TASK_COUNT");
+  if (task && count && *count > 1) {
+    return {*task - number("SLURM_ARRAY_TASK_MIN").value_or(0), *count, "a Slurm array"};
+  }
+  return {};
+}
+
+}  // namespace quern

@@ -1,0 +1,16 @@
+// What started this process, when that is one of several doing the same work: mpirun, srun, a Slurm
+// array. Read from the environment alone.
+#pragma once
+
+namespace quern {
+
+struct Launcher {
+  int rank = 0, size = 1;
+  const char* name = "";  // "Open MPI", "MPI", "Slurm", "a Slurm array"; empty: nobody
+};
+
+// OMPI_COMM_WORLD_*, PMI_*, SLURM_PROCID and SLURM_NTASKS, SLURM_ARRAY_TASK_*; numbers that are none
+// count as absent.
+Launcher launcher() noexcept;
+
+}  // namespace quern
