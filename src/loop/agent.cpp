@@ -8,9 +8,12 @@
 #include <thread>
 
 #include "agent/call_grammar.h"
+#include "agent/code_reply.h"
 #include "agent/react_conversation.h"
 #include "core/error.h"
+#include "loop/examples.h"
 #include "text/chatml.h"
+#include "tools/python_session.h"
 #include "tools/schema_check.h"
 
 namespace quern {
@@ -21,6 +24,9 @@ using Type = AgentEvent::Type;
 
 constexpr size_t kMaxProblem = 500;  // bytes of an error that the model gets to see
 constexpr size_t kMaxCallsAtOnce = 16;
+constexpr int64_t kMaxProgramTokens = 1024;
+constexpr size_t kMaxCodeOutput = size_t{16} << 10;
+constexpr double kCodeSeconds = 60;  // of one program
 
 double since(Clock::time_point begun) {
   return std::chrono::duration<double>(Clock::now() - begun).count();
@@ -49,27 +55,6 @@ class Watch {
   std::atomic<bool> cancel_ = false, late_ = false;
   std::jthread thread_;  // the last member: it ends before what it sets
 };
-
-// The tools' examples as a conversation: small models learn the form from them. Of many tools one
-// each.
-std::vector<Message> examples(const Toolbox& tools) {
-  constexpr size_t kMost = 6;
-  std::vector<Message> out;
-  size_t shown = 0;
-  for (const auto& tool : tools.tools()) {
-    for (const ToolExample& example : tool->spec().examples) {
-      if (shown == kMost) break;
-      if (tools.tools().size() > 2 && &example != tool->spec().examples.data()) continue;
-      ++shown;
-      out.emplace_back(ChatRole::User, example.query);
-      out.emplace_back(ChatRole::Assistant, "I have to find out: " + example.query);
-      out.back().tool_calls.push_back({"", tool->spec().name, example.arguments});
-      out.emplace_back(ChatRole::Tool, example.result);
-      out.emplace_back(ChatRole::Assistant, example.answer);
-    }
-  }
-  return out;
-}
 
 }  // namespace
 
@@ -122,6 +107,8 @@ struct Agent::State {
   AgentStyle style;
   std::vector<Message> messages;
   std::shared_ptr<const Grammar> begin_grammar, thought_grammar;  // of ReAct
+  PythonSession python;  // of Code; its names stay for the conversation
+  bool python_ready = false;
   int64_t next_call = 1;
   uint64_t requests = 0;
 
@@ -211,6 +198,7 @@ class Agent::Run {
   }
 
   void step() {
+    if (s_.style == AgentStyle::Code) return code_step();
     const std::optional<Reply> reply = ask();
     if (!reply) return;
     if (!reply->thought.empty()) tell(Type::Thought, reply->thought);
@@ -247,6 +235,87 @@ class Agent::Run {
     }
   }
 
+  // A program is written and run. Where it fails the model gets to see why, once.
+  void code_step() {
+    const std::optional<Reply> reply = ask();
+    if (!reply) return;
+    const CodeReply parts = parse_code_reply(reply->raw);
+    s_.messages.emplace_back(ChatRole::Assistant, reply->raw);
+    if (!parts.thought.empty()) tell(Type::Thought, parts.thought);
+    std::string output, problem;
+    if (parts.code.empty()) {
+      problem = "the reply holds no program between ```py and ```";
+    } else {
+      AgentEvent event = {Type::Call, result_.steps};
+      event.tool = "code";
+      event.arguments.set("code", OrderedJson::of_string(parts.code));
+      tell(event);
+      if (s_.options.dry) {
+        over_ = true;
+        result_.end = AgentResult::End::Dry;
+        return;
+      }
+      const auto begun = Clock::now();
+      const PythonSession::Outcome outcome = run_code(parts.code);
+      output = observation_text(s_.tools.secrets.hide(outcome.output), kMaxCodeOutput);
+      while (output.ends_with('\n')) output.pop_back();
+      event.type = Type::Observation;
+      event.text = output;
+      event.flag = outcome.failed;
+      event.seconds = since(begun);
+      tell(event);
+      if (over_ || stopped()) return;
+      if (outcome.failed) {
+        problem = output;
+      } else if (output.find_first_not_of(" \t\n") == output.npos) {
+        problem = "the program gave nothing; its last line must be the answer, or print it";
+      }
+    }
+    if (!problem.empty()) {
+      if (repair(problem)) {
+        s_.messages.emplace_back(ChatRole::User,
+                                 "Error: " + bounded(problem) + "\nWrite the whole program again.");
+      }
+      return;
+    }
+    // A text is the answer without its quotes.
+    if (output.size() >= 2 && output.front() == '\'' && output.back() == '\'' &&
+        output.find_first_of("'\\\n", 1) == output.size() - 1) {
+      output = output.substr(1, output.size() - 2);
+    }
+    result_.text = output;
+    result_.end = AgentResult::End::Answered;
+    over_ = true;
+  }
+
+  PythonSession::Outcome run_code(const std::string& code) {
+    const auto left = [&] { return std::max(0.0, s_.options.max_seconds - since(begun_)); };
+    if (!s_.python_ready)
+      s_.python.run(code_functions(s_.tools.offered()), left(), watch_.cancel());
+    const auto outcome = s_.python.run(code, std::min(left(), kCodeSeconds), watch_.cancel(),
+                                       [&](const std::string& name, const OrderedJson& arguments) {
+                                         const Made made = call_tool({call_id(), name, arguments});
+                                         OrderedJson out;
+                                         if (made.failed) {
+                                           out.set("error", OrderedJson::of_string(made.text));
+                                         } else {
+                                           out.set("value", value_of(made.text));
+                                         }
+                                         return python_dumps(out);
+                                       });
+    s_.python_ready = outcome.output.find("all names are lost") == outcome.output.npos;
+    return outcome;
+  }
+
+  // What a tool gave as the program sees it: JSON as its value, other texts as they are.
+  static OrderedJson value_of(const std::string& text) {
+    try {
+      return OrderedJson::parse(text, "result");
+    } catch (const Error&) {
+      return OrderedJson::of_string(text);
+    }
+  }
+
   static std::string bounded(const std::string& problem) {
     return observation_text(problem, kMaxProblem);
   }
@@ -273,7 +342,18 @@ class Agent::Run {
     request.stream = s_.requests++;
     const bool react = s_.style == AgentStyle::React && !s_.tools.empty();
     bool continues = false;
-    if (react) {
+    const bool code = s_.style == AgentStyle::Code;
+    if (code) {
+      const OrderedJson offered = s_.tools.offered();
+      std::string system = s_.options.system;
+      if (!system.empty()) system += "\n\n";
+      request.messages.emplace_back(ChatRole::System, system + code_instructions(offered));
+      for (const Message& message : code_examples(s_.tools)) request.messages.push_back(message);
+      request.messages.insert(request.messages.end(), s_.messages.begin(), s_.messages.end());
+      request.messages.emplace_back(ChatRole::Assistant, std::string(kCodeBegin));
+      request.continue_last = true;
+      request.max_new_tokens = std::min(left, kMaxProgramTokens);
+    } else if (react) {
       std::vector<Message> messages = examples(s_.tools);
       messages.insert(messages.end(), s_.messages.begin(), s_.messages.end());
       ReactConversation turns = react_conversation(
@@ -303,11 +383,18 @@ class Agent::Run {
       fail(answer.failure, answer.failure_kind);
       return std::nullopt;
     }
-    if (answer.finish == FinishReason::Length && answer.calls.empty()) {
+    const bool cut_short =
+        code && request.max_new_tokens < left;  // its program is read as far as it is
+    if (answer.finish == FinishReason::Length && answer.calls.empty() && !cut_short) {
       limit(result_.tokens >= s_.options.max_tokens
                 ? fmt::format("{} tokens", s_.options.max_tokens)
                 : "the room that the model's context has");
       return std::nullopt;
+    }
+    if (code) {
+      Reply out;
+      out.raw = std::string(kCodeBegin) + answer.text;
+      return out;
     }
     return react ? react_reply(answer, continues) : tools_reply(answer);
   }
@@ -358,8 +445,12 @@ class Agent::Run {
 
   std::string call_id() { return fmt::format("call_{}", s_.next_call++); }
 
+  struct Made {
+    std::string text;
+    bool failed = false, wrong = false;  // wrong: the call itself, `text` says why
+  };
   // Makes a call, or says why not.
-  std::string bounded_result(const ToolCall& call) {
+  Made call_tool(const ToolCall& call) {
     OrderedJson arguments = call.arguments;
     std::string problem;
     const Tool* tool = s_.tools.find(call.name);
@@ -378,17 +469,23 @@ class Agent::Run {
     event.tool = call.name;
     event.arguments = arguments;
     tell(event);
-    if (!problem.empty()) {
-      repair(problem);
-      return "Error: " + bounded(problem);
-    }
-    repairing_ = false;
+    if (!problem.empty()) return {problem, true, true};
     if (loops(call.name, arguments)) {
       limit("the same calls again and again");
-      return "Error: not called again";
+      return {"Error: not called again", true};
     }
-    if (s_.options.dry) return "not called: a dry run";
+    if (s_.options.dry) return {"not called: a dry run"};
     return make(call.name, arguments);
+  }
+
+  std::string bounded_result(const ToolCall& call) {
+    const Made made = call_tool(call);
+    if (made.wrong) {
+      repair(made.text);
+      return "Error: " + bounded(made.text);
+    }
+    repairing_ = false;
+    return made.text;
   }
 
   bool loops(const std::string& tool, const OrderedJson& arguments) {
@@ -398,7 +495,7 @@ class Agent::Run {
     return n >= 4 && done_[n - 1] == done_[n - 3] && done_[n - 2] == done_[n - 4];
   }
 
-  std::string make(const std::string& tool_name, const OrderedJson& arguments) {
+  Made make(const std::string& tool_name, const OrderedJson& arguments) {
     Tool& tool = *s_.tools.find(tool_name);
     const ToolSpec& spec = tool.spec();
     AgentEvent event = {Type::Confirm, result_.steps};
@@ -435,7 +532,7 @@ class Agent::Run {
     event.seconds = since(begun);
     tell(event);
     stopped();
-    return text;
+    return {text, result.failed};
   }
 
   State& s_;

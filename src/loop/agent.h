@@ -1,8 +1,8 @@
 // The agent: a model that thinks, calls tools and reads what they give, until it answers or a budget
 // ends it.
 //
-// Two ways to call tools, one loop: the model's own function calls, where its chat template (or the
-// server) offers tools, and ReAct (Yao et al. 2022) for every other. The conversation is kept in
+// Ways to call tools, one loop: the model's own function calls, where its chat template (or the
+// server) offers tools, ReAct (Yao et al. 2022) for every other, and programs (agent/code_reply.h). The conversation is kept in
 // OpenAI's messages either way.
 #pragma once
 
@@ -18,7 +18,8 @@
 
 namespace quern {
 
-enum class AgentStyle { Auto, Tools, React };
+// Code: a program that calls the tools, run in the sandbox.
+enum class AgentStyle { Auto, Tools, React, Code };
 
 struct AgentOptions {
   AgentStyle style = AgentStyle::Auto;  // Auto: Tools where the answerer offers them

@@ -23,16 +23,29 @@ constexpr size_t kMaxOutput = size_t{64} << 10;  // of one piece of code
 constexpr size_t kHead = 8;                      // hexadecimal digits of a length
 
 // Reads pieces of code, runs them in one namespace, and tells on descriptor 3 what came of each:
-// a digit (1: no exception) and the text. Output goes through a file, so that what child processes
+// a digit (1: no exception) and the text; 2 and JSON for a call that is to be made for it, whose
+// result comes on the way of the pieces. Output goes through a file, so that what child processes
 // write is in it as well.
 constexpr const char* kDriver = R"PY(
 def _serve():
-    import ast, linecache, os, sys, traceback
+    import ast, json, linecache, os, sys, threading, traceback
     given = os.fdopen(os.dup(0), 'rb')
     os.dup2(os.open('/dev/null', os.O_RDONLY), 0)
     tell = os.dup(3)
     os.close(3)
-    names = {'__name__': '__main__', '__builtins__': __builtins__}
+    one_call = threading.Lock()
+    def send(reply):
+        reply = b'%08x' % len(reply) + reply
+        while reply:
+            reply = reply[os.write(tell, reply):]
+    def call(name, arguments):
+        with one_call:
+            send(b'2' + json.dumps([name, arguments], default=str).encode())
+            result = json.loads(given.read(int(given.read(8), 16)))
+        if 'error' in result:
+            raise RuntimeError(result['error'])
+        return result['value']
+    names = {'__name__': '__main__', '__builtins__': __builtins__, '_call': call}
     number = 0
     own = os.getpid()
     while True:
@@ -79,10 +92,7 @@ def _serve():
         if size > len(text):
             text += b'\n[%d bytes more]' % (size - len(text))
         os.close(shown)
-        reply = good + text
-        reply = b'%08x' % len(reply) + reply
-        while reply:
-            reply = reply[os.write(tell, reply):]
+        send(good + text)
 _serve()
 )PY";
 
@@ -154,26 +164,51 @@ struct PythonSession::Process {
   }
 };
 
+namespace {
+
+// What a call of the code comes to; `text` is [name, {arguments}].
+std::string answer(const std::string& text, const PythonSession::Caller& call) {
+  if (!call) return R"({"error": "there are no functions to call here"})";
+  try {
+    const OrderedJson request = OrderedJson::parse(text, "call");
+    if (request.is_array() && request.items.size() == 2 && request.items[0].is_string() &&
+        request.items[1].is_object()) {
+      return call(request.items[0].text, request.items[1]);
+    }
+  } catch (const Error&) {
+  }
+  return R"({"error": "a call needs a name and named arguments"})";
+}
+
+}  // namespace
+
 PythonSession::PythonSession() = default;
 PythonSession::~PythonSession() = default;
 
 PythonSession::Outcome PythonSession::run(const std::string& code, double seconds,
-                                          const std::atomic<bool>* cancel) {
+                                          const std::atomic<bool>* cancel, const Caller& call) {
   using State = Process::State;
   check_python({});
   if (process_ == nullptr) process_ = std::make_unique<Process>();
-  const auto until = Clock::now() + std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
-  std::string request = fmt::format("{:08x}{}", code.size(), code), head, reply;
+  auto until = Clock::now() + std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
+  std::string request = fmt::format("{:08x}{}", code.size(), code);
   State state = process_->move(true, request, request.size(), until, cancel);
-  if (state == State::Ready) state = process_->move(false, head, kHead, until, cancel);
-  if (state == State::Ready) {
+  while (state == State::Ready) {
+    std::string head, reply;
+    state = process_->move(false, head, kHead, until, cancel);
+    if (state != State::Ready) break;
     const size_t length =
         head.find_first_not_of("0123456789abcdef") == head.npos ? std::stoul(head, nullptr, 16) : 0;
     // A program may write here what it likes: what is no answer ends it.
-    if (length >= 1 && length <= kMaxOutput + 100) {
-      state = process_->move(false, reply, length, until, cancel);
-      if (state == State::Ready) return {reply.substr(1), reply[0] != '1'};
-    }
+    if (length < 1 || length > kMaxOutput + 100) break;
+    state = process_->move(false, reply, length, until, cancel);
+    if (state != State::Ready) break;
+    if (reply[0] != '2') return {reply.substr(1), reply[0] != '1'};
+    const auto begun = Clock::now();
+    const std::string result = answer(reply.substr(1), call);
+    until += Clock::now() - begun;
+    request = fmt::format("{:08x}{}", result.size(), result);
+    state = process_->move(true, request, request.size(), until, cancel);
   }
   // The interpreter ends here, whatever it was at.
   process_->end = true;

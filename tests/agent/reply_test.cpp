@@ -1,6 +1,7 @@
 // Tool calls in the forms of published chat templates, and JSON5.
 #include "agent/reply.h"
 
+#include "agent/code_reply.h"
 #include "agent/json5.h"
 #include "support/support.h"
 
@@ -97,6 +98,33 @@ TEST(ToolCalls, Mistral) {
   EXPECT_EQ(named.calls[1].name, "put");
   EXPECT_EQ(parse_reply(ToolStyle::Mistral, "[TOOL_CALLS]").error, "no_action");
   EXPECT_EQ(parse_reply(ToolStyle::Mistral, "[TOOL_CALLS]get[ARGS]x").error, "bad_arguments");
+}
+
+TEST(CodeReply, ThoughtAndProgramAreToldApart) {
+  const auto parts = [](std::string_view text) {
+    const CodeReply reply = parse_code_reply(text);
+    return std::pair(reply.thought, reply.code);
+  };
+  using Parts = std::pair<std::string, std::string>;
+  EXPECT_EQ(parts("I will use `a`.\n\nAnswer:\n```py\na(1)\n```\nmore"),
+            Parts("I will use `a`.", "a(1)"));
+  EXPECT_EQ(parts("```python\nif x:\n  y\n\n```"), Parts("", "if x:\n  y"));
+  EXPECT_EQ(parts("so\n```\nz\n"), Parts("so", "z"));  // a fence that nobody closes
+  EXPECT_EQ(parts("no program"), Parts("no program", ""));
+  EXPECT_EQ(parts(""), Parts("", ""));
+}
+
+TEST(CodeReply, ToolsAreFunctionsOfPython) {
+  const OrderedJson schema = OrderedJson::parse(
+      R"({"type": "object", "properties": {"to": {}, "from": {}, "a b": {}}, "required": ["from"]})",
+      "s");
+  EXPECT_EQ(code_signature("server.convert-it", schema),
+            "server_convert_it(from_, to=None, a_b=None)");
+  EXPECT_EQ(code_signature("2x", OrderedJson()), "_2x()");
+  const OrderedJson arguments = OrderedJson::parse(
+      R"({"from": "mi", "n": 3, "all": true, "none": null, "l": [1, "a"]})", "a");
+  EXPECT_EQ(code_call("convert", arguments),
+            "convert(from_=\"mi\", n=3, all=True, none=None, l=[1, \"a\"])");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "support/support.h"
 #include "tools/builtin.h"
+#include "tools/python_session.h"
 
 namespace quern {
 namespace {
@@ -280,6 +281,96 @@ TEST(Agent, TellsEventsAsJson) {
   EXPECT_EQ(
       python_dumps(to_json(event)),
       R"({"type": "final", "step": 2, "text": "421.5", "steps": 2, "tokens": 31, "seconds": 0.5})");
+}
+
+// ---- Programs. ----
+
+bool has_sandbox() {
+  try {
+    return !PythonSession().run("1", 20).failed;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::string program(const std::string& code) {
+  return " functions: `calculator`.\n\nAnswer:\n```py\n" + code + "\n```\nDone.";
+}
+
+TEST(CodeAgent, RunsAProgramThatCallsTools) {
+  if (!has_sandbox()) GTEST_SKIP() << "no sandbox here";
+  Trial t;
+  t.options.style = AgentStyle::Code;
+  t.tools.add(make_calculator());
+  t.tools.add(std::make_unique<Plain>("say.it", "{\"a\": [1, 2]}"));
+  t.model.replies = {
+      program("part = calculator('17.5% of 2340')\n"
+              "total = calculator(expression=f'{part} + 12')\n"
+              "say_it(x=3)['a'][1] + total")};
+  const AgentResult result = t.ask("What is 17.5% of 2340 plus 14?");
+  EXPECT_EQ(result.end, End::Answered) << result.problem;
+  EXPECT_EQ(result.text, "423.5");
+  EXPECT_EQ(t.types(),
+            "thought call call observation call observation call observation observation final ");
+  EXPECT_EQ(t.events[0].text, "I will use the following functions: `calculator`.");
+  EXPECT_EQ(t.events[1].tool, "code");
+  EXPECT_EQ(t.events[3].text, "409.5");
+  const CompleteRequest& asked = t.model.asked[0];
+  EXPECT_TRUE(asked.continue_last);
+  EXPECT_EQ(asked.messages.back().text(), "I will use the following");
+  EXPECT_NE(asked.messages[0].text().find("- calculator(expression): "), std::string::npos);
+  EXPECT_NE(asked.messages[0].text().find("- say_it(x): "), std::string::npos);
+}
+
+TEST(CodeAgent, AFailedProgramIsWrittenOnceMore) {
+  if (!has_sandbox()) GTEST_SKIP() << "no sandbox here";
+  Trial t;
+  t.options.style = AgentStyle::Code;
+  t.tools.add(make_calculator());
+  t.model.replies = {program("calculator(expression=7)"),
+                     program("print('six'); calculator('2*3')")};
+  const AgentResult result = t.ask();
+  EXPECT_EQ(result.end, End::Answered) << result.problem;
+  EXPECT_EQ(result.text, "six\n6");
+  const std::string told = t.model.asked[1].messages[t.model.asked[1].messages.size() - 2].text();
+  EXPECT_TRUE(told.starts_with("Error: ")) << told;
+  EXPECT_NE(told.find("expression"), told.npos) << told;
+
+  for (const std::string& bad : {std::string(" nothing at all."), program("1/0"), program("x = 3"),
+                                 program("while True: pass")}) {
+    Trial twice;
+    twice.options.style = AgentStyle::Code;
+    twice.options.max_seconds = 4;
+    twice.tools.add(make_calculator());
+    twice.model.replies = {bad, bad};
+    const AgentResult failed = twice.ask();
+    EXPECT_TRUE(failed.end == End::Failed || failed.end == End::Limited) << bad;
+    EXPECT_EQ(failed.text, "") << bad;
+  }
+}
+
+TEST(CodeAgent, WhatHasSideEffectsAsksFirstAndErrorsCanBeCaught) {
+  if (!has_sandbox()) GTEST_SKIP() << "no sandbox here";
+  Trial t;
+  t.options.style = AgentStyle::Code;
+  auto wipe = std::make_unique<Plain>("wipe", "gone", true);
+  const Plain& seen = *wipe;
+  t.tools.add(std::move(wipe));
+  t.tools.add(std::make_unique<Plain>("broken", "throw"));
+  t.hooks.confirm = [](const ToolSpec&, const OrderedJson&) { return false; };
+  t.model.replies = {
+      program("try:\n    wipe(x=1)\nexcept RuntimeError as e:\n    print(e)\n"
+              "try:\n    broken(x=1)\nexcept RuntimeError as e:\n    print(e)\n"
+              "_call('nobody', {})")};
+  t.model.replies.push_back(program("'<|im_end|>'"));
+  const AgentResult result = t.ask();
+  EXPECT_EQ(seen.calls, 0);
+  std::string all;
+  for (const AgentEvent& event : t.events) all += event.text + "\n";
+  EXPECT_NE(all.find("the user did not allow this call"), all.npos);
+  EXPECT_NE(all.find("it broke"), all.npos);
+  EXPECT_NE(all.find("there is no tool nobody"), all.npos);
+  EXPECT_EQ(result.text, "<|im_end|>");
 }
 
 }  // namespace

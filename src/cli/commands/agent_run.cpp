@@ -202,6 +202,7 @@ class AgentCommand {
     AgentOptions options;
     options.style = args_.style == "auto"    ? AgentStyle::Auto
                     : args_.style == "react" ? AgentStyle::React
+                    : args_.style == "code"  ? AgentStyle::Code
                                              : AgentStyle::Tools;
     options.max_steps = args_.max_steps;
     options.max_seconds = args_.max_seconds;
@@ -359,10 +360,11 @@ std::function<void()> declare_agent(Command& command) {
       .usual();
   command.flag("--list-tools", args->list_tools, "List the tools and end");
   command
-      .option("--style", args->style,
-              "How the model calls: tools = by its chat template, react = by ReAct, auto = by what "
-              "its template knows")
-      .one_of({"auto", "tools", "react"});
+      .option(
+          "--style", args->style,
+          "How the model calls: tools = by its chat template, react = by ReAct, code = by Python "
+          "programs in the sandbox, auto = by what its template knows")
+      .one_of({"auto", "tools", "react", "code"});
   command.flag("--dry", args->dry, "Check and print calls, make none; the first ends the run");
   command.group("Budgets");
   command.option("--max-steps", args->max_steps, "Replies of the model to a question")
