@@ -214,7 +214,9 @@ PythonSession::Outcome PythonSession::run(const std::string& code, double second
   process_->end = true;
   process_->thread.join();
   const std::unique_ptr<Process> dead = std::move(process_);
-  if (dead->failure) std::rethrow_exception(dead->failure);
+  // One that was ended while it started says that it cannot start.
+  const bool ended_by_us = state == State::Late || state == State::Cancelled;
+  if (dead->failure && !ended_by_us) std::rethrow_exception(dead->failure);
   const SandboxOutcome& outcome = dead->outcome;
   const std::string why = state == State::Late ? fmt::format("took longer than {} s", seconds)
                           : state == State::Cancelled ? "was stopped"
