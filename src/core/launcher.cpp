@@ -23,18 +23,21 @@ std::optional<int> number(const char* name) noexcept {
 
 Launcher launcher() noexcept {
   struct Names {
-    const char *rank, *size, *name;
+    const char *rank, *size, *local, *name;
   };
-  constexpr Names kNames[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "Open MPI"},
-                              {"PMI_RANK", "PMI_SIZE", "MPI"},
-                              {"SLURM_PROCID", "SLURM_NTASKS", "Slurm"}};
+  constexpr Names kNames[] = {
+      {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "Open MPI"},
+      {"PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", "MPI"},
+      {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "Slurm"}};
   for (const Names& one : kNames) {
     const auto rank = number(one.rank), size = number(one.size);
-    if (rank && size && *size > 1 && *rank < *size) return {*rank, *size, one.name};
+    if (rank && size && *size > 1 && *rank < *size) {
+      return {*rank, *size, number(one.local).value_or(*size), one.name};
+    }
   }
   const auto task = number("SLURM_ARRAY_TASK_ID"), count = number("SLURM_ARRAY_TASK_COUNT");
   if (task && count && *count > 1) {
-    return {*task - number("SLURM_ARRAY_TASK_MIN").value_or(0), *count, "a Slurm array"};
+    return {*task - number("SLURM_ARRAY_TASK_MIN").value_or(0), *count, 1, "a Slurm array"};
   }
   return {};
 }

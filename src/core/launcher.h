@@ -6,11 +6,12 @@ namespace quern {
 
 struct Launcher {
   int rank = 0, size = 1;
+  int local_size = 1;     // of those on this machine
   const char* name = "";  // "Open MPI", "MPI", "Slurm", "a Slurm array"; empty: nobody
 };
 
-// OMPI_COMM_WORLD_*, PMI_*, SLURM_PROCID and SLURM_NTASKS, SLURM_ARRAY_TASK_*; numbers that are none
-// count as absent.
+// OMPI_COMM_WORLD_*, PMI_* and MPI_LOCALNRANKS, SLURM_PROCID and SLURM_NTASKS, SLURM_ARRAY_TASK_*;
+// numbers that are none count as absent.
 Launcher launcher() noexcept;
 
 }  // namespace quern

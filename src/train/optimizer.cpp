@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
@@ -52,7 +53,13 @@ void Optimizer::step(Parameters& parameters, const Parameters& gradients, double
   const auto& specs = parameters.specs();
   for (size_t i = 0; i < specs.size(); ++i) {
     const bool shrinks = decays(options_.decay, specs[i], family_);
-    run_.adamw(parameters.tensor(i), gradients.tensor(i), first_.tensor(i), second_.tensor(i),
+    const auto place = static_cast<size_t>(parameters.tensor(i).data() - parameters.all().data());
+    const size_t size = parameters.tensor(i).size();
+    const size_t from = std::clamp(begin_, place, place + size) - place;
+    const size_t count = std::clamp(end_, place, place + size) - place - from;
+    if (count == 0) continue;
+    run_.adamw(parameters.tensor(i).subspan(from, count), gradients.tensor(i).subspan(from, count),
+               first_.tensor(i).subspan(from, count), second_.tensor(i).subspan(from, count),
                {.learning_rate = learning_rate,
                 .beta_1 = options_.beta_1,
                 .beta_2 = options_.beta_2,
@@ -60,6 +67,20 @@ void Optimizer::step(Parameters& parameters, const Parameters& gradients, double
                 .weight_decay = shrinks ? options_.weight_decay : 0,
                 .gradient_scale = gradient_scale,
                 .step = steps_});
+  }
+}
+
+void Optimizer::release_others() {
+  constexpr uintptr_t kPage = 4096;
+  const auto release = [](std::span<float> values) {
+    const auto begin = (reinterpret_cast<uintptr_t>(values.data()) + kPage - 1) / kPage * kPage;
+    const auto end = reinterpret_cast<uintptr_t>(values.data() + values.size()) / kPage * kPage;
+    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  };
+  for (Parameters* moments : {&first_, &second_}) {
+    const std::span<float> all = moments->all();
+    release(all.first(std::min(begin_, all.size())));
+    if (end_ < all.size()) release(all.subspan(end_));
   }
 }
 

@@ -45,6 +45,15 @@ class Optimizer {
   void step(Parameters& parameters, const Parameters& gradients, double learning_rate,
             double gradient_scale);
 
+  // Of several ranks each steps its share of the parameters and keeps their moments alone (ZeRO-1,
+  // Rajbhandari et al. 2020): elements [begin, end) of Parameters::all().
+  void keep(size_t begin, size_t end) noexcept {
+    begin_ = begin;
+    end_ = end;
+  }
+  // Gives back the memory of moments beyond the share, which read as zeros then.
+  void release_others();
+
   int64_t steps() const noexcept { return steps_; }
 
   // The moments, and the count of steps that corrects their bias: what a checkpoint keeps.
@@ -57,6 +66,7 @@ class Optimizer {
   Family family_;
   OptimizerOptions options_;
   Parameters first_, second_;  // moments
+  size_t begin_ = 0, end_ = SIZE_MAX;
   int64_t steps_ = 0;
 };
 

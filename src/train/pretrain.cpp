@@ -81,7 +81,11 @@ RunEstimate estimate(const RunConfig& config, const Backend& backend) {
   const uint64_t with_gradients = TrainingPass::memory_bytes(config.model, options);
   const bool own = std::exchange(options.own_gradients, false);
   out.activations = TrainingPass::memory_bytes(config.model, options);
-  out.gradients = own ? with_gradients - out.activations : block;
+  const int64_t parts = config.batch / config.micro_batch;
+  const int64_t sums = config.deterministic && parts > 1 && !learns_preferences(config)
+                           ? GradientTree::buffers(parts)
+                           : 1;
+  out.gradients = own ? with_gradients - out.activations : block * static_cast<uint64_t>(sums);
   out.checkpoint_copies = config.save_in_background ? 3 * block : 0;
   out.tokens = static_cast<double>(config.steps) *
                static_cast<double>(sequences_of_step(config) * config.seq);
@@ -92,9 +96,28 @@ RunEstimate estimate(const RunConfig& config, const Backend& backend) {
   return out;
 }
 
+namespace {
+
+void check_ranks(const RunConfig& config, const Communicator& ranks) {
+  if (ranks.alone()) return;
+  if (learns_preferences(config)) {
+    throw Error(Kind::Unsupported, "preferences are learnt by one process",
+                "start it without the launcher");
+  }
+  const int64_t parts = config.batch / config.micro_batch;
+  if (parts % ranks.size() == 0) return;
+  throw Error(
+      Kind::Misused,
+      fmt::format("{} ranks share {} micro-batches of a step, which does not come out even",
+                  ranks.size(), parts),
+      fmt::format("train.batch / train.micro_batch must be a multiple of {}", ranks.size()));
+}
+
+}  // namespace
+
 Pretraining::Pretraining(Backend& backend, const RunConfig& config,
                          std::vector<const Dataset*> train, std::vector<const Dataset*> valid,
-                         RunObserver& observer, ThreadPool* pool)
+                         RunObserver& observer, ThreadPool* pool, Communicator* ranks)
     : backend_(backend),
       config_(config),
       valid_(std::move(valid)),
@@ -103,6 +126,8 @@ Pretraining::Pretraining(Backend& backend, const RunConfig& config,
       parameters_(backend, config.model, trained_specs(config)),
       optimizer_(backend, config.model, config.optimizer, parameters_.specs()),
       pass_(backend, config.model, training_options(config, backend)),
+      alone_(ranks == nullptr ? make_alone() : nullptr),
+      ranks_(ranks == nullptr ? *alone_ : *ranks),
       guard_(config.guard),
       ids_(static_cast<size_t>(sequences_of_step(config) * config.seq)),
       labels_(ids_.size()),
@@ -116,8 +141,20 @@ Pretraining::Pretraining(Backend& backend, const RunConfig& config,
     }
     weights_ = parameters_.weights();
   }
-  if (config.micro_batch < config.batch || learns_preferences(config)) {
+  check_ranks(config, ranks_);
+  if (learns_preferences(config) || (config.micro_batch < config.batch && !config.deterministic)) {
     sum_.emplace(backend, config.model, parameters_.specs());
+  } else if (config.micro_batch < config.batch) {
+    tree_.emplace(backend, config.model, parameters_.specs());
+  }
+  if (!ranks_.alone() && config.zero == 1) {
+    constexpr size_t kLine = 64;  // floats: shares begin where kernels' blocks do
+    const size_t total = std::as_const(parameters_).all().size(),
+                 count = static_cast<size_t>(ranks_.size());
+    const size_t each = ((total + count - 1) / count + kLine - 1) / kLine * kLine;
+    for (size_t r = 0; r <= count; ++r) shares_.push_back(std::min(total, r * each));
+    const auto own = static_cast<size_t>(ranks_.rank());
+    optimizer_.keep(shares_[own], shares_[own + 1]);
   }
   for (const std::vector<const Dataset*>* group : {&train, &valid_}) {
     for (const Dataset* data : *group) {
@@ -137,6 +174,7 @@ bool Pretraining::run(const fs::path& run, bool resumed,
     state_ = resume(run, config_, parameters_, optimizer_);
     loader_.seek(state_.position);
     guard_.restore(state_.guard);
+    if (!shares_.empty()) optimizer_.release_others();
   } else {
     begin_parameters();
   }
@@ -146,7 +184,7 @@ bool Pretraining::run(const fs::path& run, bool resumed,
     const StepReport report = step();
     observer_.stepped(report);
     if (report.verdict != GradientGuard::Verdict::Take) {
-      dump_skipped(run, report);
+      if (ranks_.first()) dump_skipped(run, report);
       if (guard_.gives_up()) {
         saver.wait();
         throw Error(Kind::Failed,
@@ -159,18 +197,39 @@ bool Pretraining::run(const fs::path& run, bool resumed,
       }
     }
     const bool last = state_.step == config_.steps;
-    stopping = observer_.wants_stop();
+    stopping = any_rank(observer_.wants_stop());
     if (last || state_.step % config_.validate_every == 0) validate();
     if (last || state_.step % config_.sample_every == 0) {
       observer_.may_sample(state_.step, weights_);
     }
-    if (last || stopping || state_.step % config_.save_every == 0) {
-      saver.save(state_, parameters_, optimizer_);
-      observer_.saved(state_.step);
-    }
+    if (last || stopping || state_.step % config_.save_every == 0) save(saver);
   }
   saver.wait();
+  ranks_.set_stage("the end");
+  ranks_.barrier();
   return state_.step == config_.steps;
+}
+
+void Pretraining::save(CheckpointSaver& saver) {
+  if (!shares_.empty()) {
+    ranks_.collect(optimizer_.first().all(), shares_);
+    ranks_.collect(optimizer_.second().all(), shares_);
+  }
+  if (ranks_.first()) {
+    saver.save(state_, parameters_, optimizer_);
+    observer_.saved(state_.step);
+  }
+  if (!shares_.empty()) optimizer_.release_others();
+}
+
+bool Pretraining::any_rank(bool wish) {
+  const double mine[] = {wish ? 1.0 : 0.0};
+  return std::ranges::any_of(ranks_.all_gather(std::span<const double>(mine)),
+                             [](double one) { return one != 0; });
+}
+
+Parameters& Pretraining::gradients() noexcept {
+  return sum_.has_value() ? *sum_ : tree_.has_value() ? tree_->total() : pass_.gradients().into;
 }
 
 void Pretraining::begin_parameters() {
@@ -206,26 +265,29 @@ StepReport Pretraining::step() {
     loader_.next(std::span(ids_).subspan(at, seq), std::span(labels_).subspan(at, seq),
                  std::span(starts_).subspan(at, seq));
   }
+  ranks_.set_stage(fmt::format("step {}", state_.step + 1));
   if (sum_.has_value()) sum_->clear(backend_);
-  const GradientSink sink = sum_.has_value() ? GradientSink{*sum_} : pass_.gradients();
   StepReport report;
   if (learns_preferences(config_)) {
+    const GradientSink sink = {*sum_};
     const PreferenceLoss sums = prefer(&sink);
     const auto pairs = static_cast<double>(sums.pairs);
     report.loss = sums.loss / pairs;
     report.margin = sums.margin / pairs;
     report.accuracy = static_cast<double>(sums.preferred) / pairs;
   } else {
-    report.loss = forward_backward(sink);
+    report.loss = forward_backward();
   }
+  ranks_.all_reduce(gradients().all());
 
-  const GradientNorm norm = optimizer_.measure(sink.into);
+  const GradientNorm norm = optimizer_.measure(gradients());
   report.step = state_.step + 1;
   report.gradient_norm = norm.norm;
   report.learning_rate = config_.schedule.rate_of_step(report.step);
   report.verdict = guard_.judge(report.loss, norm.norm);
   if (report.verdict == GradientGuard::Verdict::Take) {
-    optimizer_.step(parameters_, sink.into, report.learning_rate, norm.scale);
+    optimizer_.step(parameters_, gradients(), report.learning_rate, norm.scale);
+    if (!shares_.empty()) ranks_.share_out(parameters_.all(), shares_);
   }
   state_.step = report.step;
   state_.tokens += sequences_of_step(config_) * config_.seq;
@@ -244,7 +306,7 @@ PreferenceLoss Pretraining::prefer(const GradientSink* sink) {
                          *config_.tune->preference, sink);
 }
 
-double Pretraining::forward_backward(const GradientSink& sink) {
+double Pretraining::forward_backward() {
   const auto seq = static_cast<size_t>(config_.seq);
   const std::span<const int32_t> starts =
       config_.isolate_documents ? std::span<const int32_t>(starts_) : std::span<const int32_t>();
@@ -253,21 +315,31 @@ double Pretraining::forward_backward(const GradientSink& sink) {
   // alone has no gradient.
   const int64_t count = std::max<int64_t>(1, whole.count_labels());
   const auto scale = static_cast<float>(1.0 / static_cast<double>(count));
-  double loss = 0;
   const size_t micro = static_cast<size_t>(config_.micro_batch) * seq;
   const auto micro_batches = static_cast<uint64_t>(config_.batch / config_.micro_batch);
-  for (uint64_t i = 0; i < micro_batches; ++i) {
+  const uint64_t share = micro_batches / static_cast<uint64_t>(ranks_.size());
+  const uint64_t first = share * static_cast<uint64_t>(ranks_.rank());
+  std::vector<double> losses;
+  if (tree_.has_value()) tree_->begin();
+  for (uint64_t i = first; i < first + share; ++i) {
     const size_t at = i * micro;
     const TrainingBatch part = {config_.micro_batch, config_.seq, whole.ids.subspan(at, micro),
                                 whole.labels.subspan(at, micro),
                                 starts.empty() ? starts : starts.subspan(at, micro)};
     const uint64_t stream = static_cast<uint64_t>(state_.step) * micro_batches + i;
-    loss += pass_.forward_backward(weights_, sink, part, scale, stream).loss;
+    const GradientSink sink = sum_.has_value()    ? GradientSink{*sum_}
+                              : tree_.has_value() ? GradientSink{tree_->leaf()}
+                                                  : pass_.gradients();
+    losses.push_back(pass_.forward_backward(weights_, sink, part, scale, stream).loss);
+    if (tree_.has_value()) tree_->close_leaf();
   }
+  // Added in their order, whoever computed them.
+  double loss = 0;
+  for (const double one : ranks_.all_gather(std::span<const double>(losses))) loss += one;
   return loss / static_cast<double>(count);
 }
 
-void Pretraining::validate() {
+void Pretraining::validate() {  // all ranks do, so that none waits for the first
   for (size_t source = 0; source < valid_.size(); ++source) {
     const Dataset& data = *valid_[source];
     if (learns_preferences(config_)) {

@@ -8,6 +8,8 @@
 
 #include "model/backward.h"
 #include "train/checkpoint.h"
+#include "train/communicator.h"
+#include "train/gradient_tree.h"
 #include "train/preference.h"
 
 namespace quern {
@@ -71,18 +73,26 @@ class Pretraining {
  public:
   // `valid` and `train` belong to config.valid and config.train, in order. Throws BadInput for a
   // dataset of another vocabulary than the tokenizer's. `pool`: packs frozen weights.
+  // `ranks`: who else trains this run; each takes its share of a step's micro-batches. Throws Misused
+  // where they are more than the micro-batches, or don't divide them.
   Pretraining(Backend& backend, const RunConfig& config, std::vector<const Dataset*> train,
-              std::vector<const Dataset*> valid, RunObserver& observer, ThreadPool* pool = nullptr);
+              std::vector<const Dataset*> valid, RunObserver& observer, ThreadPool* pool = nullptr,
+              Communicator* ranks = nullptr);
 
   // Trains until config.steps or wants_stop(). Checkpoints go into `run`; with `resumed` it goes on
-  // from the newest there. `files` as for CheckpointSaver. True if the last step was reached.
+  // from the newest there. `files` as for CheckpointSaver. True if the last step was reached. Of
+  // several ranks the first one saves; all stop where one is asked to.
   // Throws Failed when too many steps in a row had to be skipped.
   bool run(const fs::path& run, bool resumed, std::function<void(const fs::path&)> files);
 
  private:
   StepReport step();
-  double forward_backward(const GradientSink& sink);  // the mean loss of the step's sequences
-  PreferenceLoss prefer(const GradientSink* sink);    // of its pairs
+  // The mean loss of the step's sequences; their gradient is in gradients().
+  double forward_backward();
+  Parameters& gradients() noexcept;
+  bool any_rank(bool wish);
+  void save(CheckpointSaver& saver);
+  PreferenceLoss prefer(const GradientSink* sink);  // of its pairs
   void begin_parameters();
   void validate();
   LossSum validate_stream(const Dataset& data);
@@ -101,7 +111,11 @@ class Pretraining {
   Weights weights_;        // both
   Optimizer optimizer_;
   TrainingPass pass_;
-  std::optional<Parameters> sum_;  // of micro-batches' gradients, where a step has several
+  std::unique_ptr<Communicator> alone_;  // where nobody else trains
+  Communicator& ranks_;
+  std::vector<size_t> shares_;  // bounds of the ranks' shares of the parameters; empty: no shares
+  std::optional<GradientTree> tree_;  // where a step has several micro-batches
+  std::optional<Parameters> sum_;  // their sum in turn, where ranks need not come to the same bits
   GradientGuard guard_;
   RunState state_;
   std::vector<int32_t> ids_, labels_, starts_;  // [batch, seq] of the step in progress

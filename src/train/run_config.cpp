@@ -35,6 +35,7 @@ const Keys kTuneKeys = {"method", "neftune_alpha"};
 const Keys kLoraKeys = {"rank",          "alpha",  "dropout", "targets",
                         "saved_modules", "rslora", "use_dora"};
 const Keys kDpoKeys = {"beta", "loss", "trains"};
+const Keys kParallelKeys = {"deterministic", "zero", "timeout"};
 const Keys kSampleKeys = {"every", "tokens", "prompts"};
 const std::pair<std::string_view, const Keys*> kTables[] = {{"train", &kTrainKeys},
                                                             {"optimizer", &kOptimizerKeys},
@@ -46,7 +47,8 @@ const std::pair<std::string_view, const Keys*> kTables[] = {{"train", &kTrainKey
                                                             {"guard", &kGuardKeys},
                                                             {"tune", &kTuneKeys},
                                                             {"lora", &kLoraKeys},
-                                                            {"dpo", &kDpoKeys}};
+                                                            {"dpo", &kDpoKeys},
+                                                            {"parallel", &kParallelKeys}};
 
 // Keys that hold a path, or a list of them.
 constexpr std::array<std::string_view, 5> kPathKeys = {"config", "tokenizer", "init_from", "path",
@@ -418,6 +420,20 @@ void read_optimizer(const Json& table, RunConfig& out) {
   adamw.clip = table.number_or("clip", adamw.clip, 0, 1e9);
 }
 
+void read_parallel(const Json& root, RunConfig& out) {
+  const Json parallel = table_of(root, "parallel");
+  parallel.only_keys(kParallelKeys);
+  out.deterministic = parallel.boolean_or("deterministic", true);
+  out.rank_seconds = parallel.number_or("timeout", out.rank_seconds, 1, 86400);
+  out.zero = static_cast<int>(parallel.integer_or("zero", out.zero, 0, 3));
+  if (out.zero > 1) {
+    throw Error(Kind::Unsupported,
+                fmt::format("{}.zero is {}: gradients and weights are whole on every rank",
+                            parallel.where(), out.zero),
+                "0 and 1 are known");
+  }
+}
+
 void read_reports(const Json& root, RunConfig& out) {
   const Json guard = table_of(root, "guard");
   guard.only_keys(kGuardKeys);
@@ -484,6 +500,7 @@ RunConfig load_run_config(const fs::path& file, const std::vector<std::string>& 
   read_data(table_of(out.merged, "data"), kind, out);
   read_training(table_of(out.merged, "train"), out);
   read_optimizer(table_of(out.merged, "optimizer"), out);
+  read_parallel(out.merged, out);
   read_reports(out.merged, out);
   if (kind == RunKind::Finetune) {
     read_tune(out.merged, out);

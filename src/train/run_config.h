@@ -78,6 +78,12 @@ struct RunConfig {
   Schedule schedule;
   GuardOptions guard;
 
+  // Of several ranks (train/communicator.h): whether they come to the bits of one process, and how
+  // long a silent one is waited for.
+  bool deterministic = true;
+  int zero = 1;  // 1: each rank keeps its share of the optimizer's moments (ZeRO-1); 0: all of them
+  double rank_seconds = 60;
+
   int64_t save_every = 500;
   int64_t keep_last = 3;
   int64_t keep_every = 0;  // steps whose checkpoints are kept for good; 0: none

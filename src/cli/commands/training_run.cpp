@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/checkpoint_files.h"
@@ -11,12 +12,14 @@
 #include "cli/commands/training_report.h"
 #include "compute/cpu/cpu_training_backend.h"
 #include "core/error.h"
+#include "core/launcher.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "formats/generation_config.h"
 #include "formats/gguf.h"
 #include "text/chat_template.h"
 #include "text/load.h"
+#include "train/communicator.h"
 #include "train/pretrain.h"
 #include "train/run_data.h"
 
@@ -122,14 +125,76 @@ void write_side_files(const RunConfig& config, const Tokenizer& tokenizer, const
   write_file(folder / "generation_config.json", dump(generation, 2) + "\n");
 }
 
+// What all ranks must have in common, as hashes: what they are called by, and the rank's own.
+struct Likeness {
+  const char* what;
+  std::string hash;
+};
+
+// Throws Misused naming the first rank that differs and in what; on every rank.
+void check_alike(Communicator& ranks, const std::vector<Likeness>& all) {
+  std::string mine;
+  for (const Likeness& one : all) mine += sha256(one.hash);
+  const auto bytes = ranks.all_gather(std::as_bytes(std::span(mine)));
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  for (int rank = 1; rank < ranks.size(); ++rank) {
+    const std::string_view theirs =
+        text.substr(static_cast<size_t>(rank) * mine.size(), mine.size());
+    for (size_t i = 0; i < all.size(); ++i) {
+      const size_t size = mine.size() / all.size();
+      if (theirs.substr(i * size, size) == text.substr(i * size, size)) continue;
+      if (!ranks.first()) throw Error(Kind::Misused, "the ranks do not fit together");
+      throw Error(Kind::Misused,
+                  fmt::format("rank {} has another {} than rank 0", rank, all[i].what),
+                  "all ranks need the same");
+    }
+  }
+}
+
+// The cores of this machine among the ranks on it, where the launcher has not parted them.
+int threads_of_rank(const Communicator& ranks) {
+  if (globals().threads > 0 || ranks.alone()) return globals().threads;
+  const int cores = ThreadPool::available_cores();
+  if (cores < static_cast<int>(std::thread::hardware_concurrency())) return cores;
+  return std::max(1, cores / std::max(1, launcher().local_size));
+}
+
+// Of the ranks behind the first: they compute and say nothing.
+class SilentRank final : public RunObserver {
+ public:
+  bool wants_stop() override { return interrupted; }
+};
+
+void train(const TrainingArguments& args, RunKind kind, Communicator& ranks);
+
 }  // namespace
 
 void run_training(const TrainingArguments& args, RunKind kind) {
+  const double seconds = load_run_config(args.file, args.set, kind,
+                                         kind == RunKind::Finetune ? resolve_model : nullptr)
+                             .rank_seconds;
+  const std::unique_ptr<Communicator> ranks =
+      args.dry_run ? make_alone() : make_communicator(seconds);
+  if (ranks->alone()) return train(args, kind, *ranks);
+  try {
+    train(args, kind, *ranks);
+  } catch (const Error& error) {
+    // The launcher's own words about an exit code say less.
+    fmt::print(stderr, "quern: rank {}: {}\n", ranks->rank(), error.line());
+    std::fflush(stderr);
+    ranks->abort(error.exit_code());
+    throw;
+  }
+}
+
+namespace {
+
+void train(const TrainingArguments& args, RunKind kind, Communicator& ranks) {
   const fs::path file(args.file);
   const bool tunes = kind == RunKind::Finetune;
   const RunConfig config = load_run_config(file, args.set, kind, tunes ? resolve_model : nullptr);
   const Precision precision = precision_of(config);
-  ThreadPool pool(globals().threads);
+  ThreadPool pool(threads_of_rank(ranks));
   CpuTrainingBackend backend(pool, cpu::chosen_isa(), precision);
   if (args.dry_run) {
     check_inputs(config);
@@ -151,28 +216,60 @@ void run_training(const TrainingArguments& args, RunKind kind) {
                     "leave --resume out to begin one, or name its folder with --out");
   }
   fs::create_directories(out);
-  const RunLock lock(out);
+  std::optional<RunLock> lock;
+  if (ranks.first()) lock.emplace(out);
   const bool begun = !checkpoint_steps(out).empty();
+  if (!ranks.alone()) {
+    check_alike(ranks,
+                {{"run file", config.merged.raw().dump()},
+                 {"version of the program", QUERN_VERSION},
+                 {"instruction set", std::string(name(cpu::chosen_isa()))},
+                 {"precision", precision == Precision::BF16 ? "bf16" : "fp32"},
+                 {"folder", fmt::format("{} {}", out.string(), checkpoint_steps(out).size())}});
+  }
   if (begun && !args.resume) {
     throw Error(Kind::Misused, out.string() + ": holds a run already",
                 "go on with --resume, or name another --out");
   }
-  if (args.resume && !begun) {
+  if (args.resume && !begun && ranks.first()) {
     log::warning(out.string() + ": has no checkpoint yet, the run starts at step 0");
   }
 
   const auto tokenizer = load_tokenizer(config.tokenizer);
   const InterruptScope scope;  // Ctrl-C: finish the step, save, end
-  const RunData data = open_run_data(config, *tokenizer, out, pool, [](const std::string& name) {
-    check_interrupted();
-    log::debug("packing " + name);
-  });
-  for (const std::string& note : data.notes) log::warning(note);
+  const auto open_data = [&] {
+    return open_run_data(config, *tokenizer, out, pool, [](const std::string& name) {
+      check_interrupted();
+      log::debug("packing " + name);
+    });
+  };
+  // The first rank packs documents, the others read what it packed.
+  std::optional<RunData> opened;
+  ranks.set_stage("the packing of data");
+  if (ranks.first()) opened = open_data();
+  ranks.barrier();
+  if (!ranks.first()) opened = open_data();
+  const RunData& data = *opened;
+  if (ranks.first()) {
+    for (const std::string& note : data.notes) log::warning(note);
+  }
+  if (!ranks.alone()) {
+    std::string manifests;
+    for (const auto* group : {&data.train, &data.valid}) {
+      for (const auto& one : *group) {
+        const DatasetManifest& manifest = one->manifest();
+        manifests += fmt::format("{} {} {} {};", manifest.name, manifest.tokenizer_hash,
+                                 manifest.tokens, manifest.documents);
+      }
+    }
+    check_alike(ranks, {{"data", manifests}});
+  }
   std::vector<const Dataset*> train, valid;
   for (const auto& one : data.train) train.push_back(one.get());
   for (const auto& one : data.valid) valid.push_back(one.get());
 
   if (begun && checkpoint_steps(out).back() >= config.steps) {
+    if (!ranks.first()) return;
     print(
         fmt::format("{}: has finished, all {} steps are done\ntry: quern {} {} --out {} "
                     "--resume --set train.steps={}\n",
@@ -180,11 +277,15 @@ void run_training(const TrainingArguments& args, RunKind kind) {
                     out.string(), 2 * config.steps));
     return;
   }
-  TrainingReport report(config, *tokenizer, backend, out);
-  Pretraining run(backend, config, train, valid, report, &pool);
+  SilentRank silent;
+  std::optional<TrainingReport> report;
+  if (ranks.first()) report.emplace(config, *tokenizer, backend, out);
+  RunObserver& observer = report ? static_cast<RunObserver&>(*report) : silent;
+  Pretraining run(backend, config, train, valid, observer, &pool, &ranks);
   const bool done = run.run(
       out, begun, [&](const fs::path& folder) { write_side_files(config, *tokenizer, folder); });
-  report.finish(done);
+  if (!report) return;
+  report->finish(done);
   const std::string latest = (out / "latest").string();
   if (!done) {
     throw Error(Kind::Interrupted, out.string() + ": stopped, and saved where it stands",
@@ -196,6 +297,8 @@ void run_training(const TrainingArguments& args, RunKind kind) {
   print(fmt::format("saved {}; try: quern {}\n", latest,
                     tunes ? "chat " + model : "generate " + model + " \"...\""));
 }
+
+}  // namespace
 
 void add_training_options(Command& command, RunKind kind) {
   auto args = std::make_shared<TrainingArguments>();
