@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/json_tree.h"
@@ -14,6 +15,7 @@
 #include "tools/child_process.h"
 #include "tools/http_tool.h"
 #include "tools/schema_check.h"
+#include "tools/yaml.h"
 
 namespace quern {
 namespace {
@@ -190,11 +192,11 @@ class ToolsFile {
     options.addresses = texts(section, "addresses");
     http_policy(options.addresses, section.where() + ".addresses");
     const fs::path file = folder_ / section.at("openapi").string();
-    if (file.extension() == ".yaml" || file.extension() == ".yml") {
-      section.at("openapi").fail("is YAML; descriptions are read as JSON",
-                                 "convert it: yq . api.yaml > api.json");
-    }
-    const OrderedJson description = OrderedJson::parse(read_file(file.string()), file.string());
+    const std::string ending = ascii_lower(file.extension().string());
+    const bool yaml = ending == ".yaml" || ending == ".yml";
+    const std::string text = read_file(file.string());
+    const OrderedJson description =
+        yaml ? parse_yaml(text, file.string()) : OrderedJson::parse(text, file.string());
     for (auto& tool : openapi_tools(description, options, file.string())) {
       limits(section, tool->spec());
       tool->spec().side_effects = section.boolean_or("side_effects", tool->spec().side_effects);

@@ -14,6 +14,7 @@
 #include "tools/python_session.h"
 #include "tools/schema_check.h"
 #include "tools/tools_file.h"
+#include "tools/yaml.h"
 
 namespace quern {
 namespace {
@@ -207,7 +208,7 @@ TEST(ToolsFile, RefusesWhatItDoesNotKnow) {
       {"[tool.web_search]\nurl = \"https://x.test\"", "{query}"},
       {"[tool.web_search]\nurl = \"https://x.test/{query}\"\naddresses = [\"any\"]", "any"},
       {"[tool.search_folder]\nfolder = \"none\"", "none"},
-      {"[tool.a]\nopenapi = \"a.yaml\"", "YAML"},
+      {"[tool.a]\nopenapi = \"a.yaml\"", "a.yaml"},
       {"[tools.a]\ncommand = [\"x\"]", "tools"}};
   for (const auto& [text, part] : kBad) {
     test::expect_error([&] { file.read(text); }, Kind::BadInput, {part});
@@ -288,6 +289,47 @@ TEST(OpenApi, MakesRequestsOfCalls) {
   EXPECT_TRUE(redirected.failed);
   EXPECT_TRUE(has(redirected.text, "169.254.169.254")) << redirected.text;
   EXPECT_TRUE(has(redirected.text, "not followed"));
+}
+
+TEST(OpenApi, IsReadFromYaml) {
+  const OrderedJson json = OrderedJson::parse(
+      R"({"openapi": "3.0.3", "n": [1, -2, 1.5, 1e3, true, null, "true", "1", "x: y"],
+          "text": "two\nlines\n", "a": {"b": [{"c": ""}]}, "same": {"b": [{"c": ""}]}})",
+      "json");
+  EXPECT_EQ(python_dumps(parse_yaml(R"(# a comment
+openapi: "3.0.3"
+n: [1, -2, 1.5, 1e3, true, ~, "true", '1', 'x: y']
+text: |
+  two
+  lines
+a: &anchor
+  b:
+    - c: ''
+same: *anchor
+)",
+                                    "y")),
+            python_dumps(json));
+  const auto refuse = [](const std::string& text, const std::string& part) {
+    test::expect_error([&] { parse_yaml(text, "a.yaml"); }, Kind::BadInput, {"a.yaml", part});
+  };
+  refuse("a: [1", "line");
+  refuse("a: 1\na: 2", "stands twice");
+  refuse("? [1]\n: 2", "no text");
+  refuse(std::string(5000, '['), "deeper");
+  std::string dashes;
+  for (int i = 0; i < 500; ++i) dashes += "- ";
+  refuse(dashes + "x", "deeper");
+  refuse("a: 1\n---\nb: 2", "2 documents");
+  refuse("a: &a [*a]", "");
+  // Each level repeats the one before ten times.
+  std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 9; ++i) {
+    const std::string before = "*a" + std::to_string(i - 1);
+    bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
+    for (int k = 0; k < 10; ++k) bomb += (k == 0 ? "" : ", ") + before;
+    bomb += "]\n";
+  }
+  refuse(bomb, "more than 1000000 values");
 }
 
 TEST(OpenApi, ReachesPublicAddressesOnly) {
