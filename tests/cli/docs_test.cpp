@@ -158,6 +158,8 @@ class Sandbox {
     const fs::path packed = source("tests/fixtures/models/qwen1-qlora");
     fs::create_directory_symlink(packed, folder_ / "base-int4");
     fs::create_directory_symlink(packed / "adapter", folder_ / "adapter-int4");
+    fs::create_directories(folder_ / "recipes");
+    fs::copy(source("recipes/service"), folder_ / "recipes/service", fs::copy_options::recursive);
     put("recipes/mini/tiny.toml", run +
                                       "tokenizer = \"../../tokenizer\"\n[[data.train]]\nfiles = "
                                       "[\"../../books.jsonl.gz\"]\n");
