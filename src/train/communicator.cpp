@@ -1,6 +1,7 @@
 #include "train/communicator.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace quern {
 namespace {
@@ -121,6 +122,20 @@ void Communicator::collect(std::span<float> values, std::span<const size_t> boun
 void Communicator::barrier() {
   const std::byte one[1] = {};
   all_gather(std::span(one));
+}
+
+double Communicator::time_exchange(int a, int b, size_t bytes) {
+  double seconds = 0;
+  if (rank_ == a || rank_ == b) {
+    const std::vector<std::byte> out(bytes, std::byte{1});
+    std::vector<std::byte> in(bytes);
+    const int other = rank_ == a ? b : a;
+    const auto begun = std::chrono::steady_clock::now();
+    exchange(out, other, in, other);
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  }
+  barrier();
+  return seconds;
 }
 
 std::unique_ptr<Communicator> make_alone() { return std::make_unique<Alone>(); }

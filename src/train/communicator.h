@@ -36,6 +36,10 @@ class Communicator {
   // Returns when all ranks have come here.
   void barrier();
 
+  // Seconds in which ranks `a` and `b` send each other so many bytes, known to both; 0 on the others,
+  // which wait for the end.
+  double time_exchange(int a, int b, size_t bytes);
+
   // A failure of this rank alone: the others end, too.
   virtual void abort(int code) = 0;
 

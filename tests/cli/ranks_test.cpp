@@ -4,6 +4,7 @@
 #include "cli/checkpoint.h"
 #include "cli/program.h"
 #include "core/file.h"
+#include "core/json.h"
 
 namespace quern::test {
 namespace {
@@ -182,6 +183,27 @@ TEST_F(Ranks, ASilentRankEndsTheRun) {
       EXPECT_NE(outcome.err.find("says nothing at step"), std::string::npos) << outcome.err;
     }
     EXPECT_EQ(run({program_path(), "verify", "run/latest"}, {.folder = temp_.path()}).code, 0);
+  }
+}
+
+TEST_F(Ranks, DoctorMeasuresMachinesAndLinks) {
+  if (!there("mpirun.openmpi")) GTEST_SKIP() << "no mpirun here";
+  const Outcome outcome =
+      run({"bash", "-c",
+           launch("openmpi", 3) + " '" + program_path() + "' doctor --cluster --json --threads 1"},
+          {.folder = temp_.path()});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const Json report = Json::parse(outcome.out, "report");
+  ASSERT_EQ(report.at("ranks").items().size(), 3u);
+  ASSERT_EQ(report.at("links").items().size(), 3u);
+  EXPECT_EQ(report.at("all_reduce").items().size(), 4u);
+  for (const Json& rank : report.at("ranks").items()) {
+    EXPECT_GT(rank.at("gflops").number(), 0.1);
+    EXPECT_GT(rank.at("read_gb_per_s").number(), 0.01);
+  }
+  for (const Json& link : report.at("links").items()) {
+    EXPECT_GT(link.at("gb_per_s").number(), 0);
+    EXPECT_TRUE(link.at("same_host").boolean());
   }
 }
 

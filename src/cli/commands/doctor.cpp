@@ -17,7 +17,9 @@
 #include "cli/commands/arguments.h"
 #include "compute/cpu/machine.h"
 #include "core/json.h"
+#include "core/launcher.h"
 #include "core/progress.h"
+#include "train/cluster_check.h"
 
 namespace quern::cli {
 namespace {
@@ -186,6 +188,68 @@ void doctor(bool json) {
   }
 }
 
+ordered_json to_json(const ClusterReport& report) {
+  ordered_json out = {{"ranks", ordered_json::array()},
+                      {"links", ordered_json::array()},
+                      {"all_reduce", ordered_json::array()},
+                      {"problems", report.problems}};
+  for (const auto& rank : report.ranks) {
+    out["ranks"].push_back({{"host", rank.host},
+                            {"threads", rank.threads},
+                            {"gflops", rank.gflops},
+                            {"read_gb_per_s", rank.read_gb_per_s}});
+  }
+  for (const auto& link : report.links) {
+    out["links"].push_back({{"ranks", {link.a, link.b}},
+                            {"same_host", link.same_host},
+                            {"gb_per_s", link.gb_per_s},
+                            {"microseconds", link.microseconds}});
+  }
+  for (const auto& one : report.all_reduces) {
+    out["all_reduce"].push_back(
+        {{"bytes", one.bytes}, {"seconds", one.seconds}, {"bus_gb_per_s", one.bus_gb_per_s}});
+  }
+  return out;
+}
+
+// All ranks of a job measure their machines and the links between them; the first one tells.
+void doctor_cluster(bool json) {
+  const std::unique_ptr<Communicator> ranks = make_communicator(60);
+  ThreadPool pool(globals().threads > 0
+                      ? globals().threads
+                      : std::max(1, ThreadPool::available_cores() / launcher().local_size));
+  CpuTrainingBackend backend(pool, cpu::chosen_isa());
+  utsname names{};
+  ::uname(&names);
+  const ClusterReport report = check_cluster(*ranks, backend, pool, names.nodename);
+  if (!ranks->first()) return;
+  if (json) return print(dump(to_json(report)) + "\n");
+  print(fmt::format("{:<6}{:<24}{:>8}{:>12}{:>12}\n", "rank", "host", "threads", "GFLOP/s",
+                    "read GB/s"));
+  for (size_t i = 0; i < report.ranks.size(); ++i) {
+    const auto& rank = report.ranks[i];
+    print(fmt::format("{:<6}{:<24}{:>8}{:>12.0f}{:>12.1f}\n", i, rank.host, rank.threads,
+                      rank.gflops, rank.read_gb_per_s));
+  }
+  if (ranks->alone()) {
+    return print("one process; under mpirun or srun links are measured, too\n");
+  }
+  print(fmt::format("\n{:<12}{:<16}{:>12}{:>12}\n", "link", "", "GB/s", "us"));
+  for (const auto& link : report.links) {
+    print(fmt::format("{:<12}{:<16}{:>12.2f}{:>12.1f}\n", fmt::format("{} - {}", link.a, link.b),
+                      link.same_host ? "inside a host" : "between hosts", link.gb_per_s,
+                      link.microseconds));
+  }
+  print(fmt::format("\n{:<12}{:>12}{:>12}\n", "all-reduce", "ms", "bus GB/s"));
+  for (const auto& one : report.all_reduces) {
+    print(fmt::format("{:<12}{:>12.3f}{:>12.2f}\n", human_bytes(one.bytes), 1e3 * one.seconds,
+                      one.bus_gb_per_s));
+  }
+  print("\n");
+  for (const std::string& problem : report.problems) print(problem + "\n");
+  if (report.problems.empty()) print("no rank and no link stands out\n");
+}
+
 }  // namespace
 
 void add_doctor(CLI::App& root) {
@@ -193,7 +257,11 @@ void add_doctor(CLI::App& root) {
                   {{"doctor", "look at the machine"}, {"doctor --json", "for a bug report"}});
   auto json = std::make_shared<bool>(false);
   command.flag("--json", *json, "Print one JSON object");
-  command.on_run([json] { doctor(*json); });
+  auto cluster = std::make_shared<bool>(false);
+  command.flag("--cluster", *cluster,
+               "Measure all ranks of a job and the links between them: mpirun -n N quern doctor "
+               "--cluster");
+  command.on_run([json, cluster] { *cluster ? doctor_cluster(*json) : doctor(*json); });
 }
 
 }  // namespace quern::cli
