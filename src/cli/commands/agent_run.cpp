@@ -11,7 +11,6 @@
 #include "cli/terminal/line_editor.h"
 #include "cli/terminal/terminal.h"
 #include "core/error.h"
-#include "core/log.h"
 #include "loop/agent.h"
 #include "tools/builtin.h"
 #include "tools/mcp.h"
@@ -298,21 +297,6 @@ class AgentCommand {
   bool server_failed_ = false;
 };
 
-// The model that is named; else the published default, with the adapter that was tuned for tools where
-// it is there and no other is named.
-void choose_model(ModelArguments& model) {
-  if (!model.model.empty()) {
-    model.model = resolve_model(model.model);
-    return;
-  }
-  const fs::path path = default_model();
-  model.model = path.string();
-  const fs::path adapter = tool_adapter(path);
-  if (!model.adapters.empty() || adapter.empty()) return;
-  model.adapters = {adapter.string()};
-  log::info(fmt::format("with the adapter {}", adapter.filename().string()));
-}
-
 }  // namespace
 
 std::function<void()> declare_agent(Command& command) {
@@ -323,7 +307,7 @@ std::function<void()> declare_agent(Command& command) {
       .option("--model", args->model.model,
               "Model: a folder, a GGUF file or a name that `models` lists; with --server its name "
               "there",
-              "SmolLM2-135M-Instruct with the adapter smollm2-tuned, or the server's first")
+              "SmolLM2-135M-Instruct, or the server's first")
       .usual();
   command.option("--server", args->server.url, "URL of an OpenAI-compatible server to ask instead")
       .value("URL")
@@ -389,7 +373,9 @@ std::function<void()> declare_agent(Command& command) {
   command.refuse({"--api-key-file", "--trusted-certificates"}, "goes with --server",
                  [args] { return args->server.url.empty(); });
   return [args] {
-    if (args->server.url.empty()) choose_model(args->model);
+    if (args->server.url.empty() && !args->model.model.empty()) {
+      args->model.model = resolve_model(args->model.model);
+    }
     AgentCommand(*args).run();
   };
 }

@@ -28,12 +28,7 @@ void ModelArguments::declare(Command& command, bool required, Naming naming) {
 
 void ModelArguments::declare_options(Command& command) {
   command.group("Model");
-  command
-      .option("--adapter", adapters,
-              "LoRA adapter: a folder in PEFT's layout, or the name of one that comes with Quern; "
-              "repeatable")
-      .folder()
-      .replaced(resolve_adapter);
+  command.option("--adapter", adapters, "LoRA adapter folder (PEFT layout); repeatable").folder();
   command
       .option("--kv-cache", kv_cache,
               "Data type of the KV cache; int8 has one scale per call (as Qwen-7B's release has), "

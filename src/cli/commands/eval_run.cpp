@@ -61,7 +61,8 @@ Answering open_server(const RunArguments& args) {
 
 Answering open_model(const RunArguments& args, AnswerStore& store) {
   Answering out;
-  const fs::path path = args.model.model.empty() ? default_model() : fs::path(args.model.model);
+  const fs::path path =
+      args.model.model.empty() ? default_model() : fs::path(resolve_model(args.model.model));
   out.name = path.string();
   out.model = std::make_unique<Model>(path, args.model.options());
   out.source = std::make_unique<LocalModel>(
@@ -289,9 +290,10 @@ void compare_runs(const CompareArguments& args) {
 void add_eval_run(Command& command) {
   auto args = std::make_shared<RunArguments>();
   command.positional("tasks", args->tasks, "Tasks, groups of tasks, or all");
-  command.option("--model", args->model.model,
-                 "Folder of a checkpoint, or a GGUF file; with --endpoint, a name that it serves",
-                 "the published model, or the server's first");
+  command.option(
+      "--model", args->model.model,
+      "Checkpoint folder, GGUF file or model's name; with --endpoint, a name that it serves",
+      "the published model, or the server's first");
   args->model.declare_options(command);
   command.group("Evaluation");
   command.option("--data", args->data, "Folder of benchmark files");

@@ -20,7 +20,6 @@ namespace {
 
 constexpr const char* kDefaultModel = "SmolLM2-135M-Instruct";
 constexpr const char* kShippedModel = "quern-mini";
-constexpr const char* kToolAdapter = "smollm2-tuned";
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -195,22 +194,6 @@ std::string resolve_named_model(const std::string& text) {
   const std::string path = resolve_model(text);
   // It is served by the name that it was called by.
   return path == text ? text : text.substr(text.rfind('/') + 1) + "=" + path;
-}
-
-std::string resolve_adapter(const std::string& name) {
-  std::error_code ignored;
-  if (name.empty() || fs::exists(name, ignored) || name.find('/') != name.npos) return name;
-  for (const fs::path& folder : program_folders("models")) {
-    if (fs::exists(folder / name / "adapter_config.json", ignored)) return folder / name;
-  }
-  return name;
-}
-
-fs::path tool_adapter(const fs::path& model) {
-  if (!model.filename().string().starts_with(kDefaultModel)) return {};
-  const fs::path adapter = resolve_adapter(kToolAdapter);
-  std::error_code ignored;
-  return fs::exists(adapter / "adapter_config.json", ignored) ? adapter : fs::path();
 }
 
 fs::path default_model() {

@@ -29,12 +29,6 @@ std::string resolve_model(const std::string& name);
 // The same for "NAME=MODEL".
 std::string resolve_named_model(const std::string& text);
 
-// The path of an adapter: an existing one as it is, or one that comes with Quern by its name. What is
-// neither stays as it is, for whoever reads it to refuse.
-std::string resolve_adapter(const std::string& name);
-// The adapter that comes with Quern for this model, tuned for tools; empty where there is none.
-fs::path tool_adapter(const fs::path& model);
-
 // The model for when none is named: SmolLM2-135M-Instruct, fetched by scripts/get-model where that
 // is at hand, or else quern-mini with one line that says so. Throws Misused where this build has
 // neither.
