@@ -1,9 +1,13 @@
 #include "core/launcher.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
+#include <thread>
+
+#include "core/thread_pool.h"
 
 namespace quern {
 namespace {
@@ -40,6 +44,14 @@ Launcher launcher() noexcept {
     return {*task - number("SLURM_ARRAY_TASK_MIN").value_or(0), *count, 1, "a Slurm array"};
   }
   return {};
+}
+
+int threads_of_process(int wanted) {
+  const int here = launcher().local_size;
+  if (wanted > 0 || here <= 1) return wanted;
+  const int cores = ThreadPool::available_cores();
+  if (cores < static_cast<int>(std::thread::hardware_concurrency())) return cores;
+  return std::max(1, cores / here);
 }
 
 }  // namespace quern

@@ -14,4 +14,8 @@ struct Launcher {
 // numbers that are none count as absent.
 Launcher launcher() noexcept;
 
+// Threads of this process: `wanted`, or where that is 0 and a launcher has started several on this
+// machine its cores shared out, unless the launcher has bound each to some. 0: all cores.
+int threads_of_process(int wanted);
+
 }  // namespace quern

@@ -150,6 +150,7 @@ TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
       ++done;
       continue;
     }
+    if (static_cast<int64_t>(i) % options.shares != options.share) continue;
     questions.push_back(question);
     asked.push_back(i);
   }
@@ -167,6 +168,7 @@ TaskRun run_task(const Task& task, const DataFolder& data, AnswerSource& source,
         if (options.on_answer) options.on_answer(done, all);
       },
       cancel);
+  if (options.shares > 1 && !cancel) return run;
   if (done < all) {
     throw Error(Kind::Partial, fmt::format("{}: {} of {} items are answered", task.name, done, all),
                 options.store != nullptr ? "the same command goes on from there"

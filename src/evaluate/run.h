@@ -19,6 +19,9 @@ struct RunOptions {
   AnswerStore* store = nullptr;  // null: nothing is kept
   const std::atomic<bool>* cancel = nullptr;
   std::function<void(int64_t done, int64_t all)> on_answer;
+  // Of several processes that share the store: this one answers the items whose number falls to it, and
+  // run_task returns without a score. One process: all, and scored.
+  int64_t share = 0, shares = 1;
 };
 
 // Everything of a task's run. Samples point into `items`.

@@ -1,5 +1,7 @@
 // Training by several processes under mpirun: the bytes of one process, whatever their number.
+#include <algorithm>
 #include <csignal>
+#include <sstream>
 
 #include "cli/checkpoint.h"
 #include "cli/program.h"
@@ -205,6 +207,42 @@ TEST_F(Ranks, DoctorMeasuresMachinesAndLinks) {
     EXPECT_GT(link.at("gb_per_s").number(), 0);
     EXPECT_TRUE(link.at("same_host").boolean());
   }
+}
+
+TEST_F(Ranks, AnEvaluationIsSharedOutByItem) {
+  if (!there("mpirun.openmpi")) GTEST_SKIP() << "no mpirun here";
+  std::string items;
+  for (int i = 0; i < 9; ++i) {
+    const std::string n = std::to_string(i);
+    items += "{\"id\": \"q" + n + "\", \"question\": \"What is " + n +
+             " + 2?\", \"options\": [\"A)" + n + "\", \"B)2\", \"C)7\", \"D)" +
+             std::to_string(i + 2) + "\", \"E)90\"], \"rationale\": \"\", \"correct\": \"D\"}\n";
+  }
+  temp_.write("data/aqua/test.jsonl", items);
+  const auto evaluate = [&](const std::string& words, const std::string& name) {
+    const Outcome outcome = run(
+        {"bash", "-c",
+         words + " '" + program_path() + "' eval aqua --data data --base --model '" +
+             source("models/quern-mini").string() + "' --cache " + name + ".cache --out " + name},
+        {.folder = temp_.path()});
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    // Each item's verdict, without the seconds that it took.
+    std::istringstream lines(read_file(temp_.path() / name / "aqua.samples.jsonl"));
+    std::string out;
+    for (std::string line; std::getline(lines, line);) {
+      out += line.substr(0, line.find("\"seconds\"")) + "\n";
+    }
+    return out;
+  };
+  const std::string one = evaluate("", "one"), three = evaluate(launch("openmpi", 3), "three");
+  EXPECT_EQ(std::ranges::count(one, '\n'), 9);
+  EXPECT_EQ(three, one);
+  const Outcome refused = run({"bash", "-c",
+                               launch("openmpi", 2) + " '" + program_path() +
+                                   "' eval aqua --data data --no-cache --model '" +
+                                   source("models/quern-mini").string() + "'"},
+                              {.folder = temp_.path()});
+  EXPECT_EQ(refused.code, 2) << refused.err;
 }
 
 }  // namespace

@@ -9,12 +9,14 @@
 #include "cli/commands/eval_commands.h"
 #include "cli/commands/model_store.h"
 #include "core/error.h"
+#include "core/launcher.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "evaluate/paired.h"
 #include "evaluate/results.h"
 #include "evaluate/server_source.h"
 #include "text/load.h"
+#include "train/communicator.h"
 
 namespace quern::cli {
 namespace {
@@ -64,7 +66,9 @@ Answering open_model(const RunArguments& args, AnswerStore& store) {
   const fs::path path =
       args.model.model.empty() ? default_model() : fs::path(resolve_model(args.model.model));
   out.name = path.string();
-  out.model = std::make_unique<Model>(path, args.model.options());
+  ModelOptions options = args.model.options();
+  options.threads = threads_of_process(options.threads);
+  out.model = std::make_unique<Model>(path, options);
   out.source = std::make_unique<LocalModel>(
       *out.model, store.checkpoint_sha256(path),
       LocalModel::Options{.truncate = args.truncate == "left" ? Truncate::Left : Truncate::Refuse});
@@ -177,6 +181,34 @@ TaskRun run_one(const Task& task, const DataFolder& data, Answering& by, const R
   return measure_task(task, data, meter, options);
 }
 
+// Under mpirun or srun the processes share out each task's items; when all are answered the first one
+// goes on and scores them, out of the store. False on the others, which are done.
+bool answer_shares(const RunArguments& args, const DataFolder& data, Answering& by,
+                   std::span<const Task* const> tasks, RunOptions options) {
+  constexpr double kDay = 86400;  // a process may have the long items
+  const std::unique_ptr<Communicator> ranks = make_communicator(kDay);
+  if (ranks->alone()) return true;
+  if (args.no_cache) {
+    throw Error(Kind::Misused, "--no-cache: several processes meet in the cache",
+                "name one for this run: --cache FILE");
+  }
+  options.share = ranks->rank();
+  options.shares = ranks->size();
+  for (const Task* task : tasks) {
+    if (task->kind == Task::Kind::Text) continue;  // the first process measures texts
+    ranks->set_stage(task->name);
+    try {
+      run_one(*task, data, by, args, options);
+    } catch (const Error& error) {
+      // It is met again, and told, when the first process runs the task.
+      log::debug(error.line());
+    }
+    ranks->barrier();
+    check_interrupted();
+  }
+  return ranks->first();
+}
+
 void run(const RunArguments& args) {
   check_arguments(args);
   const DataFolder data(args.data);
@@ -207,6 +239,7 @@ void run(const RunArguments& args) {
   options.score.tokenizer = by.tokenizer_or_null();
 
   const InterruptScope scope;
+  if (!answer_shares(args, data, by, selected, options)) return;
   std::vector<TaskRun> runs;
   std::vector<std::string> failures;
   for (const Task* task : selected) {

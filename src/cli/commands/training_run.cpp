@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "cli/commands/arguments.h"
 #include "cli/commands/checkpoint_files.h"
@@ -151,14 +150,6 @@ void check_alike(Communicator& ranks, const std::vector<Likeness>& all) {
   }
 }
 
-// The cores of this machine among the ranks on it, where the launcher has not parted them.
-int threads_of_rank(const Communicator& ranks) {
-  if (globals().threads > 0 || ranks.alone()) return globals().threads;
-  const int cores = ThreadPool::available_cores();
-  if (cores < static_cast<int>(std::thread::hardware_concurrency())) return cores;
-  return std::max(1, cores / std::max(1, launcher().local_size));
-}
-
 // Of the ranks behind the first: they compute and say nothing.
 class SilentRank final : public RunObserver {
  public:
@@ -194,7 +185,7 @@ void train(const TrainingArguments& args, RunKind kind, Communicator& ranks) {
   const bool tunes = kind == RunKind::Finetune;
   const RunConfig config = load_run_config(file, args.set, kind, tunes ? resolve_model : nullptr);
   const Precision precision = precision_of(config);
-  ThreadPool pool(threads_of_rank(ranks));
+  ThreadPool pool(threads_of_process(globals().threads));
   CpuTrainingBackend backend(pool, cpu::chosen_isa(), precision);
   if (args.dry_run) {
     check_inputs(config);
