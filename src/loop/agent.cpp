@@ -143,6 +143,10 @@ class Agent::Run {
         break;
       }
       ++result_.steps;
+      if (s_.tools.refresh()) {  // what was made of the tools is made again
+        s_.begin_grammar = s_.thought_grammar = nullptr;
+        s_.python_ready = false;
+      }
       step();
     }
     result_.seconds = since(begun_);

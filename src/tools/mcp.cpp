@@ -62,6 +62,7 @@ struct McpServer::State {
   std::string name, target;
   std::unique_ptr<McpChannel> channel;
   enum class Era { Unknown, Modern, Legacy } era = Era::Unknown;
+  bool list_changed = false;
   std::string revision;
   int64_t next_id = 1;
   int starts = 0;
@@ -182,6 +183,7 @@ struct McpServer::State {
     const OrderedJson* id = message.find("id");
     if (id == nullptr) {
       const OrderedJson* params = message.find("params");
+      if (method == "notifications/tools/list_changed") list_changed = true;
       if (method == "notifications/progress" && params != nullptr && note) {
         const OrderedJson* progress = params->find("progress");
         const OrderedJson* total = params->find("total");
@@ -385,6 +387,12 @@ std::vector<std::unique_ptr<Tool>> McpServer::tools(
   });
 }
 
+std::optional<std::vector<std::unique_ptr<Tool>>> McpServer::changed_tools(
+    const std::shared_ptr<McpServer>& self, const std::function<void(std::string_view)>& note) {
+  if (!std::exchange(state_->list_changed, false)) return std::nullopt;
+  return tools(self, note);
+}
+
 ToolResult McpServer::call(const std::string& tool, const OrderedJson& arguments,
                            const CallContext& context) {
   state_->note = context.note;
@@ -467,6 +475,7 @@ void add_mcp_server(const std::string& text, Toolbox& tools,
   }
   const auto server = std::make_shared<McpServer>(name, text.substr(mark + 1));
   for (auto& tool : server->tools(server, note)) tools.add_from(std::move(tool), name);
+  tools.add_source(name, [server, note] { return server->changed_tools(server, note); });
 }
 
 }  // namespace quern

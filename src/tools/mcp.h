@@ -5,8 +5,10 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tools/tool.h"
 
@@ -22,6 +24,9 @@ class McpServer {
   // before) is left out, and `note` told. Throws Failed where the server is none.
   std::vector<std::unique_ptr<Tool>> tools(const std::shared_ptr<McpServer>& self,
                                            const std::function<void(std::string_view)>& note);
+  // The same again where the server has said since that its list changed; else nothing.
+  std::optional<std::vector<std::unique_ptr<Tool>>> changed_tools(
+      const std::shared_ptr<McpServer>& self, const std::function<void(std::string_view)>& note);
   const std::string& name() const noexcept;
   std::string_view revision() const noexcept;  // empty before the server was asked
 
@@ -34,7 +39,8 @@ class McpServer {
   std::unique_ptr<State> state_;
 };
 
-// "NAME=TARGET" of a command line; adds its tools, read by `note`. Throws Misused for what is no such
+// "NAME=TARGET" of a command line; adds its tools, also those that come later (Toolbox::refresh).
+// `note` is told what is left out, and is kept. Throws Misused for what is no such
 // text.
 void add_mcp_server(const std::string& text, Toolbox& tools,
                     const std::function<void(std::string_view)>& note);

@@ -95,6 +95,25 @@ void Toolbox::add_from(std::unique_ptr<Tool> tool, const std::string& prefix) {
   add(std::move(tool));
 }
 
+void Toolbox::add_source(std::string origin, Changes changes) {
+  sources_.emplace_back(std::move(origin), std::move(changes));
+}
+
+bool Toolbox::refresh() {
+  bool any = false;
+  for (const auto& [origin, changes] : sources_) {
+    try {
+      auto now = changes();
+      if (!now) continue;
+      std::erase_if(tools_, [&](const auto& tool) { return tool->spec().origin == origin; });
+      for (auto& tool : *now) add_from(std::move(tool), origin);
+      any = true;
+    } catch (const Error&) {
+    }
+  }
+  return any;
+}
+
 Tool* Toolbox::find(std::string_view name) const noexcept {
   const auto found = std::ranges::find_if(
       tools_, [&](const std::unique_ptr<Tool>& tool) { return tool->spec().name == name; });

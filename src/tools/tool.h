@@ -4,8 +4,10 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/ordered_json.h"
@@ -89,6 +91,13 @@ class Toolbox {
   // A name that is taken gets `prefix` and a hyphen before it.
   void add_from(std::unique_ptr<Tool> tool, const std::string& prefix);
 
+  // Where tools of this origin come from, asked by refresh(): all of them where they have changed.
+  using Changes = std::function<std::optional<std::vector<std::unique_ptr<Tool>>>()>;
+  void add_source(std::string origin, Changes changes);
+  // Puts a source's tools in the place of those it had, where they have changed. Between calls only;
+  // true where anything did. What a source throws leaves its tools as they are.
+  bool refresh();
+
   Tool* find(std::string_view name) const noexcept;
   const std::vector<std::unique_ptr<Tool>>& tools() const noexcept { return tools_; }
   bool empty() const noexcept { return tools_.empty(); }
@@ -99,6 +108,7 @@ class Toolbox {
 
  private:
   std::vector<std::unique_ptr<Tool>> tools_;
+  std::vector<std::pair<std::string, Changes>> sources_;
 };
 
 // ---- Arguments that fit the schema already. ----

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "support/support.h"
+#include "tools/builtin.h"
 #include "tools/child_process.h"
 
 namespace quern {
@@ -170,6 +171,28 @@ TEST(Mcp, ReadsCommandLinesAsWords) {
   EXPECT_EQ(command_words(R"(a  'b c' "d \"e" f\ g '')"),
             (std::vector<std::string>{"a", "b c", "d \"e", "f g", ""}));
   test::expect_error([] { command_words("a 'b"); }, Kind::Misused, {"open quote"});
+}
+
+TEST(Mcp, AListThatChangesIsReadAgain) {
+  for (const Case& how : {Case{"modern", Case::Lines}, Case{"2025-06-18", Case::Lines},
+                          Case{"2025-11-25", Case::Events}}) {
+    const TestServer server(how, "grows");
+    Toolbox tools;
+    std::vector<std::string> notes;
+    add_mcp_server("t=" + server.target(), tools,
+                   [&](std::string_view text) { notes.emplace_back(text); });
+    tools.add(make_calculator());
+    EXPECT_FALSE(tools.refresh());
+    ASSERT_NE(tools.find("erase"), nullptr);
+    CallContext context;
+    tools.find("picture")->call(OrderedJson::parse("{}", "a"), context);
+    EXPECT_TRUE(tools.refresh()) << how.era;
+    EXPECT_FALSE(tools.refresh());
+    EXPECT_EQ(tools.find("erase"), nullptr);
+    ASSERT_NE(tools.find("grown"), nullptr);
+    EXPECT_NE(tools.find("calculator"), nullptr);
+    tools.find("grown")->call(OrderedJson::parse("{}", "a"), context);
+  }
 }
 
 }  // namespace

@@ -97,6 +97,11 @@ def answer(message, tell):
                   'params': {'progressToken': meta.get('progressToken'), 'progress': 1, 'total': 2,
                              'message': 'half way'}})
             return {'content': [{'type': 'text', 'text': given['text']}], **done}
+        if args.fault == 'grows' and name == 'picture':
+            # 'erase' goes, a new one comes; the client is told.
+            TOOLS[:] = [tool for tool in TOOLS if tool['name'] != 'erase']
+            TOOLS.append({'name': 'grown', 'inputSchema': {'type': 'object'}})
+            tell({'jsonrpc': '2.0', 'method': 'notifications/tools/list_changed'})
         if name == 'picture':
             return {'content': [{'type': 'image', 'mimeType': 'image/png', 'data': 'QUJD'}], **done}
         if name == 'numbers':
