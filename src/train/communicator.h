@@ -19,8 +19,9 @@ class Communicator {
   bool alone() const noexcept { return size_ == 1; }
   bool first() const noexcept { return rank_ == 0; }
 
-  // What is sent and received for, in errors: "step 7".
+  // What is sent and received for, in errors: "step 7"; and how long a silent rank is waited for.
   void set_stage(std::string stage) { stage_ = std::move(stage); }
+  void set_patience(double seconds) noexcept { patience_ = seconds; }
 
   // Sums over ranks, of equal lengths on all: every rank gets the same bits. Of 2^k ranks they are
   // those of one binary tree over the ranks, ((0+1)+(2+3))+..., by recursive halving; others go up and
@@ -50,6 +51,7 @@ class Communicator {
   virtual void exchange(std::span<const std::byte> out, int to, std::span<std::byte> in,
                         int from) = 0;
   const std::string& stage() const noexcept { return stage_; }
+  double patience() const noexcept { return patience_; }
 
  private:
   void reduce_by_halving(std::span<float> values);
@@ -57,14 +59,15 @@ class Communicator {
 
   int rank_, size_;
   std::string stage_ = "the start";
+  double patience_ = 60;
 };
 
 // One process.
 std::unique_ptr<Communicator> make_alone();
 // The ranks that a launcher started (core/launcher.h), by the MPI that it belongs to: a plugin beside
-// the program or under lib/quern. `seconds`: how long a silent rank is waited for. A process that
-// nobody launched, or whose launcher started one, is alone. Throws Unsupported where there are several
+// the program or under lib/quern. A process that nobody launched, or whose launcher started one, is
+// alone. Throws Unsupported where there are several
 // and no plugin for them.
-std::unique_ptr<Communicator> make_communicator(double seconds);
+std::unique_ptr<Communicator> make_communicator();
 
 }  // namespace quern

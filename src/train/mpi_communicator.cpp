@@ -23,8 +23,7 @@ std::string host_name() {
 
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator(const QuernMpi& mpi, int rank, int size, double seconds)
-      : Communicator(rank, size), mpi_(mpi), seconds_(seconds) {}
+  MpiCommunicator(const QuernMpi& mpi, int rank, int size) : Communicator(rank, size), mpi_(mpi) {}
   ~MpiCommunicator() override {
     if (!broken_) mpi_.finish();
   }
@@ -35,7 +34,7 @@ class MpiCommunicator final : public Communicator {
                 int from) override {
     const auto begun = std::chrono::steady_clock::now();
     const int code =
-        mpi_.exchange(out.data(), out.size(), to, in.data(), in.size(), from, seconds_);
+        mpi_.exchange(out.data(), out.size(), to, in.data(), in.size(), from, patience());
     if (code == 0) return;
     broken_ = true;
     const double waited =
@@ -50,7 +49,6 @@ class MpiCommunicator final : public Communicator {
 
  private:
   const QuernMpi& mpi_;
-  double seconds_;
   bool broken_ = false;
 };
 
@@ -75,7 +73,7 @@ const QuernMpi* load_plugin(const std::string& name, std::string& problem) {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_communicator(double seconds) {
+std::unique_ptr<Communicator> make_communicator() {
   const Launcher started = launcher();
   // A Slurm array's tasks are runs of their own.
   if (started.size == 1 || std::string_view(started.name) == "a Slurm array") return make_alone();
@@ -90,7 +88,7 @@ std::unique_ptr<Communicator> make_communicator(double seconds) {
       throw Error(Kind::Failed, fmt::format("{} cannot start", name));
     }
     // The other MPI's library does not know this launcher: each process would be alone.
-    if (size == started.size) return std::make_unique<MpiCommunicator>(*mpi, rank, size, seconds);
+    if (size == started.size) return std::make_unique<MpiCommunicator>(*mpi, rank, size);
     throw Error(Kind::Unsupported,
                 fmt::format("{} has started {} processes, {} sees {}", started.name, started.size,
                             name, size),

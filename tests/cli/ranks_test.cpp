@@ -169,22 +169,22 @@ TEST_F(Ranks, WhatDoesNotFitTogetherIsNamed) {
 
 TEST_F(Ranks, ASilentRankEndsTheRun) {
   if (!there("mpirun.openmpi")) GTEST_SKIP() << "no mpirun here";
-  const std::string options = "--out run --set train.steps=100000 --set parallel.timeout=2";
+  const std::string options = "--out quiet --set train.steps=100000 --set parallel.timeout=4";
   for (const std::string signal : {"STOP", "KILL"}) {
-    const Outcome outcome =
-        run({"bash", "-c",
-             launch("openmpi", 2) + " '" + program_path() + "' pretrain run.toml " + options +
-                 (signal == "KILL" ? " --resume" : "") +
-                 " & job=$!; until [ -e run/latest ]; do sleep 0.05; kill -0 $job || exit 9; done; "
-                 "sleep 0.3; pid=$(pgrep -n -f 'pretrain run.toml --out run'); kill -" +
-                 signal + " $pid; wait $job; code=$?; kill -CONT $pid 2>/dev/null; exit $code"},
-            {.folder = temp_.path()});
+    const Outcome outcome = run(
+        {"bash", "-c",
+         launch("openmpi", 2) + " '" + program_path() + "' pretrain run.toml " + options +
+             (signal == "KILL" ? " --resume" : "") +
+             " & job=$!; until [ -e quiet/latest ]; do sleep 0.05; kill -0 $job || exit 9; done; "
+             "sleep 0.3; pid=$(pgrep -n -f 'pretrain run.toml --out quiet'); kill -" +
+             signal + " $pid; wait $job; code=$?; kill -CONT $pid 2>/dev/null; exit $code"},
+        {.folder = temp_.path()});
     EXPECT_NE(outcome.code, 0) << outcome.err;
     EXPECT_NE(outcome.code, 9) << outcome.err;
     if (signal == "STOP") {
       EXPECT_NE(outcome.err.find("says nothing at step"), std::string::npos) << outcome.err;
     }
-    EXPECT_EQ(run({program_path(), "verify", "run/latest"}, {.folder = temp_.path()}).code, 0);
+    EXPECT_EQ(run({program_path(), "verify", "quiet/latest"}, {.folder = temp_.path()}).code, 0);
   }
 }
 

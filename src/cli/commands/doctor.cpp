@@ -214,7 +214,7 @@ ordered_json to_json(const ClusterReport& report) {
 
 // All ranks of a job measure their machines and the links between them; the first one tells.
 void doctor_cluster(bool json) {
-  const std::unique_ptr<Communicator> ranks = make_communicator(60);
+  const std::unique_ptr<Communicator> ranks = make_communicator();
   ThreadPool pool(threads_of_process(globals().threads));
   CpuTrainingBackend backend(pool, cpu::chosen_isa());
   utsname names{};

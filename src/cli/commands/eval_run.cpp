@@ -186,7 +186,8 @@ TaskRun run_one(const Task& task, const DataFolder& data, Answering& by, const R
 bool answer_shares(const RunArguments& args, const DataFolder& data, Answering& by,
                    std::span<const Task* const> tasks, RunOptions options) {
   constexpr double kDay = 86400;  // a process may have the long items
-  const std::unique_ptr<Communicator> ranks = make_communicator(kDay);
+  const std::unique_ptr<Communicator> ranks = make_communicator();
+  ranks->set_patience(kDay);
   if (ranks->alone()) return true;
   if (args.no_cache) {
     throw Error(Kind::Misused, "--no-cache: several processes meet in the cache",

@@ -161,11 +161,7 @@ void train(const TrainingArguments& args, RunKind kind, Communicator& ranks);
 }  // namespace
 
 void run_training(const TrainingArguments& args, RunKind kind) {
-  const double seconds = load_run_config(args.file, args.set, kind,
-                                         kind == RunKind::Finetune ? resolve_model : nullptr)
-                             .rank_seconds;
-  const std::unique_ptr<Communicator> ranks =
-      args.dry_run ? make_alone() : make_communicator(seconds);
+  const std::unique_ptr<Communicator> ranks = args.dry_run ? make_alone() : make_communicator();
   if (ranks->alone()) return train(args, kind, *ranks);
   try {
     train(args, kind, *ranks);
@@ -237,9 +233,11 @@ void train(const TrainingArguments& args, RunKind kind, Communicator& ranks) {
   // The first rank packs documents, the others read what it packed.
   std::optional<RunData> opened;
   ranks.set_stage("the packing of data");
+  ranks.set_patience(86400);
   if (ranks.first()) opened = open_data();
   ranks.barrier();
   if (!ranks.first()) opened = open_data();
+  ranks.set_patience(config.rank_seconds);
   const RunData& data = *opened;
   if (ranks.first()) {
     for (const std::string& note : data.notes) log::warning(note);
