@@ -92,10 +92,10 @@ class Writer {
 
  private:
   void user(const std::string& text) {
-    const bool first = out_.messages.size() == 1;
     std::string turn = text;
     if (!tools_.empty()) {
-      turn = first ? react_prompt(ReactForm::React, tools_, {}, text) : "Question: " + text;
+      turn = !std::exchange(asked_, true) ? react_prompt(ReactForm::React, tools_, {}, text)
+                                          : "Question: " + text;
     }
     out_.messages.emplace_back(ChatRole::User, std::move(turn));
   }
@@ -140,7 +140,8 @@ class Writer {
   std::deque<ToolCall> waiting_;  // calls of the last message without a result
   std::string thought_;
   bool learn_ = true;
-  bool open_ = false;  // the last thing written is a result
+  bool asked_ = false;  // the user has spoken, and the tools are described
+  bool open_ = false;   // the last thing written is a result
 };
 
 }  // namespace

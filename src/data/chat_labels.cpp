@@ -176,12 +176,11 @@ LabelledChat ChatLabeller::by_release(const ReactConversation& conversation) con
       messages[0].role == ChatRole::System || messages[0].role == ChatRole::Developer;
   // As finetune.py: a conversation begins with the user.
   const size_t first = system ? 1 : 0;
-  if (messages.size() > first && messages[first].role != ChatRole::User) {
-    messages.erase(messages.begin() + static_cast<ptrdiff_t>(first));
-  }
+  const bool headless = messages.size() > first && messages[first].role != ChatRole::User;
+  if (headless) messages.erase(messages.begin() + static_cast<ptrdiff_t>(first));
   if (!system) messages.insert(messages.begin(), {ChatRole::System, std::string(kDefaultSystem)});
   LabelledChat out;
-  // In ReAct's form a system message and the user's stand in front: numbers stay as they are.
+  // ReAct's form has a system message in front: only a turn that was dropped moves the numbers.
   for (size_t number = 0; number < messages.size(); ++number) {
     Message& message = messages[number];
     if (message.role == ChatRole::Developer) message.role = ChatRole::System;
@@ -214,14 +213,15 @@ LabelledChat ChatLabeller::by_release(const ReactConversation& conversation) con
         if (assistant) learn(content, close + 1);
         break;
     }
-    if (mask_ != ChatMask::Memo) {
+    if (mask_ != ChatMask::Memo && !conversation.results.empty()) {
       const std::string text = message.text();
       const auto from = out.ids.begin() + static_cast<ptrdiff_t>(content);
       const std::vector<TokenId> ids(from, out.ids.begin() + static_cast<ptrdiff_t>(close));
       const TokenPlaces places(tokenizer_, text, ids);
       std::vector<uint8_t> own(ids.size(), 1);
       for (const auto& result : conversation.results) {
-        if (result.message == number) places.mark({result.begin, result.end}, own, 0);
+        if (result.message == number + (headless && number >= first ? 1 : 0))
+          places.mark({result.begin, result.end}, own, 0);
       }
       for (size_t i = 0; i < own.size(); ++i) out.learnt[content + i] &= own[i];
     }

@@ -268,6 +268,12 @@ TEST(ChatLabels, ToolsAreReActWhereTheFormatKnowsNone) {
   const LabelledChat memo = ChatLabeller(*tokenizer, release, ChatMask::Memo).label(conversation);
   EXPECT_NE(learnt_text(memo, 1).find(first + " much" + second + " none" + third),
             std::string::npos);
+  // A greeting in front is no turn of the release's form; the tools stand in the first question still.
+  Conversation greeted = conversation;
+  greeted.messages.insert(greeted.messages.begin(), Message(ChatRole::Assistant, "Hello."));
+  EXPECT_EQ(both[0].label(greeted).ids, both[0].label(conversation).ids);
+  EXPECT_EQ(both[0].label(greeted).learnt, both[0].label(conversation).learnt);
+  EXPECT_NE(learnt_text(both[1].label(greeted), 0).find("rain: Call this tool"), std::string::npos);
   Conversation listless = conversation;
   listless.tools = {};
   test::expect_error([&] { both[0].label(listless); }, Kind::BadInput, {"has no list of them"});
